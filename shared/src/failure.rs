@@ -1,0 +1,112 @@
+//! An error as a person reads it: heading, causes one per line, hints, exit code.
+
+use std::{error::Error, fmt};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::Exit;
+
+/// A failure on its way to the terminal.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    exit: Exit,
+    heading: String,
+    causes: Vec<String>,
+    hints: Vec<String>,
+}
+
+impl Failure {
+    /// Makes a failure from its heading; say what was tried and on what.
+    pub fn new(exit: Exit, heading: impl fmt::Display) -> Self {
+        Self { exit, heading: heading.to_string(), causes: Vec::new(), hints: Vec::new() }
+    }
+
+    /// Makes a failure from an error and the chain of its sources.
+    pub fn of(exit: Exit, error: &dyn Error) -> Self {
+        let mut failure = Self::new(exit, error);
+        let mut source = error.source();
+        while let Some(cause) = source {
+            failure.causes.push(cause.to_string());
+            source = cause.source();
+        }
+        failure
+    }
+
+    /// Adds a cause.
+    #[must_use]
+    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+        self.causes.push(cause.to_string());
+        self
+    }
+
+    /// Adds what the reader can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hints.push(hint.to_string());
+        self
+    }
+
+    /// Returns the exit code.
+    pub const fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Returns the heading.
+    pub fn heading(&self) -> &str {
+        &self.heading
+    }
+
+    /// Returns the hints.
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
+    /// Prints the failure to standard error and returns its exit code.
+    pub fn print(&self) -> Exit {
+        anstream::eprint!("{}", self.render());
+        self.exit
+    }
+
+    fn render(&self) -> String {
+        use fmt::Write as _;
+        const ERROR: Style = AnsiColor::Red.on_default().bold();
+        const CAUSE: Style = Style::new().dimmed();
+        const HINT: Style = AnsiColor::Cyan.on_default().bold();
+        let mut text = format!("{ERROR}error{ERROR:#}: {}\n", self.heading);
+        let mut last = self.heading.as_str();
+        for cause in &self.causes {
+            // Libraries often repeat the inner error in the outer one's text.
+            if !last.contains(cause.as_str()) {
+                let _ = writeln!(text, "  {CAUSE}because{CAUSE:#}: {cause}");
+            }
+            last = cause;
+        }
+        for hint in &self.hints {
+            let _ = writeln!(text, "  {HINT}hint{HINT:#}: {hint}");
+        }
+        text
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.heading)?;
+        self.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}
+
+impl Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_like_a_sentence_with_a_way_out() {
+        let inner = std::io::Error::other("disk full");
+        let failure = Failure::of(Exit::Machine, &inner).because("/data is full").hint("free some");
+        let text = anstream::adapter::strip_str(&failure.render()).to_string();
+        assert_eq!(text, "error: disk full\n  because: /data is full\n  hint: free some\n");
+        assert_eq!(failure.exit().code(), 74);
+    }
+}

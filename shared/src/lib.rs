@@ -1,0 +1,20 @@
+//! What the supervisor and the validator share: processes, files, logging, shutdown, status.
+//!
+//! The two programs of *different versions* meet only here: through exit codes ([`exit`]), the
+//! status file ([`status`]) and the sd_notify protocol ([`notify`]).
+
+pub mod clock;
+pub mod exit;
+pub mod failure;
+pub mod file;
+pub mod log;
+pub mod notify;
+pub mod process;
+pub mod shutdown;
+pub mod status;
+pub mod task;
+pub mod term;
+pub mod version;
+
+pub use exit::Exit;
+pub use failure::Failure;

@@ -1,0 +1,62 @@
+//! What people see: tables, progress bars, lines. Quiet where standard error is no terminal.
+
+use std::{fmt, io::IsTerminal, time::Duration};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Prints a line to standard output; colours are stripped where they do not belong.
+pub fn line(text: impl fmt::Display) {
+    anstream::println!("{text}");
+}
+
+/// Prints a line about what is going on to standard error.
+pub fn note(text: impl fmt::Display) {
+    anstream::eprintln!("{text}");
+}
+
+/// Prints a value as indented JSON to standard output.
+pub fn json(value: &impl serde::Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => line(text),
+        Err(error) => note(format_args!("could not write JSON: {error}")),
+    }
+}
+
+/// Makes a table with these column headings.
+pub fn table<const N: usize>(headings: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(headings);
+    table
+}
+
+/// Makes a bar for work of `total` items; hidden where standard error is no terminal.
+pub fn bar(total: u64, what: impl Into<String>) -> ProgressBar {
+    styled(ProgressBar::new(total), "{msg} {wide_bar} {pos}/{len} {eta}").with_message(what.into())
+}
+
+/// Makes a bar for work of `total` bytes.
+pub fn byte_bar(total: u64, what: impl Into<String>) -> ProgressBar {
+    styled(ProgressBar::new(total), "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+        .with_message(what.into())
+}
+
+/// Makes a spinner for work of unknown length.
+pub fn spinner(what: impl Into<String>) -> ProgressBar {
+    let spinner = styled(ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}");
+    if std::io::stderr().is_terminal() {
+        spinner.enable_steady_tick(Duration::from_millis(120));
+    }
+    spinner.with_message(what.into())
+}
+
+fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
+    bar
+}
