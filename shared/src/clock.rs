@@ -7,7 +7,9 @@ use jiff::Timestamp;
 /// Returns the current time. Durations are measured with `Instant`, never with this.
 #[expect(clippy::disallowed_methods, reason = "this is the one door")]
 pub fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = std::time::SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     Timestamp::try_from(UNIX_EPOCH + since).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 

@@ -39,11 +39,26 @@ impl Exit {
         (Self::Refused, "judged and refused"),
         (Self::BadInput, "an input file is unreadable or malformed"),
         (Self::Bug, "a bug of ours: please report it"),
-        (Self::Machine, "this machine is at fault (disk, memory, GPU)"),
-        (Self::TryLater, "something outside is at fault (hub, chain, remote); try again later"),
-        (Self::Denied, "another instance holds the lock, or permissions forbid it"),
-        (Self::Config, "the configuration is wrong; restarting will not help"),
-        (Self::Interrupted, "stopped by Ctrl-C before the work was done"),
+        (
+            Self::Machine,
+            "this machine is at fault (disk, memory, GPU)",
+        ),
+        (
+            Self::TryLater,
+            "something outside is at fault (hub, chain, remote); try again later",
+        ),
+        (
+            Self::Denied,
+            "another instance holds the lock, or permissions forbid it",
+        ),
+        (
+            Self::Config,
+            "the configuration is wrong; restarting will not help",
+        ),
+        (
+            Self::Interrupted,
+            "stopped by Ctrl-C before the work was done",
+        ),
     ];
 
     /// Returns the number the process exits with.

@@ -18,7 +18,12 @@ pub struct Failure {
 impl Failure {
     /// Makes a failure from its heading; say what was tried and on what.
     pub fn new(exit: Exit, heading: impl fmt::Display) -> Self {
-        Self { exit, heading: heading.to_string(), causes: Vec::new(), hints: Vec::new() }
+        Self {
+            exit,
+            heading: heading.to_string(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+        }
     }
 
     /// Makes a failure from an error and the chain of its sources.
@@ -91,7 +96,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.heading)?;
-        self.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
+        self.causes
+            .iter()
+            .try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 
@@ -104,9 +111,14 @@ mod tests {
     #[test]
     fn reads_like_a_sentence_with_a_way_out() {
         let inner = std::io::Error::other("disk full");
-        let failure = Failure::of(Exit::Machine, &inner).because("/data is full").hint("free some");
+        let failure = Failure::of(Exit::Machine, &inner)
+            .because("/data is full")
+            .hint("free some");
         let text = anstream::adapter::strip_str(&failure.render()).to_string();
-        assert_eq!(text, "error: disk full\n  because: /data is full\n  hint: free some\n");
+        assert_eq!(
+            text,
+            "error: disk full\n  because: /data is full\n  hint: free some\n"
+        );
         assert_eq!(failure.exit().code(), 74);
     }
 }

@@ -25,12 +25,19 @@ impl FileError {
     /// Returns a function that wraps an [`io::Error`] for `path`.
     pub fn on(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self { action, path, source }
+        move |source| Self {
+            action,
+            path,
+            source,
+        }
     }
 
     /// Returns whether the disk (or a quota) is full.
     pub fn is_full(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
     }
 }
 
@@ -54,7 +61,9 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError
     let write = || {
         let mut temporary = NamedTempFile::new_in(folder)?;
         temporary.write_all(bytes)?;
-        temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
+        temporary
+            .as_file()
+            .set_permissions(Permissions::from_mode(mode))?;
         temporary.as_file().sync_all()?;
         temporary.persist(path)?;
         sync_dir_io(folder)
@@ -100,7 +109,11 @@ pub fn read_limited(path: &Path, max: u64) -> Result<Option<Vec<u8>>, FileError>
 pub fn replace_symlink(target: &Path, link: &Path) -> Result<(), FileError> {
     let replace = || {
         let folder = link.parent().unwrap_or(Path::new("."));
-        let name = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = link
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let temporary = folder.join(format!(".{name}.new"));
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -115,7 +128,10 @@ pub fn replace_symlink(target: &Path, link: &Path) -> Result<(), FileError> {
 
 /// Returns the bytes free to us on the file system of `path` (or its nearest existing parent).
 pub fn free_space(path: &Path) -> Result<u64, FileError> {
-    let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let existing = path
+        .ancestors()
+        .find(|p| p.exists())
+        .unwrap_or(Path::new("/"));
     let stat = nix::sys::statvfs::statvfs(existing)
         .map_err(|errno| FileError::on("ask the free space of", existing)(errno.into()))?;
     Ok(stat.blocks_available() * stat.fragment_size())
@@ -166,13 +182,16 @@ impl FileLock {
                     "" => "another process".to_owned(),
                     name => name.to_owned(),
                 };
-                return Err(LockError::Held { path: path.to_owned(), holder });
+                return Err(LockError::Held {
+                    path: path.to_owned(),
+                    holder,
+                });
             }
             Err(TryLockError::Error(error)) => {
                 return Err(FileError::on("lock", path)(error).into());
             }
         }
-        let note = || {
+        let mut note = || {
             file.set_len(0)?;
             file.rewind()?;
             writeln!(file, "pid {} ({holder})", std::process::id())?;
@@ -199,7 +218,10 @@ mod tests {
         write_atomic(&path, b"one").unwrap();
         write_atomic_private(&path, b"two").unwrap();
         assert_eq!(read_limited(&path, 3).unwrap().unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         let error = read_limited(&path, 2).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::FileTooLarge);
@@ -211,7 +233,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let held = FileLock::try_acquire(&path, "first").unwrap();
-        let error = FileLock::try_acquire(&path, "second").unwrap_err().to_string();
+        let error = FileLock::try_acquire(&path, "second")
+            .unwrap_err()
+            .to_string();
         assert!(error.ends_with(&format!("is held by pid {} (first)", std::process::id())));
         drop(held);
         FileLock::try_acquire(&path, "third").unwrap();

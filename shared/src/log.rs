@@ -24,7 +24,11 @@ pub fn init(level: &str, format: Format) {
         .with_target(false);
     let _ = match format {
         Format::Text => builder.with_ansi(colour()).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
+        Format::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_ansi(false)
+            .try_init(),
     };
 }
 

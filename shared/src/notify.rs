@@ -26,7 +26,9 @@ pub fn stopping() {
 
 /// Asks for more time to start, run or stop.
 pub fn extend_timeout(by: Duration) {
-    send(&[NotifyState::ExtendTimeoutUsec(u32::try_from(by.as_micros()).unwrap_or(u32::MAX))]);
+    send(&[NotifyState::ExtendTimeoutUsec(
+        u32::try_from(by.as_micros()).unwrap_or(u32::MAX),
+    )]);
 }
 
 fn send(states: &[NotifyState<'_>]) {

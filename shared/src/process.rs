@@ -13,7 +13,10 @@ use nix::{
 #[expect(clippy::disallowed_methods, reason = "this is the one door")]
 pub fn command(program: impl AsRef<OsStr>) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(program);
-    command.process_group(0).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     command
 }
 
@@ -44,7 +47,9 @@ pub async fn stop(
     child: &mut tokio::process::Child,
     grace: Duration,
 ) -> std::io::Result<std::process::ExitStatus> {
-    let Some(group) = child.id() else { return child.wait().await };
+    let Some(group) = child.id() else {
+        return child.wait().await;
+    };
     signal_group(group, Signal::SIGTERM)?;
     let status = tokio::time::timeout(grace, child.wait()).await;
     signal_group(group, Signal::SIGKILL)?;

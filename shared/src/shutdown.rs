@@ -78,7 +78,11 @@ impl Shutdown {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            let next = if self.is_requested() { Stop::Now } else { Stop::Drain };
+            let next = if self.is_requested() {
+                Stop::Now
+            } else {
+                Stop::Drain
+            };
             tracing::info!(signal = name, ?next, "stopping");
             self.request(next);
         }

@@ -94,17 +94,25 @@ pub enum StatusError {
 impl Status {
     /// Writes the file, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), StatusError> {
-        let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|source| StatusError::Malformed { path: path.display().to_string(), source })?;
+        let mut bytes =
+            serde_json::to_vec_pretty(self).map_err(|source| StatusError::Malformed {
+                path: path.display().to_string(),
+                source,
+            })?;
         bytes.push(b'\n');
         Ok(file::write_atomic(path, &bytes)?)
     }
 
     /// Reads the file; `None` if there is none.
     pub fn read(path: &Path) -> Result<Option<Self>, StatusError> {
-        let Some(bytes) = file::read_limited(path, MAX_BYTES)? else { return Ok(None) };
-        let status: Self = serde_json::from_slice(&bytes)
-            .map_err(|source| StatusError::Malformed { path: path.display().to_string(), source })?;
+        let Some(bytes) = file::read_limited(path, MAX_BYTES)? else {
+            return Ok(None);
+        };
+        let status: Self =
+            serde_json::from_slice(&bytes).map_err(|source| StatusError::Malformed {
+                path: path.display().to_string(),
+                source,
+            })?;
         if status.format > FORMAT + 1 {
             return Err(StatusError::TooNew {
                 path: path.display().to_string(),
@@ -128,7 +136,11 @@ mod tests {
             phase: "evaluating".into(),
             health: Health::Green,
             problems: vec![],
-            restart: SafePoint { safe: false, reason: "extrinsic in flight".into(), until: Some(9) },
+            restart: SafePoint {
+                safe: false,
+                reason: "extrinsic in flight".into(),
+                until: Some(9),
+            },
             details: serde_json::json!({"step": 3}),
         }
     }
@@ -149,6 +161,9 @@ mod tests {
         assert_eq!(Status::read(&path).unwrap().unwrap(), status);
         status.format = FORMAT + 2;
         status.write(&path).unwrap();
-        assert!(matches!(Status::read(&path), Err(StatusError::TooNew { .. })));
+        assert!(matches!(
+            Status::read(&path),
+            Err(StatusError::TooNew { .. })
+        ));
     }
 }

@@ -35,13 +35,20 @@ pub fn table<const N: usize>(headings: [&str; N]) -> Table {
 
 /// Makes a bar for work of `total` items; hidden where standard error is no terminal.
 pub fn bar(total: u64, what: impl Into<String>) -> ProgressBar {
-    styled(ProgressBar::new(total), "{msg} {wide_bar} {pos}/{len} {eta}").with_message(what.into())
+    styled(
+        ProgressBar::new(total),
+        "{msg} {wide_bar} {pos}/{len} {eta}",
+    )
+    .with_message(what.into())
 }
 
 /// Makes a bar for work of `total` bytes.
 pub fn byte_bar(total: u64, what: impl Into<String>) -> ProgressBar {
-    styled(ProgressBar::new(total), "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-        .with_message(what.into())
+    styled(
+        ProgressBar::new(total),
+        "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+    )
+    .with_message(what.into())
 }
 
 /// Makes a spinner for work of unknown length.

@@ -7,10 +7,14 @@
 macro_rules! version {
     () => {
         match option_env!("BUILD_COMMIT") {
-            Some(commit) => {
-                $crate::version::Version { release: env!("CARGO_PKG_VERSION"), commit: Some(commit) }
-            }
-            None => $crate::version::Version { release: env!("CARGO_PKG_VERSION"), commit: None },
+            Some(commit) => $crate::version::Version {
+                release: env!("CARGO_PKG_VERSION"),
+                commit: Some(commit),
+            },
+            None => $crate::version::Version {
+                release: env!("CARGO_PKG_VERSION"),
+                commit: None,
+            },
         }
     };
 }
@@ -26,6 +30,11 @@ pub struct Version {
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.release, self.commit.unwrap_or("development build"))
+        write!(
+            f,
+            "{} ({})",
+            self.release,
+            self.commit.unwrap_or("development build")
+        )
     }
 }

@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Validator of Bittensor's fine-tuning subnet.
+//!
+//! Imports go down, never up and never sideways between the folders of one row:
+//!
+//! ```text
+//! main -> cli -> service            who runs, who stops
+//! step                              one evaluation cycle, in order
+//! chain  models  samples  eval  score  report
+//! subnet                            nouns and rules of the subnet; no I/O
+//! ```
+
+pub mod chain;
+pub mod cli;
+pub mod eval;
+pub mod models;
+pub mod report;
+pub mod samples;
+pub mod score;
+pub mod subnet;

@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The `validator` binary.
+
+fn main() -> shared::Exit {
+    validator::cli::main(shared::version!())
+}

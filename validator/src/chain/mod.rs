@@ -1,0 +1,1 @@
+//! The chain client: the only folder that names subxt.

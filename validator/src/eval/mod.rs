@@ -1,0 +1,1 @@
+//! Evaluation: the packing plan, and the client of the eval-worker.

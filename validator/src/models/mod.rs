@@ -1,0 +1,1 @@
+//! Models: what is committed, what was verified, what lies on disk.

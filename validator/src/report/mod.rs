@@ -1,0 +1,1 @@
+//! Reports: the step record, and what is made of it.

@@ -1,0 +1,1 @@
+//! Chat samples: where they come from, which are drawn.

@@ -1,0 +1,1 @@
+//! Scoring, pure: duplicates, wins, weights, pool.

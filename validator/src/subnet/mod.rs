@@ -1,0 +1,13 @@
+//! Nouns and rules of the subnet: no I/O, no async.
+
+pub mod competition;
+pub mod fault;
+pub mod ids;
+pub mod model_id;
+pub mod parameters;
+
+pub use competition::{Competition, CompetitionId};
+pub use fault::{Fault, FaultKind};
+pub use ids::{BlockNumber, Hotkey, Netuid, Uid};
+pub use model_id::{ModelId, ModelIdError};
+pub use parameters::Parameters;
