@@ -1,0 +1,229 @@
+//! `config.json` of the Hugging Face format, read into one [`DecoderSpec`] for all architectures.
+//!
+//! Defaults, refusals and the fields that are *not* looked at follow transformers 4.40
+//! ([`Compatibility::V4_40`]) or today's transformers ([`Compatibility::Current`]).
+
+mod fields;
+mod parse;
+mod rope;
+
+use std::{fmt, str::FromStr};
+
+use fields::Fields;
+pub use rope::{Rotary, RotaryScaling};
+use serde::{Deserialize, Serialize};
+
+/// Largest `config.json` that is looked at, in bytes.
+pub const MAX_CONFIG_BYTES: usize = 1 << 20;
+
+/// Why a `config.json` is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a JSON object, or too large.
+    #[error("config.json can't be read: {0}")]
+    Malformed(String),
+    /// A field has a value of the wrong kind or out of bounds.
+    #[error("config.json: {field} is {found}, expected {expected}")]
+    Field {
+        /// Name of the field.
+        field: &'static str,
+        /// The value as JSON, shortened.
+        found: String,
+        /// What would have been accepted.
+        expected: String,
+    },
+    /// The fields are well-formed, but no model can be made of them.
+    #[error("config.json: {0}")]
+    Unsupported(String),
+}
+
+/// Which release of transformers decides what is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Compatibility {
+    /// transformers 4.40, which the deployed Python validators run.
+    #[default]
+    #[serde(rename = "4.40")]
+    V4_40,
+    /// transformers 5: llama3 rotary scaling, `rope_parameters`, `head_dim` and `mlp_bias` of Llama.
+    #[serde(rename = "current")]
+    Current,
+}
+
+/// A decoder architecture; it is the competition's, whatever `config.json` calls itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Architecture {
+    /// `LlamaForCausalLM`.
+    #[serde(rename = "LlamaForCausalLM")]
+    Llama,
+    /// `MistralForCausalLM`.
+    #[serde(rename = "MistralForCausalLM")]
+    Mistral,
+    /// `StableLmForCausalLM`.
+    #[serde(rename = "StableLmForCausalLM")]
+    StableLm,
+    /// `GemmaForCausalLM`.
+    #[serde(rename = "GemmaForCausalLM")]
+    Gemma,
+    /// `Qwen2ForCausalLM`.
+    #[serde(rename = "Qwen2ForCausalLM")]
+    Qwen2,
+}
+
+impl Architecture {
+    /// Every architecture the engine can run.
+    pub const ALL: [Self; 5] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::StableLm,
+        Self::Gemma,
+        Self::Qwen2,
+    ];
+
+    /// Returns the class name of transformers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Mistral => "MistralForCausalLM",
+            Self::StableLm => "StableLmForCausalLM",
+            Self::Gemma => "GemmaForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+        }
+    }
+
+    /// Reads the architecture `config.json` gives itself: the first known name of `architectures`.
+    pub fn declared(json: &[u8]) -> Result<Self, ConfigError> {
+        let fields = Fields::parse(json)?;
+        let names = fields.strings("architectures")?;
+        names
+            .iter()
+            .find_map(|name| name.parse().ok())
+            .ok_or_else(|| {
+                ConfigError::Unsupported(format!("no supported architecture among {names:?}"))
+            })
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Architecture {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        Self::ALL
+            .into_iter()
+            .find(|architecture| architecture.name() == name)
+            .ok_or_else(|| {
+                ConfigError::Unsupported(format!("architecture {name:?} is not supported"))
+            })
+    }
+}
+
+/// The non-linearity of the gated feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU with the error function.
+    Gelu,
+    /// GELU with the tanh approximation.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+/// How hidden states are normalized.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Norm {
+    /// Root mean square, times the weight; the product is rounded after the normalized value is.
+    Rms {
+        /// Added to the mean square.
+        eps: f64,
+    },
+    /// Gemma's: root mean square, times one plus the weight, rounded once.
+    RmsPlusOne {
+        /// Added to the mean square.
+        eps: f64,
+    },
+    /// Mean and variance, with weight and bias.
+    Layer {
+        /// Added to the variance.
+        eps: f64,
+    },
+}
+
+/// Sliding-window attention: a token sees itself and at most `left` tokens before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Tokens before the current one that are seen.
+    pub left: usize,
+    /// First layer with the window; all after it have it too.
+    pub first_layer: usize,
+}
+
+/// All that is needed to build and run one decoder; sizes are bounded and consistent.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of config.json"
+)]
+pub struct DecoderSpec {
+    /// The architecture asked for.
+    pub architecture: Architecture,
+    /// The release of transformers that was followed.
+    pub compatibility: Compatibility,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Non-linearity of the feed-forward block.
+    pub activation: Activation,
+    /// Kind of the norms before attention, feed-forward block and head.
+    pub norm: Norm,
+    /// Rotary position embedding.
+    pub rotary: Rotary,
+    /// Sliding window, if any.
+    pub window: Option<Window>,
+    /// Whether q, k and v projections have a bias.
+    pub qkv_bias: bool,
+    /// Whether the output projection of the attention has a bias.
+    pub o_bias: bool,
+    /// Whether gate, up and down projections have a bias.
+    pub mlp_bias: bool,
+    /// StableLM: each head of q and k has its own layer norm (without bias).
+    pub qk_layernorm: bool,
+    /// StableLM: attention and feed-forward block read the same norm and are added together.
+    pub parallel_residual: bool,
+    /// Whether the head is the embedding.
+    pub tied: bool,
+    /// Gemma: embeddings are multiplied by this, rounded to the model's dtype.
+    pub embedding_scale: Option<f64>,
+    /// StableLM of transformers 4.40 takes the loss in the dtype of the logits, others in f32.
+    pub loss_in_logits_dtype: bool,
+}
+
+impl DecoderSpec {
+    /// Returns the window of one layer: how many tokens before the current one are seen.
+    pub fn window_of(&self, layer: usize) -> Option<usize> {
+        self.window
+            .as_ref()
+            .filter(|window| layer >= window.first_layer)
+            .map(|window| window.left)
+    }
+}
+
+#[cfg(test)]
+mod tests;
