@@ -1,1 +1,7 @@
-//! Placeholder.
+//! A whole subnet on loopback: chain, hub, miners, samples, W&B stand-in, git remote.
+
+pub mod feed;
+pub mod http;
+pub mod hub;
+pub mod samples;
+pub mod wallet;
