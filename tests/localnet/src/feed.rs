@@ -35,12 +35,18 @@ impl Feed {
     /// Starts a feed of these conversations.
     pub async fn start(port: u16, conversations: Vec<Conversation>) -> Result<Self, Failure> {
         let bound = Bound::take(port, "the sample feed").await?;
-        let shown = Arc::new(RwLock::new(Shown { conversations, token: None }));
+        let shown = Arc::new(RwLock::new(Shown {
+            conversations,
+            token: None,
+        }));
         let router = Router::new()
             .route("/samples.jsonl", get(json_lines))
             .route("/samples.json", get(json_array))
             .with_state(Arc::clone(&shown));
-        Ok(Self { server: bound.serve("feed", router, Faults::default()), shown })
+        Ok(Self {
+            server: bound.serve("feed", router, Faults::default()),
+            shown,
+        })
     }
 
     /// Returns the URL of the JSON lines.
@@ -50,12 +56,18 @@ impl Feed {
 
     /// Shows other conversations from now on.
     pub fn show(&self, conversations: Vec<Conversation>) {
-        self.shown.write().unwrap_or_else(PoisonError::into_inner).conversations = conversations;
+        self.shown
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .conversations = conversations;
     }
 
     /// Demands this bearer token from now on; `None` demands nothing.
     pub fn demand_token(&self, token: Option<String>) {
-        self.shown.write().unwrap_or_else(PoisonError::into_inner).token = token;
+        self.shown
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .token = token;
     }
 }
 
@@ -63,7 +75,12 @@ type Shared = State<Arc<RwLock<Shown>>>;
 
 async fn json_lines(State(shown): Shared, headers: HeaderMap) -> Response {
     let shown = shown.read().unwrap_or_else(PoisonError::into_inner);
-    send(&shown, &headers, "application/jsonl", to_jsonl(&shown.conversations))
+    send(
+        &shown,
+        &headers,
+        "application/jsonl",
+        to_jsonl(&shown.conversations),
+    )
 }
 
 async fn json_array(State(shown): Shared, headers: HeaderMap) -> Response {
@@ -74,7 +91,9 @@ async fn json_array(State(shown): Shared, headers: HeaderMap) -> Response {
 
 fn send(shown: &Shown, asked: &HeaderMap, kind: &'static str, body: String) -> Response {
     if let Some(token) = &shown.token
-        && asked.get(header::AUTHORIZATION).is_none_or(|value| *value != format!("Bearer {token}"))
+        && asked
+            .get(header::AUTHORIZATION)
+            .is_none_or(|value| *value != format!("Bearer {token}"))
     {
         return crate::http::error(StatusCode::UNAUTHORIZED, "a token is needed");
     }

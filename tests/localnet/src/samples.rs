@@ -40,12 +40,36 @@ impl Conversation {
 }
 
 const NUMBERS: [&str; 20] = [
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
     "twenty",
 ];
-const DAYS: [&str; 7] =
-    ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+const DAYS: [&str; 7] = [
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+];
 const TRADES: [(&str, &str, &str); 8] = [
     ("baker", "oven", "bread"),
     ("potter", "wheel", "bowls"),
@@ -56,8 +80,9 @@ const TRADES: [(&str, &str, &str); 8] = [
     ("carpenter", "plane", "chairs"),
     ("glazier", "diamond cutter", "windows"),
 ];
-const NAMES: [&str; 10] =
-    ["Ada", "Bela", "Carlo", "Dina", "Edgar", "Fatima", "Goran", "Hana", "Ivo", "Jana"];
+const NAMES: [&str; 10] = [
+    "Ada", "Bela", "Carlo", "Dina", "Edgar", "Fatima", "Goran", "Hana", "Ivo", "Jana",
+];
 const CITIES: [(&str, &str); 8] = [
     ("Oslo", "Norway"),
     ("Lima", "Peru"),
@@ -76,7 +101,10 @@ pub fn generate(seed: u64, count: usize) -> Vec<Conversation> {
     (0..count)
         .map(|index| {
             let (prompt, response) = exchange(&mut random);
-            let message = |role: &str, content| Message { role: role.to_owned(), content };
+            let message = |role: &str, content| Message {
+                role: role.to_owned(),
+                content,
+            };
             Conversation {
                 id: format!("localnet/{seed}/{index}"),
                 messages: vec![message("user", prompt), message("assistant", response)],
@@ -107,7 +135,10 @@ fn count_up(random: &mut ChaCha8Rng) -> (String, String) {
     let words = NUMBERS[first..=last].join(", ");
     (
         format!("Please count from {} to {}.", NUMBERS[first], NUMBERS[last]),
-        format!("Here we go: {words}. That makes {} numbers.", NUMBERS[last - first]),
+        format!(
+            "Here we go: {words}. That makes {} numbers.",
+            NUMBERS[last - first]
+        ),
     )
 }
 
@@ -117,8 +148,17 @@ fn days_after(random: &mut ChaCha8Rng) -> (String, String) {
     let path: Vec<&str> = (1..=ahead).map(|step| DAYS[(today + step) % 7]).collect();
     let days = if ahead == 1 { "day" } else { "days" };
     (
-        format!("Today is {}. Which day is it in {} {days}?", DAYS[today], NUMBERS[ahead - 1]),
-        format!("After {} comes {}, so it will be {}.", DAYS[today], path.join(", then "), DAYS[(today + ahead) % 7]),
+        format!(
+            "Today is {}. Which day is it in {} {days}?",
+            DAYS[today],
+            NUMBERS[ahead - 1]
+        ),
+        format!(
+            "After {} comes {}, so it will be {}.",
+            DAYS[today],
+            path.join(", then "),
+            DAYS[(today + ahead) % 7]
+        ),
     )
 }
 
@@ -144,8 +184,9 @@ fn journey(random: &mut ChaCha8Rng) -> (String, String) {
 }
 
 fn reversed(random: &mut ChaCha8Rng) -> (String, String) {
-    let words: Vec<&str> =
-        (0..random.random_range(3..6)).map(|_| pick(random, &TRADES).1).collect();
+    let words: Vec<&str> = (0..random.random_range(3..6))
+        .map(|_| pick(random, &TRADES).1)
+        .collect();
     let backwards: Vec<&str> = words.iter().rev().copied().collect();
     (
         format!("Say this list backwards: {}.", words.join(", ")),
@@ -155,11 +196,13 @@ fn reversed(random: &mut ChaCha8Rng) -> (String, String) {
 
 /// Writes conversations as JSON lines.
 pub fn to_jsonl(conversations: &[Conversation]) -> String {
-    conversations.iter().fold(String::new(), |mut text, conversation| {
-        text.push_str(&serde_json::to_string(conversation).unwrap_or_default());
-        text.push('\n');
-        text
-    })
+    conversations
+        .iter()
+        .fold(String::new(), |mut text, conversation| {
+            text.push_str(&serde_json::to_string(conversation).unwrap_or_default());
+            text.push('\n');
+            text
+        })
 }
 
 #[cfg(test)]
@@ -171,8 +214,13 @@ mod tests {
         let first = generate(1, 200);
         assert_eq!(first, generate(1, 200));
         let second = generate(2, 200);
-        let repeated = first.iter().filter(|c| second.iter().any(|d| d.messages == c.messages));
-        assert!(repeated.count() < 100, "the seeds must differ in most of their content");
+        let repeated = first
+            .iter()
+            .filter(|c| second.iter().any(|d| d.messages == c.messages));
+        assert!(
+            repeated.count() < 100,
+            "the seeds must differ in most of their content"
+        );
         let lines = to_jsonl(&first);
         let back: Conversation = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
         assert_eq!(back, first[0]);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use shared::file::{self, FileError};
+use subxt::utils::AccountId32;
 use subxt_signer::{bip39::Mnemonic, sr25519::Keypair};
 
 /// A key with everything its file says. It guards nothing but a chain that dies with localnet, so
@@ -40,7 +41,7 @@ impl Key {
 
     /// Returns the address with the prefix of Bittensor, 42.
     pub fn ss58(&self) -> String {
-        self.pair.public_key().to_account_id().to_string()
+        AccountId32(self.public()).to_string()
     }
 
     fn secret_json(&self) -> serde_json::Value {
@@ -106,7 +107,10 @@ impl Wallet {
         };
         private("coldkey", &self.coldkey)?;
         private("hotkeys/default", &self.hotkey)?;
-        file::write_atomic(&folder.join("coldkeypub.txt"), &text(self.coldkey.public_json()))?;
+        file::write_atomic(
+            &folder.join("coldkeypub.txt"),
+            &text(self.coldkey.public_json()),
+        )?;
         Ok(folder)
     }
 }
@@ -120,7 +124,9 @@ mod tests {
         let wallet = Wallet::derive(7, "miner");
         let dir = tempfile::tempdir().unwrap();
         let folder = wallet.write(dir.path()).unwrap();
-        let bytes = file::read_limited(&folder.join("hotkeys/default"), 4096).unwrap().unwrap();
+        let bytes = file::read_limited(&folder.join("hotkeys/default"), 4096)
+            .unwrap()
+            .unwrap();
         let key: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         let public = format!("0x{}", hex::encode(wallet.hotkey.public()));
         assert_eq!(key["publicKey"], public.as_str());
@@ -141,7 +147,11 @@ mod tests {
 
         let mode = |path: &str| {
             use std::os::unix::fs::PermissionsExt as _;
-            std::fs::metadata(folder.join(path)).unwrap().permissions().mode() & 0o777
+            std::fs::metadata(folder.join(path))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777
         };
         assert_eq!((mode("hotkeys/default"), mode("coldkey")), (0o600, 0o600));
         assert_ne!(Key::derive(8, "miner hotkey").ss58(), wallet.hotkey.ss58());

@@ -81,7 +81,10 @@ impl Fault {
 
     /// Returns its name, as the command line and the dev endpoint spell it.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(fault, _)| *fault == self).map_or("", |(_, name)| name)
+        Self::ALL
+            .iter()
+            .find(|(fault, _)| *fault == self)
+            .map_or("", |(_, name)| name)
     }
 }
 
@@ -121,7 +124,12 @@ pub struct Rule {
 impl Rule {
     /// A fault on every request.
     pub const fn always(fault: Fault) -> Self {
-        Self { fault, on: String::new(), method: None, times: None }
+        Self {
+            fault,
+            on: String::new(),
+            method: None,
+            times: None,
+        }
     }
 
     /// Only where path and query contain `part`.
@@ -148,7 +156,10 @@ impl Rule {
     fn meets(&self, request: &Request) -> bool {
         self.times != Some(0)
             && request.uri().to_string().contains(&self.on)
-            && self.method.as_deref().is_none_or(|method| request.method() == method)
+            && self
+                .method
+                .as_deref()
+                .is_none_or(|method| request.method() == method)
     }
 }
 
@@ -168,7 +179,10 @@ pub struct Faults {
 impl Faults {
     /// Makes an empty book whose [`Fault::ThirdHost`] leads to `authority` (`host:port`).
     pub fn with_third_host(authority: &str) -> Self {
-        Self { book: Arc::default(), third_host: Some(authority.into()) }
+        Self {
+            book: Arc::default(),
+            third_host: Some(authority.into()),
+        }
     }
 
     /// Adds a rule; the first that meets a request decides.
@@ -214,13 +228,13 @@ impl Faults {
 
 /// The middleware that commits the faults.
 pub async fn inject(State(faults): State<Faults>, request: Request, next: Next) -> Response {
-    let Some((fault, count)) = faults.take(&request) else { return next.run(request).await };
+    let Some((fault, count)) = faults.take(&request) else {
+        return next.run(request).await;
+    };
     let target = request.uri().to_string();
     match fault {
         Fault::Stall => std::future::pending().await,
-        Fault::TooManyRequests => {
-            later(StatusCode::TOO_MANY_REQUESTS, "We had to rate limit you")
-        }
+        Fault::TooManyRequests => later(StatusCode::TOO_MANY_REQUESTS, "We had to rate limit you"),
         Fault::ServerError => {
             super::error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
         }
@@ -256,7 +270,9 @@ pub async fn inject(State(faults): State<Faults>, request: Request, next: Next) 
 
 fn later(status: StatusCode, message: &str) -> Response {
     let mut response = super::error(status, message);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
@@ -270,10 +286,17 @@ fn redirect(to: &str) -> Response {
 
 /// Points a redirect's absolute target at another host.
 fn elsewhere(mut response: Response, third_host: Option<&str>) -> Response {
-    let moved = response.headers().get(header::LOCATION).and_then(|location| {
-        let (_, rest) = location.to_str().ok()?.strip_prefix("http://")?.split_once('/')?;
-        HeaderValue::from_str(&format!("http://{}/{rest}", third_host?)).ok()
-    });
+    let moved = response
+        .headers()
+        .get(header::LOCATION)
+        .and_then(|location| {
+            let (_, rest) = location
+                .to_str()
+                .ok()?
+                .strip_prefix("http://")?
+                .split_once('/')?;
+            HeaderValue::from_str(&format!("http://{}/{rest}", third_host?)).ok()
+        });
     if let Some(location) = moved {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -282,7 +305,10 @@ fn elsewhere(mut response: Response, third_host: Option<&str>) -> Response {
 
 fn wrong_etag(mut response: Response) -> Response {
     let other = format!("\"{}\"", "ab".repeat(32));
-    for name in [header::ETAG, header::HeaderName::from_static("x-linked-etag")] {
+    for name in [
+        header::ETAG,
+        header::HeaderName::from_static("x-linked-etag"),
+    ] {
         if let Ok(value) = HeaderValue::from_str(&other)
             && response.headers().contains_key(&name)
         {
@@ -307,7 +333,11 @@ fn spoil(response: Response, fault: Fault) -> Response {
     parts.headers.insert(header::CONTENT_LENGTH, length.into());
     let body = match fault {
         Fault::Cut => Body::from_stream(first(body, half).chain(stream::once(async {
-            Err(axum::Error::new(std::io::Error::other("cut by the fault 'cut'")))
+            // A pending body lets the server flush what it has before the break.
+            tokio::task::yield_now().await;
+            Err(axum::Error::new(std::io::Error::other(
+                "cut by the fault 'cut'",
+            )))
         }))),
         Fault::LyingLength => {
             parts.headers.insert(header::CONTENT_LENGTH, half.into());

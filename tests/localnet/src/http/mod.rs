@@ -78,7 +78,12 @@ impl Bound {
                 .await
                 .map_err(|error| Failure::of(Exit::Machine, &error).because(name))
         });
-        Server { address: self.address, faults, traffic, _tasks: tasks }
+        Server {
+            address: self.address,
+            faults,
+            traffic,
+            _tasks: tasks,
+        }
     }
 }
 

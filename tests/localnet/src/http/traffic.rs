@@ -67,12 +67,19 @@ impl Traffic {
 
     /// Returns the body bytes sent in all requests whose target contains `part`.
     pub fn bytes(&self, part: &str) -> u64 {
-        self.requests().iter().filter(|r| r.target.contains(part)).map(|r| r.bytes).sum()
+        self.requests()
+            .iter()
+            .filter(|r| r.target.contains(part))
+            .map(|r| r.bytes)
+            .sum()
     }
 
     /// Forgets everything.
     pub fn clear(&self) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn push(&self, entry: Entry) {
@@ -98,7 +105,10 @@ pub async fn record(State(traffic): State<Traffic>, request: HttpRequest, next: 
     let response = next.run(request).await;
     noted.status = response.status().as_u16();
     let sent = Arc::new(AtomicU64::new(0));
-    traffic.push(Entry { request: noted, sent: Arc::clone(&sent) });
+    traffic.push(Entry {
+        request: noted,
+        sent: Arc::clone(&sent),
+    });
     counted(response, sent)
 }
 
@@ -109,7 +119,10 @@ fn counted(response: Response, sent: Arc<AtomicU64>) -> Response {
     match body.size_hint().exact() {
         Some(0) => return Response::from_parts(parts, body),
         Some(length) => {
-            parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+            parts
+                .headers
+                .entry(header::CONTENT_LENGTH)
+                .or_insert_with(|| length.into());
         }
         None => {}
     }
@@ -120,5 +133,7 @@ fn counted(response: Response, sent: Arc<AtomicU64>) -> Response {
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
-    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    headers
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }

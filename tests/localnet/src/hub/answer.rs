@@ -33,18 +33,29 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, code, message) = match self {
             // To strangers the hub does not tell a missing repository from a private one.
-            Self::Repo { logged_in: false } => {
-                (StatusCode::UNAUTHORIZED, "RepoNotFound", "Invalid username or password.")
-            }
-            Self::Repo { logged_in: true } => {
-                (StatusCode::NOT_FOUND, "RepoNotFound", "Repository not found")
-            }
+            Self::Repo { logged_in: false } => (
+                StatusCode::UNAUTHORIZED,
+                "RepoNotFound",
+                "Invalid username or password.",
+            ),
+            Self::Repo { logged_in: true } => (
+                StatusCode::NOT_FOUND,
+                "RepoNotFound",
+                "Repository not found",
+            ),
             Self::Revision => (StatusCode::NOT_FOUND, "RevisionNotFound", "Invalid rev id"),
             Self::Entry => (StatusCode::NOT_FOUND, "EntryNotFound", "Entry not found"),
             Self::Gated { logged_in } => {
-                let status =
-                    if logged_in { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
-                (status, "GatedRepo", "Access to this repository is restricted")
+                let status = if logged_in {
+                    StatusCode::FORBIDDEN
+                } else {
+                    StatusCode::UNAUTHORIZED
+                };
+                (
+                    status,
+                    "GatedRepo",
+                    "Access to this repository is restricted",
+                )
             }
         };
         let mut response = crate::http::error(status, message);
@@ -92,22 +103,36 @@ async fn respond(
             })?;
             Ok(listing::info(&repo, &revision, gated, &query))
         }
-        Route::Tree { repo, revision, folder } => {
+        Route::Tree {
+            repo,
+            revision,
+            folder,
+        } => {
             let found = shelf.read(|all| find(all, &repo, &revision, token, true))?;
             let page = format!("{}{}", shelf.hub_url, request.uri().path());
             listing::tree(&found, &folder, &query, &page)
         }
         Route::PathsInfo { repo, revision } => {
             let found = shelf.read(|all| find(all, &repo, &revision, token, true))?;
-            let body = to_bytes(request.into_body(), MAX_BODY).await.unwrap_or_default();
+            let body = to_bytes(request.into_body(), MAX_BODY)
+                .await
+                .unwrap_or_default();
             Ok(listing::paths_info(&found, &body))
         }
-        Route::Resolve { repo, revision, path } => {
+        Route::Resolve {
+            repo,
+            revision,
+            path,
+        } => {
             let revision = shelf.read(|all| find(all, &repo, &revision, token, false))?;
             let file = revision.files.get(&path).ok_or(Refusal::Entry)?;
             Ok(files::resolve(shelf, &repo, &revision, &path, file))
         }
-        Route::ResolveCache { repo, revision, path } => {
+        Route::ResolveCache {
+            repo,
+            revision,
+            path,
+        } => {
             let revision = shelf.read(|all| find(all, &repo, &revision, token, false))?;
             let file = revision.files.get(&path).ok_or(Refusal::Entry)?;
             let head = request.method() == Method::HEAD;
@@ -131,7 +156,13 @@ fn moved(shelf: &Shelf, route: &Route, request: &Request) -> Option<Response> {
     let name = shelf.read(|all| all.new_name(repo.kind, &repo.id).map(ToOwned::to_owned))?;
     let location = request.uri().to_string().replacen(&repo.id, &name, 1);
     let location = HeaderValue::from_str(&location).ok()?;
-    Some((StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response())
+    Some(
+        (
+            StatusCode::TEMPORARY_REDIRECT,
+            [(header::LOCATION, location)],
+        )
+            .into_response(),
+    )
 }
 
 fn find(
@@ -141,7 +172,9 @@ fn find(
     token: Option<&str>,
     metadata: bool,
 ) -> Result<Arc<Revision>, Refusal> {
-    admitted(all, repo, token, metadata)?.revision(revision).ok_or(Refusal::Revision)
+    admitted(all, repo, token, metadata)?
+        .revision(revision)
+        .ok_or(Refusal::Revision)
 }
 
 /// Metadata of a gated repository is public, its files are not.
@@ -152,7 +185,9 @@ fn admitted<'a>(
     metadata: bool,
 ) -> Result<&'a super::Repository, Refusal> {
     let logged_in = token.is_some_and(|token| all.knows_token(token));
-    let found = all.get(repo.kind, &repo.id).ok_or(Refusal::Repo { logged_in })?;
+    let found = all
+        .get(repo.kind, &repo.id)
+        .ok_or(Refusal::Repo { logged_in })?;
     let among = |tokens: &[String]| token.is_some_and(|token| tokens.iter().any(|t| t == token));
     match &found.access {
         Access::Gated(tokens) if !metadata && !among(tokens) => Err(Refusal::Gated { logged_in }),

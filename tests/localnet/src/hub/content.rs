@@ -99,7 +99,11 @@ impl Content {
                 Ok(Body::from_stream(stream))
             }
             Self::Virtual { head, .. } => {
-                let chunks = stream::iter(VirtualChunks { head: head.clone(), at: start, end });
+                let chunks = stream::iter(VirtualChunks {
+                    head: head.clone(),
+                    at: start,
+                    end,
+                });
                 Ok(Body::from_stream(chunks))
             }
         }

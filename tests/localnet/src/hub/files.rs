@@ -13,8 +13,15 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::{File, Revision, Shelf, route::Repo};
 
 /// What may not stand in a part of a path or in a query value.
-const RESERVED: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'/').add(b'?').add(b'+');
+const RESERVED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'&')
+    .add(b'/')
+    .add(b'?')
+    .add(b'+');
 
 /// `/{id}/resolve/{rev}/{path}`: large files lie on the CDN (302, absolute), small ones in the
 /// hub's cache (307, relative). Both carry the headers that describe the file.
@@ -30,7 +37,10 @@ pub(super) fn resolve(
         let sha256 = file.content.sha256();
         let repo = utf8_percent_encode(&repo.id, RESERVED);
         let query = format!("repo={repo}&name={encoded}&Expires=4102444800&Signature=localnet");
-        (StatusCode::FOUND, format!("{}/repos/{sha256}?{query}", shelf.cdn_url))
+        (
+            StatusCode::FOUND,
+            format!("{}/repos/{sha256}?{query}", shelf.cdn_url),
+        )
     } else {
         let Repo { kind, id } = repo;
         let location = format!("/api/resolve-cache/{kind}/{id}/{}/{encoded}", revision.id);
@@ -47,7 +57,11 @@ pub(super) fn describe(response: &mut Response, revision: &Revision, file: &File
     let etag = format!("\"{}\"", file.etag());
     let redirected = response.status().is_redirection();
     let headers = response.headers_mut();
-    set(headers, HeaderName::from_static("x-repo-commit"), &revision.id);
+    set(
+        headers,
+        HeaderName::from_static("x-repo-commit"),
+        &revision.id,
+    );
     set(headers, header::ACCEPT_RANGES, "bytes");
     if redirected {
         set(headers, HeaderName::from_static("x-linked-etag"), &etag);
@@ -63,20 +77,30 @@ pub(super) async fn cdn(State(shelf): State<Shelf>, request: Request) -> Respons
         let message = "Only one auth mechanism allowed";
         return crate::http::error(StatusCode::BAD_REQUEST, message);
     }
-    let sha256 = request.uri().path().strip_prefix("/repos/").unwrap_or_default();
+    let sha256 = request
+        .uri()
+        .path()
+        .strip_prefix("/repos/")
+        .unwrap_or_default();
     let Some(file) = shelf.read(|all| all.by_sha256(sha256)) else {
         return crate::http::error(StatusCode::NOT_FOUND, "The specified key does not exist.");
     };
     let head = request.method() == Method::HEAD;
     let mut response = serve(&file, request.headers(), head).await;
-    set(response.headers_mut(), header::ETAG, &format!("\"{sha256}\""));
+    set(
+        response.headers_mut(),
+        header::ETAG,
+        &format!("\"{sha256}\""),
+    );
     response
 }
 
 /// Sends the bytes: whole, a range, or nothing if the client has them.
 pub(super) async fn serve(file: &File, asked: &HeaderMap, head: bool) -> Response {
     let size = file.content.size();
-    let known = asked.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let known = asked
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok());
     if known.is_some_and(|known| known.contains(&file.etag())) {
         return StatusCode::NOT_MODIFIED.into_response();
     }
@@ -84,7 +108,11 @@ pub(super) async fn serve(file: &File, asked: &HeaderMap, head: bool) -> Respons
         Ok(range) => range,
         Err(NotSatisfiable) => {
             let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
-            set(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{size}"));
+            set(
+                response.headers_mut(),
+                header::CONTENT_RANGE,
+                &format!("bytes */{size}"),
+            );
             return response;
         }
     };
@@ -118,7 +146,9 @@ struct NotSatisfiable;
 
 /// Reads a `Range` header of one range; what it can't read it ignores, as servers do.
 fn range(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>>, NotSatisfiable> {
-    let text = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    let text = headers
+        .get(header::RANGE)
+        .and_then(|value| value.to_str().ok());
     let Some((first, last)) =
         text.and_then(|text| text.trim().strip_prefix("bytes=")?.split_once('-'))
     else {
@@ -130,7 +160,11 @@ fn range(headers: &HeaderMap, size: u64) -> Result<Option<Range<u64>>, NotSatisf
         (Err(_), Ok(suffix)) if first.is_empty() => size.saturating_sub(suffix)..size,
         _ => return Ok(None),
     };
-    if range.start >= range.end { Err(NotSatisfiable) } else { Ok(Some(range)) }
+    if range.start >= range.end {
+        Err(NotSatisfiable)
+    } else {
+        Ok(Some(range))
+    }
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {

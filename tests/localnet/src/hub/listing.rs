@@ -24,7 +24,9 @@ pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then(|| {
             let spaced = value.replace('+', " ");
-            percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+            percent_encoding::percent_decode_str(&spaced)
+                .decode_utf8_lossy()
+                .into_owned()
         })
     })
 }
@@ -36,8 +38,11 @@ fn flag(query: &str, name: &str) -> bool {
 /// `/api/{kind}/{id}[/revision/{rev}]`; with `blobs` the siblings have sizes and hashes.
 pub(super) fn info(repo: &Repo, revision: &Revision, gated: bool, query: &str) -> Response {
     let blobs = flag(query, "blobs");
-    let siblings: Vec<Value> =
-        revision.files.iter().map(|(path, file)| sibling(path, file, blobs)).collect();
+    let siblings: Vec<Value> = revision
+        .files
+        .iter()
+        .map(|(path, file)| sibling(path, file, blobs))
+        .collect();
     let mut info = json!({
         "_id": &revision.id[..24],
         "id": repo.id,
@@ -90,9 +95,13 @@ pub(super) fn tree(
         return Err(Refusal::Entry);
     }
     let most = if expand { EXPANDED_PAGE } else { PAGE };
-    let limit = parameter(query, "limit").and_then(|value| value.parse().ok()).unwrap_or(most);
+    let limit = parameter(query, "limit")
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(most);
     let limit = usize::clamp(limit, 1, most);
-    let start = parameter(query, "cursor").and_then(|value| value.parse().ok()).unwrap_or(0);
+    let start = parameter(query, "cursor")
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0);
     let end = usize::saturating_add(start, limit).min(entries.len());
     let more = end < entries.len();
     let mut response = Json(entries.get(start..end).unwrap_or_default()).into_response();
@@ -110,20 +119,33 @@ pub(super) fn tree(
 }
 
 fn entries(revision: &Revision, folder: &str, recursive: bool, expand: bool) -> Vec<Value> {
-    let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+    let prefix = if folder.is_empty() {
+        String::new()
+    } else {
+        format!("{folder}/")
+    };
     let mut all: BTreeMap<String, Value> = BTreeMap::new();
     for (path, file) in &revision.files {
-        let Some(below) = path.strip_prefix(&prefix) else { continue };
+        let Some(below) = path.strip_prefix(&prefix) else {
+            continue;
+        };
         let levels: Vec<usize> = below.match_indices('/').map(|(at, _)| at).collect();
-        let visible = if recursive { levels.len() } else { levels.len().min(1) };
+        let visible = if recursive {
+            levels.len()
+        } else {
+            levels.len().min(1)
+        };
         for &at in &levels[..visible] {
             let name = format!("{prefix}{}", &below[..at]);
-            all.entry(name.clone()).or_insert_with(|| {
-                json!({ "type": "directory", "oid": revision.id, "size": 0, "path": name })
-            });
+            all.entry(name.clone()).or_insert_with(
+                || json!({ "type": "directory", "oid": revision.id, "size": 0, "path": name }),
+            );
         }
         if recursive || levels.is_empty() {
-            all.insert(path.clone(), entry(path, file, expand.then_some(&revision.id)));
+            all.insert(
+                path.clone(),
+                entry(path, file, expand.then_some(&revision.id)),
+            );
         }
     }
     all.into_values().collect()
@@ -163,12 +185,20 @@ pub(super) fn paths_info(revision: &Revision, body: &[u8]) -> Response {
     }
     let asked = serde_json::from_slice::<Asked>(body).ok();
     let (paths, expand) = match asked {
-        Some(Asked { paths: Paths::Many(paths), expand }) => (paths, expand),
-        Some(Asked { paths: Paths::One(path), expand }) => (vec![path], expand),
+        Some(Asked {
+            paths: Paths::Many(paths),
+            expand,
+        }) => (paths, expand),
+        Some(Asked {
+            paths: Paths::One(path),
+            expand,
+        }) => (vec![path], expand),
         None => {
             let form = String::from_utf8_lossy(body);
-            let paths: Vec<String> =
-                form.split('&').filter_map(|pair| parameter(pair, "paths")).collect();
+            let paths: Vec<String> = form
+                .split('&')
+                .filter_map(|pair| parameter(pair, "paths"))
+                .collect();
             (paths, flag(&form, "expand"))
         }
     };

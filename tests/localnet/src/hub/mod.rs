@@ -37,7 +37,10 @@ struct Shelf {
 
 impl Shelf {
     fn read<T>(&self, act: impl FnOnce(&Repositories) -> T) -> T {
-        act(&self.repositories.read().unwrap_or_else(PoisonError::into_inner))
+        act(&self
+            .repositories
+            .read()
+            .unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -70,7 +73,9 @@ impl Hub {
         Ok(Self {
             api: api.serve(
                 "hub",
-                Router::new().fallback(answer::answer).with_state(shelf.clone()),
+                Router::new()
+                    .fallback(answer::answer)
+                    .with_state(shelf.clone()),
                 Faults::with_third_host(&elsewhere),
             ),
             cdn: cdn.serve("cdn", cdn_router(), Faults::default()),
@@ -91,7 +96,10 @@ impl Hub {
 
     /// Looks at or changes the repositories.
     pub fn edit<T>(&self, act: impl FnOnce(&mut Repositories) -> T) -> T {
-        act(&mut self.repositories.write().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self
+            .repositories
+            .write()
+            .unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Commits these files as the whole content of a model's branch `main`; makes the repository

@@ -55,22 +55,44 @@ pub struct File {
 
 impl File {
     fn new(path: &str, content: Content) -> Self {
-        const LARGE: [&str; 8] =
-            [".safetensors", ".bin", ".pt", ".gguf", ".model", ".parquet", ".gz", ".zst"];
-        let stored = content.bytes().filter(|_| !LARGE.iter().any(|end| path.ends_with(end)));
+        const LARGE: [&str; 8] = [
+            ".safetensors",
+            ".bin",
+            ".pt",
+            ".gguf",
+            ".model",
+            ".parquet",
+            ".gz",
+            ".zst",
+        ];
+        let stored = content
+            .bytes()
+            .filter(|_| !LARGE.iter().any(|end| path.ends_with(end)));
         let lfs = stored.is_none();
         let pointer = format!(
             "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n",
             content.sha256(),
             content.size()
         );
-        let oid = object_id(ObjectType::Blob, stored.map_or(pointer.as_bytes(), |bytes| bytes));
-        Self { oid, lfs, pointer_size: pointer.len() as u64, content }
+        let oid = object_id(
+            ObjectType::Blob,
+            stored.map_or(pointer.as_bytes(), |bytes| bytes),
+        );
+        Self {
+            oid,
+            lfs,
+            pointer_size: pointer.len() as u64,
+            content,
+        }
     }
 
     /// Returns what the hub calls the file's ETag, without quotes.
     pub fn etag(&self) -> String {
-        if self.lfs { self.content.sha256() } else { self.oid.clone() }
+        if self.lfs {
+            self.content.sha256()
+        } else {
+            self.oid.clone()
+        }
     }
 }
 
@@ -100,7 +122,10 @@ impl Repository {
         if name.len() < 4 {
             return None;
         }
-        let mut found = self.commits.iter().filter(|commit| commit.id.starts_with(name));
+        let mut found = self
+            .commits
+            .iter()
+            .filter(|commit| commit.id.starts_with(name));
         let first = found.next()?;
         found.next().is_none().then(|| Arc::clone(first))
     }
@@ -143,7 +168,10 @@ impl Repositories {
             let _ = writeln!(text, "{} {path}", file.oid);
         }
         let revision = object_id(ObjectType::Commit, text.as_bytes());
-        repository.commits.push(Arc::new(Revision { id: revision.clone(), files }));
+        repository.commits.push(Arc::new(Revision {
+            id: revision.clone(),
+            files,
+        }));
         repository.set_branch(branch, &revision);
         revision
     }
@@ -198,11 +226,17 @@ impl Repositories {
 
     /// Returns all repositories of a kind.
     pub fn ids(&self, kind: Kind) -> Vec<&str> {
-        self.all.keys().filter(|(k, _)| *k == kind).map(|(_, id)| id.as_str()).collect()
+        self.all
+            .keys()
+            .filter(|(k, _)| *k == kind)
+            .map(|(_, id)| id.as_str())
+            .collect()
     }
 }
 
 /// Git's object id; hashing a slice in memory can't fail.
 fn object_id(kind: ObjectType, bytes: &[u8]) -> String {
-    Oid::hash_object(kind, bytes).map(|oid| oid.to_string()).unwrap_or_default()
+    Oid::hash_object(kind, bytes)
+        .map(|oid| oid.to_string())
+        .unwrap_or_default()
 }

@@ -10,15 +10,27 @@ pub(super) enum Route {
     /// `/api/{kind}/{id}` or `/api/{kind}/{id}/revision/{rev}`.
     Info { repo: Repo, revision: String },
     /// `/api/{kind}/{id}/tree/{rev}[/{folder}]`.
-    Tree { repo: Repo, revision: String, folder: String },
+    Tree {
+        repo: Repo,
+        revision: String,
+        folder: String,
+    },
     /// `/api/{kind}/{id}/paths-info/{rev}`.
     PathsInfo { repo: Repo, revision: String },
     /// `/api/{kind}/{id}/refs`.
     Refs { repo: Repo },
     /// `/{id}/resolve/{rev}/{path}`.
-    Resolve { repo: Repo, revision: String, path: String },
+    Resolve {
+        repo: Repo,
+        revision: String,
+        path: String,
+    },
     /// `/api/resolve-cache/{kind}/{id}/{rev}/{path}`, with the path as one encoded part.
-    ResolveCache { repo: Repo, revision: String, path: String },
+    ResolveCache {
+        repo: Repo,
+        revision: String,
+        path: String,
+    },
     /// `/api/whoami-v2`.
     WhoAmI,
     /// The dataset viewer: `/rows`, `/size`, `/splits`, `/parquet`, `/is-valid`.
@@ -43,8 +55,19 @@ impl Route {
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         match parts.as_slice() {
             ["api", "whoami-v2"] => Some(Self::WhoAmI),
-            ["api", "resolve-cache", kind, owner, name, revision, path @ ..] => {
-                let repo = Repo { kind: kind_of(kind)?, id: format!("{owner}/{name}") };
+            [
+                "api",
+                "resolve-cache",
+                kind,
+                owner,
+                name,
+                revision,
+                path @ ..,
+            ] => {
+                let repo = Repo {
+                    kind: kind_of(kind)?,
+                    id: format!("{owner}/{name}"),
+                };
                 Some(Self::ResolveCache {
                     repo,
                     revision: (*revision).to_owned(),
@@ -62,19 +85,36 @@ impl Route {
 
     fn parse_api(kind: Kind, parts: &[&str]) -> Option<Self> {
         let verbs = ["revision", "tree", "paths-info", "refs"];
-        let verb = parts.iter().position(|part| verbs.contains(part)).unwrap_or(parts.len());
-        let repo = Repo { kind, id: id_of(&parts[..verb])? };
+        let verb = parts
+            .iter()
+            .position(|part| verbs.contains(part))
+            .unwrap_or(parts.len());
+        let repo = Repo {
+            kind,
+            id: id_of(&parts[..verb])?,
+        };
         match &parts[verb..] {
-            [] => Some(Self::Info { repo, revision: "main".into() }),
-            ["revision", revision] => Some(Self::Info { repo, revision: (*revision).to_owned() }),
+            [] => Some(Self::Info {
+                repo,
+                revision: "main".into(),
+            }),
+            ["revision", revision] => Some(Self::Info {
+                repo,
+                revision: (*revision).to_owned(),
+            }),
             ["tree", revision, folder @ ..] => {
                 let folder: Vec<&str> = folder.iter().copied().filter(|p| !p.is_empty()).collect();
                 let revision = (*revision).to_owned();
-                Some(Self::Tree { repo, revision, folder: folder.join("/") })
+                Some(Self::Tree {
+                    repo,
+                    revision,
+                    folder: folder.join("/"),
+                })
             }
-            ["paths-info", revision] => {
-                Some(Self::PathsInfo { repo, revision: (*revision).to_owned() })
-            }
+            ["paths-info", revision] => Some(Self::PathsInfo {
+                repo,
+                revision: (*revision).to_owned(),
+            }),
             ["refs"] => Some(Self::Refs { repo }),
             _ => None,
         }
@@ -82,9 +122,18 @@ impl Route {
 
     fn parse_resolve(kind: Kind, parts: &[&str]) -> Option<Self> {
         let verb = parts.iter().position(|part| *part == "resolve")?;
-        let repo = Repo { kind, id: id_of(&parts[..verb])? };
-        let [revision, path @ ..] = &parts[verb + 1..] else { return None };
-        Some(Self::Resolve { repo, revision: (*revision).to_owned(), path: path.join("/") })
+        let repo = Repo {
+            kind,
+            id: id_of(&parts[..verb])?,
+        };
+        let [revision, path @ ..] = &parts[verb + 1..] else {
+            return None;
+        };
+        Some(Self::Resolve {
+            repo,
+            revision: (*revision).to_owned(),
+            path: path.join("/"),
+        })
     }
 }
 
@@ -107,7 +156,10 @@ mod tests {
 
     #[test]
     fn slashes_in_revisions_and_paths_find_their_place() {
-        let repo = Repo { kind: Kind::Dataset, id: "a/b".into() };
+        let repo = Repo {
+            kind: Kind::Dataset,
+            id: "a/b".into(),
+        };
         assert_eq!(
             Route::parse("/api/datasets/a/b/tree/refs%2Fconvert%2Fparquet/default/train"),
             Some(Route::Tree {
@@ -118,12 +170,22 @@ mod tests {
         );
         assert_eq!(
             Route::parse("/datasets/a/b/resolve/main/x/y%20z.jsonl"),
-            Some(Route::Resolve { repo, revision: "main".into(), path: "x/y z.jsonl".into() })
+            Some(Route::Resolve {
+                repo,
+                revision: "main".into(),
+                path: "x/y z.jsonl".into()
+            })
         );
-        let gpt2 = Repo { kind: Kind::Model, id: "gpt2".into() };
+        let gpt2 = Repo {
+            kind: Kind::Model,
+            id: "gpt2".into(),
+        };
         assert_eq!(
             Route::parse("/api/models/gpt2"),
-            Some(Route::Info { repo: gpt2, revision: "main".into() })
+            Some(Route::Info {
+                repo: gpt2,
+                revision: "main".into()
+            })
         );
         assert_eq!(Route::parse("/api/spaces/a/b"), None);
         assert_eq!(Route::parse("/"), None);

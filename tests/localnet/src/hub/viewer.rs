@@ -28,7 +28,10 @@ pub(super) fn answer(all: &Repositories, what: &str, query: &str) -> Result<Resp
         .filter_map(|(path, file)| {
             let name = path.rsplit('/').next()?.strip_suffix(".jsonl")?;
             let text = std::str::from_utf8(file.content.bytes()?).ok()?;
-            let rows = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let rows = text
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok())
+                .collect();
             Some((name.to_owned(), rows))
         })
         .collect();
@@ -61,9 +64,8 @@ pub(super) fn answer(all: &Repositories, what: &str, query: &str) -> Result<Resp
 
 fn rows(splits: &[(String, Vec<Value>)], query: &str) -> Response {
     let wanted = parameter(query, "split").unwrap_or_default();
-    let number = |name, default| {
-        parameter(query, name).map_or(Ok(default), |text| text.parse::<usize>())
-    };
+    let number =
+        |name, default| parameter(query, name).map_or(Ok(default), |text| text.parse::<usize>());
     let (Ok(offset), Ok(length)) = (number("offset", 0), number("length", MAX_ROWS)) else {
         return unprocessable("Parameters 'offset' and 'length' must be integers");
     };
