@@ -236,7 +236,11 @@ async fn pages_follow_links_and_former_names_redirect() {
 #[tokio::test]
 async fn the_viewer_turns_pages_of_rows() {
     let hub = Hub::start(Ports::default()).await.unwrap();
-    let rows: String = (0..250).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    let rows: Vec<String> = (0..250).map(|n| format!(r#"{{"n":{n}}}"#)).collect();
+    let rows = rows.join(
+        "
+",
+    );
     hub.commit_dataset(
         "alice/data",
         [("data/train.jsonl".into(), Content::from(rows))],

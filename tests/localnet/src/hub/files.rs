@@ -104,17 +104,11 @@ pub(super) async fn serve(file: &File, asked: &HeaderMap, head: bool) -> Respons
     if known.is_some_and(|known| known.contains(&file.etag())) {
         return StatusCode::NOT_MODIFIED.into_response();
     }
-    let range = match range(asked, size) {
-        Ok(range) => range,
-        Err(NotSatisfiable) => {
-            let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
-            set(
-                response.headers_mut(),
-                header::CONTENT_RANGE,
-                &format!("bytes */{size}"),
-            );
-            return response;
-        }
+    let Ok(range) = range(asked, size) else {
+        let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
+        let sizes = format!("bytes */{size}");
+        set(response.headers_mut(), header::CONTENT_RANGE, &sizes);
+        return response;
     };
     let span = range.clone().unwrap_or(0..size);
     let body = if head {
