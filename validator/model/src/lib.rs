@@ -1,7 +1,22 @@
-//! What the validator and the eval-worker agree on: how a model directory is read, and the
-//! protocol between the two. Pure: no tensor code, no network.
+//! What the validator and the eval-worker agree on: how a model directory is read and identified,
+//! what is evaluated, and the protocol between the two. No threads, no network, no tensors.
 
+pub mod compatibility;
 pub mod config;
+pub mod dtype;
+pub mod fault;
+pub mod hash;
 pub mod header;
 pub mod inventory;
 pub mod norms;
+pub mod plan;
+pub mod protocol;
+pub mod tokenizer_class;
+pub mod tokens;
+
+pub use compatibility::Compatibility;
+pub use dtype::{Attention, Dtype};
+pub use fault::{Fault, MachineFault, MachineFaultKind, ModelFault, ModelFaultKind};
+pub use hash::ContentHash;
+pub use plan::PackingPlan;
+pub use tokens::{Conversation, Message, TokenizedSample};
