@@ -1,7 +1,6 @@
 //! What the validator and the eval-worker agree on: how a model directory is read and identified,
 //! what is evaluated, and the protocol between the two. No threads, no network, no tensors.
 
-pub mod compatibility;
 pub mod config;
 pub mod dtype;
 pub mod fault;
@@ -14,7 +13,7 @@ pub mod protocol;
 pub mod tokenizer_class;
 pub mod tokens;
 
-pub use compatibility::Compatibility;
+pub use config::{Architecture, Compatibility};
 pub use dtype::{Attention, Dtype};
 pub use fault::{Fault, MachineFault, MachineFaultKind, ModelFault, ModelFaultKind};
 pub use hash::ContentHash;

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    compatibility::Compatibility,
+    config::{Architecture, Compatibility},
     dtype::{Attention, Dtype},
     fault::Fault,
     hash::ContentHash,
@@ -96,8 +96,8 @@ pub struct ModelSource {
     pub directory: PathBuf,
     /// What its files must hash to, if that is known. Also the name under which it stays loaded.
     pub content_hash: Option<ContentHash>,
-    /// The class that is to run it, such as `LlamaForCausalLM`.
-    pub architecture: String,
+    /// The architecture that is to run it: the competition's.
+    pub architecture: Architecture,
     /// The type it is computed in.
     pub dtype: Dtype,
     /// How attention is computed.

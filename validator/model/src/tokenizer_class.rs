@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::compatibility::Compatibility;
+use crate::config::Compatibility;
 
 /// The class of tokenizer a model directory asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The wire form: what is written is read back, and nothing else is believed.
 
 use model::{
-    Attention, Compatibility, ContentHash, Conversation, Dtype, Fault, MachineFaultKind,
-    ModelFaultKind, PackingPlan, TokenizedSample,
+    Architecture, Attention, Compatibility, ContentHash, Conversation, Dtype, Fault,
+    MachineFaultKind, ModelFaultKind, PackingPlan, TokenizedSample,
     protocol::{
         self, Answer, Counters, Device, Evaluate, Evaluation, Generate, Hello, MAX_FRAME,
         ModelSource, Phase, Progress, ProtocolError, Reply, Request, Tokenize, Wall,
@@ -14,7 +14,7 @@ fn source() -> ModelSource {
     ModelSource {
         directory: "/m".into(),
         content_hash: Some(ContentHash::from_digest([7; 32])),
-        architecture: "LlamaForCausalLM".into(),
+        architecture: Architecture::Llama,
         dtype: Dtype::Bf16,
         attention: Attention::Flash,
         compatibility: Compatibility::V4_40,
@@ -71,7 +71,7 @@ fn the_wire_form_is_a_contract() {
         Request::Prefetch(source()),
         Request::Shutdown,
     ];
-    insta::assert_snapshot!(hex(protocol::frame(&requests).unwrap()), @"f40000000001022f7401801001020475736572017109617373697374616e74016102022f6d010707070707070707070707070707070707070707070707070707070707070707104c6c616d61466f7243617573616c4c4d01000001ac02010201ac020101010003022f6d010707070707070707070707070707070707070707070707070707070707070707104c6c616d61466f7243617573616c4c4d01000001ac02022f74020475736572017109617373697374616e740080100504022f6d010707070707070707070707070707070707070707070707070707070707070707104c6c616d61466f7243617573616c4c4d01000001ac0205");
+    insta::assert_snapshot!(hex(protocol::frame(&requests).unwrap()), @"c40000000001022f7401801001020475736572017109617373697374616e74016102022f6d0107070707070707070707070707070707070707070707070707070707070707070001000001ac02010201ac020101010003022f6d0107070707070707070707070707070707070707070707070707070707070707070001000001ac02022f74020475736572017109617373697374616e740080100504022f6d0107070707070707070707070707070707070707070707070707070707070707070001000001ac0205");
     let replies = [
         Reply::Progress(Progress {
             phase: Phase::Evaluate,
