@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand; the only place that reads the environment.
 
 pub mod competitions;
+pub mod score;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shared::{Exit, Failure, version::Version};
@@ -18,6 +19,8 @@ struct Cli {
 enum Command {
     /// Show the competitions of the subnet file
     Competitions(competitions::Args),
+    /// Compute wins and weights from a losses table or a step record
+    Score(score::Args),
 }
 
 /// Parses the command line, runs the command, prints what failed.
@@ -42,5 +45,6 @@ pub fn main(version: Version) -> Exit {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Competitions(args) => competitions::run(&args),
+        Command::Score(args) => score::run(&args),
     }
 }

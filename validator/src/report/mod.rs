@@ -1,1 +1,5 @@
 //! Reports: the step record, and what is made of it.
+
+pub mod step_record;
+
+pub use step_record::StepRecord;

@@ -5,9 +5,11 @@ pub mod fault;
 pub mod ids;
 pub mod model_id;
 pub mod parameters;
+pub mod real;
 
 pub use competition::{Competition, CompetitionId};
 pub use fault::{Fault, FaultKind};
 pub use ids::{BlockNumber, Hotkey, Netuid, Uid};
 pub use model_id::{ModelId, ModelIdError};
 pub use parameters::Parameters;
+pub use real::Real;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use shared::file::{self, FileError};
 
 use super::{BlockNumber, Competition, CompetitionId, Netuid};
@@ -24,33 +24,50 @@ pub enum Compatibility {
     Current,
 }
 
-/// Head start of the older of two models, as a fraction of its loss.
+/// Head start of the older of two models, as a fraction of its loss: from `start` to `end`, linear
+/// in the age of the older model over `blocks`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum Epsilon {
-    /// Always the same.
-    Fixed(f64),
-    /// From `start` to `end`, linear in the age of the older model over `blocks`.
-    Linear {
-        /// Fraction at age 0.
-        start: f64,
-        /// Fraction from age `blocks` on.
-        end: f64,
-        /// Length of the decay, in blocks.
-        blocks: u64,
-    },
+#[serde(deny_unknown_fields)]
+pub struct Epsilon {
+    /// Fraction at age 0.
+    pub start: f64,
+    /// Fraction from age `blocks` on.
+    pub end: f64,
+    /// Length of the decay, in blocks.
+    pub blocks: u64,
 }
 
 impl Epsilon {
+    /// Returns a head start that never decays.
+    pub const fn fixed(fraction: f64) -> Self {
+        Self {
+            start: fraction,
+            end: fraction,
+            blocks: 0,
+        }
+    }
+
     /// Returns the fraction for an older model of this age, in blocks.
     pub fn at_age(self, age: u64) -> f64 {
-        match self {
-            Self::Fixed(fraction) => fraction,
-            Self::Linear { end, blocks, .. } if age >= blocks => end,
-            Self::Linear { start, end, blocks } => {
-                start + (end - start) * (age as f64 / blocks as f64)
-            }
+        let Self { start, end, blocks } = self;
+        if age >= blocks {
+            return end;
         }
+        start + (end - start) * (age as f64 / blocks as f64)
+    }
+
+    /// Reads what the subnet file may say: one number, or the three of a decay.
+    fn number_or_decay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a number or { start, end, blocks }")]
+        enum Written {
+            Fixed(f64),
+            Decay(Epsilon),
+        }
+        Written::deserialize(deserializer).map(|written| match written {
+            Written::Fixed(fraction) => Self::fixed(fraction),
+            Written::Decay(epsilon) => epsilon,
+        })
     }
 }
 
@@ -85,6 +102,7 @@ pub struct Parameters {
     /// Block at which the subnet began; epochs of the consensus start are counted from it.
     pub start_block: BlockNumber,
     /// Head start of the older of two models.
+    #[serde(deserialize_with = "Epsilon::number_or_decay")]
     pub epsilon: Epsilon,
     /// Temperature of the softmax over win rates.
     pub temperature: f64,
@@ -189,14 +207,8 @@ impl Parameters {
                 problem,
             })
         };
-        let fractions = match self.epsilon {
-            Epsilon::Fixed(fraction) => vec![fraction],
-            Epsilon::Linear { start, end, .. } => vec![start, end],
-        };
-        if fractions
-            .iter()
-            .any(|fraction| !(0.0..1.0).contains(fraction))
-        {
+        let fraction = 0.0..1.0;
+        if !fraction.contains(&self.epsilon.start) || !fraction.contains(&self.epsilon.end) {
             return refuse("epsilon", "must be at least 0 and below 1".into());
         }
         if self.temperature.is_nan() || self.temperature <= 0.0 || self.temperature.is_infinite() {
@@ -314,15 +326,15 @@ mod tests {
             assert_ne!(text, EMBEDDED, "{from}");
             Parameters::parse("s.toml", &text).unwrap_err().to_string()
         };
-        insta::assert_snapshot!(refused("reward_share = 0.6", "reward_share = 0.7"), @"");
-        insta::assert_snapshot!(refused("id = \"l3\"", "id = \"l33\""), @"");
-        insta::assert_snapshot!(refused("\"LlamaFor", "\"LamaFor"), @"");
-        insta::assert_snapshot!(refused("id = \"s1\"", "id = \"l3\""), @"");
+        insta::assert_snapshot!(refused("reward_share = 0.6", "reward_share = 0.7"), @"s.toml: schedules[0].competitions have reward shares that add up to 1.1, not 1");
+        insta::assert_snapshot!(refused("id = \"l3\"", "id = \"l33\""), @r#"s.toml: schedules[0].competitions[0].id "l33" must be one or two characters, no colon"#);
+        insta::assert_snapshot!(refused("\"LlamaFor", "\"LamaFor"), @r#"s.toml: schedules[0].competitions[0].architecture "LamaForCausalLM" is none of LlamaForCausalLM, MistralForCausalLM, StableLmForCausalLM, GemmaForCausalLM, Qwen2ForCausalLM"#);
+        insta::assert_snapshot!(refused("id = \"s1\"", "id = \"l3\""), @r#"s.toml: schedules[0].competitions[1].id "l3" is used twice"#);
     }
 
     #[test]
     fn epsilon_may_decay_with_age() {
-        let epsilon = Epsilon::Linear {
+        let epsilon = Epsilon {
             start: 0.05,
             end: 0.01,
             blocks: 100,
