@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, fmt};
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-use crate::header::{Dtype, Header};
+use crate::{
+    dtype::Dtype,
+    header::{self, Header},
+};
 
 /// Limits of the norm rule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -31,22 +34,12 @@ impl Default for NormLimits {
     }
 }
 
-/// The dtype a norm is rounded to before it is compared: that of the evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the documentation")]
-pub enum NormDtype {
-    F32,
-    Bf16,
-    F16,
-}
-
-impl NormDtype {
-    fn round(self, norm: f64) -> f64 {
-        match self {
-            Self::F32 => f64::from(norm as f32),
-            Self::Bf16 => bf16::from_f64(norm).to_f64(),
-            Self::F16 => f16::from_f64(norm).to_f64(),
-        }
+/// Rounds a norm to the dtype of the evaluation, as comparing it there does.
+fn rounded(norm: f64, dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 => f64::from(norm as f32),
+        Dtype::Bf16 => bf16::from_f64(norm).to_f64(),
+        Dtype::F16 => f16::from_f64(norm).to_f64(),
     }
 }
 
@@ -108,7 +101,7 @@ impl fmt::Display for Projection {
 /// Sum of squares of a tensor whose bytes arrive in pieces.
 #[derive(Debug, Clone)]
 struct SquareSum {
-    dtype: Dtype,
+    dtype: header::Dtype,
     sum: f64,
     /// The start of an element whose end has not arrived.
     part: [u8; 8],
@@ -116,7 +109,7 @@ struct SquareSum {
 }
 
 impl SquareSum {
-    const fn new(dtype: Dtype) -> Self {
+    const fn new(dtype: header::Dtype) -> Self {
         Self {
             dtype,
             sum: 0.0,
@@ -146,13 +139,13 @@ impl SquareSum {
     }
 }
 
-fn square_sum(dtype: Dtype, bytes: &[u8]) -> f64 {
+fn square_sum(dtype: header::Dtype, bytes: &[u8]) -> f64 {
     match dtype {
-        Dtype::F64 => sum::<8>(bytes, f64::from_le_bytes),
-        Dtype::F32 => sum::<4>(bytes, |b| f64::from(f32::from_le_bytes(b))),
-        Dtype::F16 => sum::<2>(bytes, |b| f16::from_le_bytes(b).to_f64()),
+        header::Dtype::F64 => sum::<8>(bytes, f64::from_le_bytes),
+        header::Dtype::F32 => sum::<4>(bytes, |b| f64::from(f32::from_le_bytes(b))),
+        header::Dtype::F16 => sum::<2>(bytes, |b| f16::from_le_bytes(b).to_f64()),
         // Shifting is all it takes, and keeps the loop free of branches on NaN.
-        Dtype::BF16 => sum::<2>(bytes, |b| {
+        header::Dtype::BF16 => sum::<2>(bytes, |b| {
             f64::from(f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))
         }),
         // Refused by the inventory; no norm is asked of them.
@@ -183,7 +176,7 @@ fn sum<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> f64 {
 #[derive(Debug)]
 pub struct FileNorms {
     /// Tensors to come, the next one last: start and end in the file, and whose weight it is.
-    ahead: Vec<(u64, u64, (usize, Projection), Dtype)>,
+    ahead: Vec<(u64, u64, (usize, Projection), header::Dtype)>,
     current: Option<SquareSum>,
     position: u64,
     done: ProjectionNorms,
@@ -253,16 +246,16 @@ impl ProjectionNorms {
     }
 
     /// Returns the norms, rounded to `dtype`.
-    pub fn rounded(&self, dtype: NormDtype) -> impl Iterator<Item = (usize, Projection, f64)> + '_ {
+    pub fn rounded(&self, dtype: Dtype) -> impl Iterator<Item = (usize, Projection, f64)> + '_ {
         self.0
             .iter()
-            .map(move |(&(layer, projection), &norm)| (layer, projection, dtype.round(norm)))
+            .map(move |(&(layer, projection), &norm)| (layer, projection, rounded(norm, dtype)))
     }
 
     /// Judges the norms of a model with `layers` layers, rounded to `dtype`.
     ///
     /// A norm that is NaN passes every comparison; an infinite one is refused.
-    pub fn judge(&self, layers: usize, dtype: NormDtype, limits: &NormLimits) -> NormVerdict {
+    pub fn judge(&self, layers: usize, dtype: Dtype, limits: &NormLimits) -> NormVerdict {
         let mut large: BTreeMap<Projection, usize> = BTreeMap::new();
         for (layer, projection, norm) in self.rounded(dtype) {
             if layer >= layers {

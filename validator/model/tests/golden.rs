@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use model::{
+    Dtype,
     config::{Architecture, Compatibility, DecoderSpec},
     header::Header,
     inventory::{INDEX_FILE, Inventory, SINGLE_FILE, shards_of_index},
-    norms::{FileNorms, NormDtype, NormLimits, ProjectionNorms},
+    norms::{FileNorms, NormLimits, ProjectionNorms},
 };
 use serde_json::Value;
 
@@ -51,9 +52,9 @@ fn models_have_the_parameters_and_norms_of_the_reference() {
             "{name}"
         );
         for (key, dtype, step) in [
-            ("no_dtype_given", NormDtype::F32, 1e-5),
-            ("bfloat16", NormDtype::Bf16, 1.0 / 128.0),
-            ("float16", NormDtype::F16, 1.0 / 1024.0),
+            ("no_dtype_given", Dtype::F32, 1e-5),
+            ("bfloat16", Dtype::Bf16, 1.0 / 128.0),
+            ("float16", Dtype::F16, 1.0 / 1024.0),
         ] {
             let verdict = norms.judge(spec.layers, dtype, &NormLimits::default());
             assert_eq!(

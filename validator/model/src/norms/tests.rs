@@ -42,7 +42,7 @@ fn one_projection_everywhere_is_too_much_three_layers_of_four_are_not() {
         let values: Vec<_> = (0..layers)
             .map(|layer| (layer, Projection::Up, 201.0))
             .collect();
-        norms(&values).judge(4, NormDtype::F32, &limits)
+        norms(&values).judge(4, Dtype::F32, &limits)
     };
     assert_eq!(large(4), NormVerdict::Soft { share: 1.0 / 6.0 });
     assert_eq!(large(3), NormVerdict::Accepted { share: 0.125 });
@@ -52,26 +52,22 @@ fn one_projection_everywhere_is_too_much_three_layers_of_four_are_not() {
 fn rounding_decides_at_the_edge() {
     let limits = NormLimits::default();
     let edge = norms(&[(0, Projection::Q, 1001.5)]);
-    assert!(!edge.judge(4, NormDtype::F32, &limits).accepted());
-    assert!(edge.judge(4, NormDtype::Bf16, &limits).accepted());
+    assert!(!edge.judge(4, Dtype::F32, &limits).accepted());
+    assert!(edge.judge(4, Dtype::Bf16, &limits).accepted());
     let soft = norms(&[(0, Projection::Q, 200.3)]);
-    assert!(!soft.judge(1, NormDtype::F16, &limits).accepted());
-    assert!(soft.judge(1, NormDtype::Bf16, &limits).accepted());
+    assert!(!soft.judge(1, Dtype::F16, &limits).accepted());
+    assert!(soft.judge(1, Dtype::Bf16, &limits).accepted());
 }
 
 #[test]
 fn nan_passes_and_infinity_does_not() {
     let judge =
-        |norm| norms(&[(0, Projection::K, norm)]).judge(1, NormDtype::Bf16, &NormLimits::default());
+        |norm| norms(&[(0, Projection::K, norm)]).judge(1, Dtype::Bf16, &NormLimits::default());
     assert!(judge(f64::NAN).accepted());
     assert!(!judge(f64::INFINITY).accepted());
     // Too large for an f16, so infinite once rounded.
     let norm = norms(&[(0, Projection::K, 70_000.0)]);
-    assert!(
-        !norm
-            .judge(1, NormDtype::F16, &NormLimits::default())
-            .accepted()
-    );
+    assert!(!norm.judge(1, Dtype::F16, &NormLimits::default()).accepted());
 }
 
 proptest! {
@@ -103,7 +99,7 @@ proptest! {
             from = cut;
         }
         let norms = streamed.finish().unwrap();
-        let found: Vec<_> = norms.rounded(NormDtype::F32).collect();
+        let found: Vec<_> = norms.rounded(Dtype::F32).collect();
         let norm = |values: &[f32]| -> f64 {
             values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
         };
