@@ -70,8 +70,6 @@ pub enum Request {
     Evaluate(Evaluate),
     /// Let a model answer a prompt.
     Generate(Generate),
-    /// Start loading a model that will be evaluated soon; answered at once.
-    Prefetch(ModelSource),
     /// End.
     Shutdown,
 }
@@ -117,6 +115,8 @@ pub struct Evaluate {
     pub samples: Vec<TokenizedSample>,
     /// Which of them share a forward pass.
     pub plan: PackingPlan,
+    /// The model that comes next; its weights are read while this one computes.
+    pub next: Option<ModelSource>,
 }
 
 /// Let a model answer a prompt.
@@ -178,8 +178,6 @@ pub enum Answer {
     Evaluated(Box<Evaluation>),
     /// What the model answered.
     Generated(Generation),
-    /// The model is being loaded, or is already.
-    Prefetching,
     /// The worker ends.
     Goodbye,
 }

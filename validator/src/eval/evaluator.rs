@@ -1,0 +1,335 @@
+//! The workers of all devices: who gets which request, and what follows when one is lost.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use model::{
+    ContentHash, Fault, MachineFaultKind, TokenizedSample,
+    protocol::{Answer, Evaluate, Generate, Generation, Hello, Request, SelfTest, Tokenize},
+};
+use tokio::{sync, time::Instant};
+
+use super::{
+    EvalOutcome, OnProgress,
+    worker::{Ended, Options, Worker},
+};
+
+/// The first pause before a worker that could not be started is tried again; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A self-test takes well below a second, once the device is awake.
+const SELF_TEST: Patience = Patience {
+    total: Duration::from_secs(60),
+    quiet: Duration::from_secs(60),
+};
+
+/// How many models a device is remembered to have met.
+const REMEMBERED: usize = 16;
+
+/// How long to wait for a worker before it is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For the whole request.
+    pub total: Duration,
+    /// Without a sign of progress.
+    pub quiet: Duration,
+}
+
+impl Patience {
+    /// The usual patience within a limit on the whole.
+    pub const fn within(total: Duration) -> Self {
+        Self {
+            total,
+            quiet: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How the start of a worker went.
+#[derive(Debug)]
+pub struct Started {
+    /// The device as configured.
+    pub device: String,
+    /// What the worker said of itself.
+    pub hello: Result<Hello, Fault>,
+}
+
+/// Evaluates models in worker processes, one for each device. Requests wait for a free one.
+#[derive(Debug)]
+pub struct Evaluator {
+    options: Options,
+    slots: Vec<Slot>,
+    free: sync::Semaphore,
+}
+
+#[derive(Debug)]
+struct Slot {
+    device: String,
+    state: sync::Mutex<State>,
+    /// The models this device met last, which it may still hold.
+    met: Mutex<Vec<ContentHash>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The idle worker. While it is asked something it is taken out, so that a request dropped
+    /// half-way takes its worker along.
+    worker: Option<Worker>,
+    pause: Duration,
+    not_before: Option<Instant>,
+}
+
+impl Evaluator {
+    /// Makes one. Workers start when they are first needed; without a device there is one, that
+    /// looks for itself.
+    pub fn new(mut options: Options) -> Self {
+        if options.devices.is_empty() {
+            options.devices.push("auto".to_owned());
+        }
+        let slots: Vec<Slot> = options
+            .devices
+            .iter()
+            .map(|device| Slot {
+                device: device.clone(),
+                state: sync::Mutex::default(),
+                met: Mutex::default(),
+            })
+            .collect();
+        let free = sync::Semaphore::new(slots.len());
+        Self {
+            options,
+            slots,
+            free,
+        }
+    }
+
+    /// Returns how many requests can be worked on at once: the number of devices.
+    pub fn width(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Starts all workers, and says how that went.
+    pub async fn start(&self) -> Vec<Started> {
+        let mut started = Vec::new();
+        for slot in &self.slots {
+            let mut state = slot.state.lock().await;
+            let hello = self.worker(slot, &mut state).await.map(|worker| {
+                let hello = worker.hello().clone();
+                state.worker = Some(worker);
+                hello
+            });
+            started.push(Started {
+                device: slot.device.clone(),
+                hello,
+            });
+        }
+        started
+    }
+
+    /// Tests every device with a tiny built-in model.
+    pub async fn self_test(&self) -> Vec<(String, Result<SelfTest, Fault>)> {
+        let mut tested = Vec::new();
+        for slot in &self.slots {
+            let mut state = slot.state.lock().await;
+            tested.push((slot.device.clone(), self.test(slot, &mut state).await));
+        }
+        tested
+    }
+
+    /// Tokenises conversations, in order.
+    pub async fn tokenize(
+        &self,
+        request: Tokenize,
+        patience: Patience,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Vec<TokenizedSample>, Fault> {
+        match self
+            .ask(Request::Tokenize(request), None, patience, on_progress)
+            .await?
+        {
+            Answer::Tokenized(samples) => Ok(samples),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Computes the losses of a model.
+    pub async fn evaluate(
+        &self,
+        request: Evaluate,
+        patience: Patience,
+        on_progress: OnProgress<'_>,
+    ) -> EvalOutcome {
+        let samples = request.samples.len();
+        let hash = request.model.content_hash;
+        match self
+            .ask(Request::Evaluate(request), hash, patience, on_progress)
+            .await?
+        {
+            Answer::Evaluated(evaluation) if evaluation.losses.len() == samples => Ok(*evaluation),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Lets a model answer a prompt.
+    pub async fn generate(
+        &self,
+        request: Generate,
+        patience: Patience,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Generation, Fault> {
+        let hash = request.model.content_hash;
+        match self
+            .ask(Request::Generate(request), hash, patience, on_progress)
+            .await?
+        {
+            Answer::Generated(generation) => Ok(generation),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends all workers.
+    pub async fn shut_down(&self) {
+        for slot in &self.slots {
+            if let Some(worker) = slot.state.lock().await.worker.take() {
+                worker.shut_down().await;
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        request: Request,
+        hash: Option<ContentHash>,
+        patience: Patience,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Answer, Fault> {
+        let _permit = self
+            .free
+            .acquire()
+            .await
+            .map_err(|closed| Fault::machine(MachineFaultKind::Bug, closed))?;
+        let (slot, mut state) = self.free_slot(hash).await;
+        let mut worker = self.worker(slot, &mut state).await?;
+        match worker.ask(&request, patience, on_progress).await {
+            Ended::Answered(answer) => {
+                // A device that failed once may go on failing until its process is gone.
+                let lost = matches!(&answer, Err(Fault::Machine(fault))
+                    if fault.kind != MachineFaultKind::Storage);
+                if !lost {
+                    state.worker = Some(worker);
+                    slot.remember(hash);
+                    return answer;
+                }
+                worker.shut_down().await;
+                let Err(fault) = answer else { return answer };
+                Err(self.attributed(slot, &mut state, fault).await)
+            }
+            Ended::Lost(fault) => {
+                drop(worker);
+                Err(self.attributed(slot, &mut state, fault).await)
+            }
+        }
+    }
+
+    /// Tests the machine before a model comes under suspicion.
+    async fn attributed(&self, slot: &Slot, state: &mut State, fault: Fault) -> Fault {
+        slot.met
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        tracing::warn!(device = slot.device, %fault, "an eval-worker was lost");
+        match self.test(slot, state).await {
+            Ok(_) => fault,
+            Err(test) => {
+                let text = format!("{fault}; then the self-test failed: {test}");
+                Fault::machine(MachineFaultKind::Device, text)
+            }
+        }
+    }
+
+    async fn test(&self, slot: &Slot, state: &mut State) -> Result<SelfTest, Fault> {
+        let mut worker = self.worker(slot, state).await?;
+        match worker.ask(&Request::SelfTest, SELF_TEST, &|_| {}).await {
+            Ended::Answered(Ok(Answer::SelfTest(passed))) => {
+                state.worker = Some(worker);
+                Ok(passed)
+            }
+            Ended::Answered(Ok(other)) => Err(unexpected(&other)),
+            Ended::Answered(Err(fault)) | Ended::Lost(fault) => Err(fault),
+        }
+    }
+
+    /// Returns a slot nobody uses, if possible one that met this model before.
+    async fn free_slot(&self, hash: Option<ContentHash>) -> (&Slot, sync::MutexGuard<'_, State>) {
+        let free = |slot: &&Slot| slot.state.try_lock().is_ok();
+        let free: Vec<&Slot> = self.slots.iter().filter(free).collect();
+        let slot = free
+            .iter()
+            .find(|slot| hash.is_some_and(|hash| slot.has_met(hash)))
+            .or(free.first())
+            .map_or(&self.slots[0], |slot| slot);
+        (slot, slot.state.lock().await)
+    }
+
+    /// Takes the worker of a slot, or starts one, after a pause if the last start failed.
+    async fn worker(&self, slot: &Slot, state: &mut State) -> Result<Worker, Fault> {
+        if let Some(worker) = state.worker.take() {
+            return Ok(worker);
+        }
+        if let Some(not_before) = state.not_before {
+            tokio::time::sleep_until(not_before).await;
+        }
+        let started = Worker::start(&self.options, &slot.device).await;
+        match &started {
+            Ok(worker) => {
+                (state.pause, state.not_before) = (Duration::ZERO, None);
+                let hello = worker.hello();
+                tracing::info!(
+                    device = slot.device,
+                    release = hello.release,
+                    "eval-worker ready"
+                );
+                for wall in &hello.sandbox {
+                    match &wall.stands {
+                        Ok(how) => tracing::info!(wall = wall.name, how, "sandbox"),
+                        Err(why) => tracing::warn!(wall = wall.name, why, "no sandbox"),
+                    }
+                }
+            }
+            Err(fault) => {
+                state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                state.not_before = Some(Instant::now() + state.pause);
+                tracing::warn!(device = slot.device, %fault, "no eval-worker");
+            }
+        }
+        started
+    }
+}
+
+impl Slot {
+    fn has_met(&self, hash: ContentHash) -> bool {
+        self.met
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&hash)
+    }
+
+    fn remember(&self, hash: Option<ContentHash>) {
+        let Some(hash) = hash else { return };
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        met.retain(|known| *known != hash);
+        met.insert(0, hash);
+        met.truncate(REMEMBERED);
+    }
+}
+
+fn unexpected(answer: &Answer) -> Fault {
+    let text: String = format!("unexpected answer {answer:?}")
+        .chars()
+        .take(200)
+        .collect();
+    Fault::machine(MachineFaultKind::Protocol, text)
+}
