@@ -1,0 +1,105 @@
+//! What a fetch from one source brought: records, and what was skipped and why.
+
+use serde::Serialize;
+
+use super::{filter::Dropped, lenient_json, record::Record};
+
+/// Notes are for people; more than these say nothing new.
+const MAX_NOTES: usize = 20;
+
+/// Records and the story of how they were had.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Harvest {
+    /// The records.
+    #[serde(skip)]
+    pub records: Vec<Record>,
+    /// What was not used.
+    pub dropped: Dropped,
+    /// What went wrong on the way, in words that name it.
+    pub notes: Vec<String>,
+}
+
+impl Harvest {
+    /// Adds a note.
+    pub fn note(&mut self, note: impl std::fmt::Display) {
+        if self.notes.len() < MAX_NOTES {
+            self.notes.push(note.to_string());
+        }
+    }
+
+    /// Reads JSONL, or one JSON array, that came from `origin`.
+    pub fn read_text(&mut self, text: &str, origin: &str) {
+        if text.trim_start().starts_with('[') {
+            match lenient_json::parse(text) {
+                Ok(serde_json::Value::Array(values)) => {
+                    for (index, value) in values.iter().enumerate() {
+                        self.read_value(value, format!("{origin}#{index}"));
+                    }
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) => return self.note(format_args!("{origin}: {error}")),
+            }
+        }
+        for (index, line) in text.lines().enumerate() {
+            self.read_line(line, origin, index + 1);
+        }
+    }
+
+    /// Reads one line of JSONL; blank lines are skipped.
+    pub fn read_line(&mut self, line: &str, origin: &str, number: usize) {
+        if line.trim().is_empty() {
+            return;
+        }
+        match lenient_json::parse(line) {
+            Ok(value) => self.read_value(&value, format!("{origin}#{number}")),
+            Err(error) => {
+                self.dropped.add("malformed line");
+                self.note(format_args!("{origin} line {number}: {error}"));
+            }
+        }
+    }
+
+    /// Reads one record.
+    pub fn read_value(&mut self, value: &serde_json::Value, origin: String) {
+        match Record::read(value, origin.clone()) {
+            Ok(record) => self.records.push(record),
+            Err(missing) => {
+                self.dropped.add(missing);
+                self.note(format_args!("{origin}: {missing}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_line_is_skipped_counted_and_named() {
+        let mut harvest = Harvest::default();
+        harvest.read_text("{\"prompt\":\"p\",\"response\":\"r\"}\n{oops\n\n{\"a\":1}\n", "f");
+        assert_eq!(harvest.records.len(), 1);
+        assert_eq!(harvest.records[0].origin, "f#1");
+        insta::assert_json_snapshot!(harvest, @r#"
+        {
+          "dropped": {
+            "malformed line": 1,
+            "no messages, conversations, instruction/output or prompt/response pair": 1
+          },
+          "notes": [
+            "f line 2: key must be a string at line 1 column 2",
+            "f#4: no messages, conversations, instruction/output or prompt/response pair"
+          ]
+        }
+        "#);
+    }
+
+    #[test]
+    fn an_array_is_read_too() {
+        let mut harvest = Harvest::default();
+        harvest.read_text(" [{\"question\":\"p\",\"answer\":\"r\"}, 3]", "u");
+        assert_eq!((harvest.records.len(), harvest.notes.len()), (1, 1));
+    }
+}

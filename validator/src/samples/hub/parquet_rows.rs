@@ -1,0 +1,212 @@
+//! Rows of a parquet file over ranged reads: the footer, then a few pages of a few row groups.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::{Bytes, BytesMut};
+use parquet::{
+    errors::{ParquetError, Result as ParquetResult},
+    file::{
+        reader::{ChunkReader, FileReader, Length},
+        serialized_reader::SerializedFileReader,
+    },
+    record::reader::RowIter,
+};
+use rand::{Rng, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use tokio::runtime::Handle;
+
+use super::{DataFile, RangeReader};
+use crate::samples::harvest::Harvest;
+
+/// Reads are rounded to blocks of this size, and blocks are kept: page headers are tiny.
+const BLOCK: u64 = 128 << 10;
+/// Rows taken from one row group, so that a sample does not come from one place alone.
+const ROWS_PER_GROUP: usize = 100;
+/// Rows that may be decoded and passed over to begin at a random one.
+const MAX_SKIP: usize = 200;
+
+/// What to read.
+pub(super) struct Job {
+    pub(super) file: DataFile,
+    pub(super) wanted: usize,
+    pub(super) seed: u64,
+}
+
+/// Reads up to the wanted number of rows and gives the reader back. Blocks; call it on a thread
+/// of its own.
+pub(super) fn read(
+    job: &Job,
+    reader: RangeReader,
+    handle: Handle,
+    harvest: &mut Harvest,
+) -> (RangeReader, Result<(), String>) {
+    let origin = reader.origin(&job.file.path);
+    let state = Arc::new(Mutex::new(State { reader, blocks: BTreeMap::new() }));
+    let remote = RemoteFile {
+        path: job.file.path.clone(),
+        size: job.file.size,
+        state: Arc::clone(&state),
+        handle,
+    };
+    let result = read_rows(job, remote, &origin, harvest);
+    let state = Arc::into_inner(state).expect("the file reader is gone");
+    let reader = state.into_inner().unwrap_or_else(PoisonError::into_inner).reader;
+    (reader, result.map_err(|error| format!("{origin}: {error}")))
+}
+
+fn read_rows(
+    job: &Job,
+    remote: RemoteFile,
+    origin: &str,
+    harvest: &mut Harvest,
+) -> ParquetResult<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(job.seed);
+    let file = SerializedFileReader::new(remote)?;
+    let mut groups: Vec<usize> = (0..file.num_row_groups()).collect();
+    groups.shuffle(&mut rng);
+    let before = harvest.records.len();
+    for group in groups {
+        if harvest.records.len() - before >= job.wanted {
+            break;
+        }
+        let reader = file.get_row_group(group)?;
+        let rows = usize::try_from(reader.metadata().num_rows()).unwrap_or(0);
+        let skip = rng.random_range(0..=rows.saturating_sub(ROWS_PER_GROUP).min(MAX_SKIP));
+        let iterator = RowIter::from_row_group(None, reader.as_ref())?.with_batch_size(64);
+        for (index, row) in iterator.enumerate().skip(skip).take(ROWS_PER_GROUP) {
+            let value = plain(row?.to_json_value());
+            harvest.read_value(&value, format!("{origin}#{group}.{index}"));
+        }
+    }
+    Ok(())
+}
+
+/// Lists written by older tools come as `{"list": [{"element": x}]}`; returns the plain list.
+fn plain(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Object(object) if object.len() == 1 && object.contains_key("list") => {
+            object.into_iter().next().map_or(Value::Null, |(_, list)| plain(list))
+        }
+        Value::Object(object) => {
+            object.into_iter().map(|(key, value)| (key, plain(value))).collect()
+        }
+        Value::Array(items) => items
+            .into_iter()
+            .map(|item| match item {
+                Value::Object(mut object) if object.len() == 1 => {
+                    match object.remove("element").or_else(|| object.remove("item")) {
+                        Some(inner) => plain(inner),
+                        None => plain(Value::Object(object)),
+                    }
+                }
+                other => plain(other),
+            })
+            .collect(),
+        other => other,
+    }
+}
+
+struct State {
+    reader: RangeReader,
+    blocks: BTreeMap<u64, Bytes>,
+}
+
+/// A file on the hub as `parquet` wants to see it.
+struct RemoteFile {
+    path: String,
+    size: u64,
+    state: Arc<Mutex<State>>,
+    handle: Handle,
+}
+
+impl RemoteFile {
+    fn bytes(&self, start: u64, length: u64) -> ParquetResult<Bytes> {
+        let end = start
+            .checked_add(length)
+            .filter(|end| *end <= self.size)
+            .ok_or_else(|| ParquetError::EOF(format!("{} ends before {start}+{length}", self.path)))?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { reader, blocks } = &mut *state;
+        let (first, last) = (start / BLOCK, end.div_ceil(BLOCK));
+        let mut out = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
+        for block in first..last {
+            let from = block * BLOCK;
+            if !blocks.contains_key(&block) {
+                let wanted = BLOCK.min(self.size - from);
+                let bytes = self
+                    .handle
+                    .block_on(reader.read(&self.path, from, wanted))
+                    .map_err(|error| ParquetError::External(error.into()))?;
+                blocks.insert(block, bytes);
+            }
+            let bytes = &blocks[&block];
+            let begin = usize::try_from(start.saturating_sub(from)).unwrap_or(usize::MAX);
+            let stop = usize::try_from(end - from).unwrap_or(usize::MAX).min(bytes.len());
+            out.extend_from_slice(bytes.get(begin..stop).unwrap_or_default());
+        }
+        Ok(out.freeze())
+    }
+}
+
+impl Length for RemoteFile {
+    fn len(&self) -> u64 {
+        self.size
+    }
+}
+
+impl ChunkReader for RemoteFile {
+    type T = RemoteRead;
+
+    fn get_read(&self, start: u64) -> ParquetResult<RemoteRead> {
+        let file = Self {
+            path: self.path.clone(),
+            size: self.size,
+            state: Arc::clone(&self.state),
+            handle: self.handle.clone(),
+        };
+        Ok(RemoteRead { file, position: start })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        self.bytes(start, length as u64)
+    }
+}
+
+/// Reads on from a place, a block at a time.
+struct RemoteRead {
+    file: RemoteFile,
+    position: u64,
+}
+
+impl Read for RemoteRead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let to_block_end = BLOCK - self.position % BLOCK;
+        let left = self.file.size.saturating_sub(self.position);
+        let length = (buffer.len() as u64).min(to_block_end).min(left);
+        let bytes = self.file.bytes(self.position, length).map_err(io::Error::other)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        self.position += length;
+        Ok(bytes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::plain;
+
+    #[test]
+    fn the_lists_of_older_writers_become_plain() {
+        let turn = |role: &str| json!({"element": {"role": role, "content": "c"}});
+        let value = json!({"messages": {"list": [turn("user"), turn("assistant")]}, "n": 1});
+        let expected = json!({"messages": [
+            {"role": "user", "content": "c"}, {"role": "assistant", "content": "c"}], "n": 1});
+        assert_eq!(plain(value), expected);
+    }
+}
