@@ -198,7 +198,9 @@ impl Request {
                 Ok(body) => return Ok(body),
                 Err(failed) => failed,
             };
-            let Some(wait) = wait.filter(|_| attempt < ATTEMPTS) else { return Err(error) };
+            let Some(wait) = wait.filter(|_| attempt < ATTEMPTS) else {
+                return Err(error);
+            };
             tracing::debug!(%error, attempt, "request failed, trying again");
             tokio::time::sleep(wait.unwrap_or(pause).min(MAX_PAUSE)).await;
             pause *= 2;
@@ -215,30 +217,41 @@ impl Request {
             url: self.shown(),
             reason: root_cause(&error),
         };
-        let response =
-            self.build(client).send().await.map_err(|error| {
-                let again = (!error.is_redirect() && !error.is_builder()).then_some(None);
-                (no_answer(error), again)
-            })?;
+        let response = self.build(client).send().await.map_err(|error| {
+            let again = (!error.is_redirect() && !error.is_builder()).then_some(None);
+            (no_answer(error), again)
+        })?;
         let status = response.status();
         if !status.is_success() {
             let again = is_transient(status).then(|| retry_after(response.headers()));
             let body = read_limited(response, 512).await.unwrap_or_default();
             let body = printable(&body);
-            return Err((HttpError::Status { url: self.shown(), status, body }, again));
+            return Err((
+                HttpError::Status {
+                    url: self.shown(),
+                    status,
+                    body,
+                },
+                again,
+            ));
         }
         match read_limited(response, self.max_bytes).await {
             Ok(body) => Ok(body),
-            Err(None) => {
-                Err((HttpError::TooLarge { url: self.shown(), max: self.max_bytes }, None))
-            }
+            Err(None) => Err((
+                HttpError::TooLarge {
+                    url: self.shown(),
+                    max: self.max_bytes,
+                },
+                None,
+            )),
             Err(Some(error)) => Err((no_answer(error), Some(None))),
         }
     }
 
     fn build(&self, client: &Client) -> RequestBuilder {
-        let mut builder =
-            client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
+        let mut builder = client
+            .request(self.method.clone(), self.url.clone())
+            .headers(self.headers.clone());
         if let Some(token) = &self.bearer {
             builder = builder.bearer_auth(token);
         }
@@ -269,19 +282,25 @@ pub fn shown(url: &Url) -> String {
 
 fn is_transient(status: StatusCode) -> bool {
     status.is_server_error()
-        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+        || matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+        )
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds: f64 = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// `Err(None)` means too large.
-async fn read_limited(
-    mut response: Response,
-    max: u64,
-) -> Result<Vec<u8>, Option<reqwest::Error>> {
+async fn read_limited(mut response: Response, max: u64) -> Result<Vec<u8>, Option<reqwest::Error>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(Some)? {
         if (body.len() + chunk.len()) as u64 > max {
@@ -301,5 +320,9 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 }
 
 fn printable(body: &[u8]) -> String {
-    String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(200).collect()
+    String::from_utf8_lossy(body)
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(200)
+        .collect()
 }

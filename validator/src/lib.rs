@@ -12,6 +12,7 @@
 pub mod chain;
 pub mod cli;
 pub mod eval;
+pub mod http;
 pub mod models;
 pub mod report;
 pub mod samples;

@@ -32,12 +32,17 @@ pub struct Cache {
 impl Cache {
     /// A cache in this folder; it is made when first written.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self {
+            folder: folder.to_owned(),
+        }
     }
 
     /// Keeps the records of a source in place of those kept before.
     pub fn store(&self, spec: &str, records: &[Record]) -> Result<(), FileError> {
-        let header = Header { spec: spec.to_owned(), fetched_at: clock::unix_seconds() };
+        let header = Header {
+            spec: spec.to_owned(),
+            fetched_at: clock::unix_seconds(),
+        };
         let mut text = serde_json::json!(header).to_string();
         for record in records {
             text.push('\n');
@@ -59,13 +64,12 @@ impl Cache {
         }
         let mut harvest = Harvest::default();
         for (line, number) in rest.lines().zip(1..) {
-            let origin = serde_json::from_str::<serde_json::Value>(line)
-                .ok()
-                .and_then(|value| Some(value.get("source")?.as_str()?.to_owned()))
-                .unwrap_or_else(|| format!("{spec}#{number}"));
-            if let Ok(value) = serde_json::from_str(line) {
-                harvest.read_value(&value, origin);
-            }
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else {
+                continue;
+            };
+            let origin = value.get("source").and_then(|source| source.as_str());
+            let origin = origin.map_or_else(|| format!("{spec}#{number}"), ToOwned::to_owned);
+            harvest.read_value(&value, origin);
         }
         Some((harvest.records, age))
     }
@@ -87,7 +91,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(&dir.path().join("samples"));
         let value = json!({"prompt": "p\n", "response": "r", "ts": 2.0});
-        let records = vec![Record::read(&value, "hf:a/b/c.parquet#7".into()).unwrap()];
+        let record = Record::read(&value).unwrap();
+        let records = vec![Record {
+            origin: "hf:a/b/c.parquet#7".into(),
+            ..record
+        }];
         assert!(cache.load("s", Duration::MAX).is_none());
         cache.store("s", &records).unwrap();
         let (loaded, age) = cache.load("s", Duration::from_secs(60)).unwrap();
@@ -95,7 +103,11 @@ mod tests {
         assert!(age < Duration::from_secs(60));
         assert!(cache.load("other", Duration::MAX).is_none());
         let path = cache.path("s");
-        let old = std::fs::read_to_string(&path).unwrap().replacen("fetched_at\":", "fetched_at\":1,\"x\":", 1);
+        let old = std::fs::read_to_string(&path).unwrap().replacen(
+            "fetched_at\":",
+            "fetched_at\":1,\"x\":",
+            1,
+        );
         file::write_atomic(&path, old.as_bytes()).unwrap();
         assert!(cache.load("s", Duration::from_secs(60)).is_none());
     }

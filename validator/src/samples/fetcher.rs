@@ -80,20 +80,32 @@ impl Fetcher {
             return Err(Fault::config("no sample source: give --samples"));
         }
         let cache = Cache::new(&settings.cache);
-        Ok(Self { cache, client: http::client()?, settings })
+        Ok(Self {
+            cache,
+            client: http::client()?,
+            settings,
+        })
     }
 
     /// Fetches from every source. Sources too large to read whole pick what they read by `seed`.
     /// A source that fails gives its last good records, if they are young enough.
     pub async fn fetch(&self, wanted: usize, seed: u64) -> Pool {
-        let fetches = self.settings.sources.iter().map(|source| self.source(source, wanted, seed));
+        let fetches = self
+            .settings
+            .sources
+            .iter()
+            .map(|source| self.source(source, wanted, seed));
         let (sources, reports) = join_all(fetches)
             .await
             .into_iter()
             .zip(&self.settings.sources)
             .map(|((records, report), source)| ((source.clone(), records), report))
             .unzip();
-        Pool { sources, reports, minimum: self.settings.minimum }
+        Pool {
+            sources,
+            reports,
+            minimum: self.settings.minimum,
+        }
     }
 
     async fn source(
@@ -104,7 +116,10 @@ impl Fetcher {
     ) -> (Vec<Record>, SourceReport) {
         let fetched = tokio::time::timeout(DEADLINE, self.harvest(&source.source, wanted, seed));
         let fetched = fetched.await.unwrap_or_else(|_| {
-            Err(Fault::outside(format!("no answer within {} s", DEADLINE.as_secs())))
+            Err(Fault::outside(format!(
+                "no answer within {} s",
+                DEADLINE.as_secs()
+            )))
         });
         let mut harvest = fetched.unwrap_or_else(|fault| {
             let mut harvest = Harvest::default();
@@ -136,7 +151,12 @@ impl Fetcher {
     }
 
     async fn harvest(&self, source: &Source, wanted: usize, seed: u64) -> Result<Harvest, Fault> {
-        let Settings { http_token, hub, wandb, .. } = &self.settings;
+        let Settings {
+            http_token,
+            hub,
+            wandb,
+            ..
+        } = &self.settings;
         match source {
             Source::Jsonl(path) => {
                 let path = path.clone();
@@ -145,7 +165,12 @@ impl Fetcher {
                     .map_err(|error| Fault::machine(format!("reading samples: {error}")))?
             }
             Source::Http(urls) => web::fetch(&self.client, urls, http_token.as_deref()).await,
-            Source::Hub { dataset, revision, config, split } => {
+            Source::Hub {
+                dataset,
+                revision,
+                config,
+                split,
+            } => {
                 let dataset = hub::Dataset {
                     name: dataset.clone(),
                     revision: revision.clone(),
@@ -154,7 +179,13 @@ impl Fetcher {
                 };
                 hub::fetch(&self.client, hub, &dataset, wanted, seed).await
             }
-            Source::Wandb { entity, project, layout, runs, signed } => {
+            Source::Wandb {
+                entity,
+                project,
+                layout,
+                runs,
+                signed,
+            } => {
                 let project = wandb::Project {
                     entity: entity.clone(),
                     project: project.clone(),
@@ -172,7 +203,11 @@ impl Pool {
     /// Draws `count` samples, each source by its share; what one source lacks the others give.
     /// Fewer than the minimum is a fault of the outside: skip the round, keep the scores.
     pub fn draw(&self, count: usize, seed: u64) -> Result<SampleSet, Fault> {
-        let filled: Vec<_> = self.sources.iter().filter(|(_, records)| !records.is_empty()).collect();
+        let filled: Vec<_> = self
+            .sources
+            .iter()
+            .filter(|(_, records)| !records.is_empty())
+            .collect();
         let total: f64 = filled.iter().map(|(source, _)| source.weight).sum();
         let mut chosen: Vec<Sample> = Vec::with_capacity(count);
         let mut spare: Vec<Sample> = Vec::new();
@@ -199,17 +234,31 @@ impl Pool {
             }
         }
         if chosen.len() < self.minimum.max(1) {
-            let notes: Vec<_> = self.reports.iter().flat_map(|report| &report.notes).collect();
+            let notes: Vec<_> = self
+                .reports
+                .iter()
+                .flat_map(|report| &report.notes)
+                .collect();
             return Err(Fault::outside(format!(
                 "only {} usable samples, {} are needed{}",
                 chosen.len(),
                 self.minimum.max(1),
-                notes.first().map_or(String::new(), |note| format!(" ({note})"))
+                notes
+                    .first()
+                    .map_or(String::new(), |note| format!(" ({note})"))
             )));
         }
-        let sources = self.sources.iter().map(|(source, _)| source.spec.clone()).collect();
+        let sources = self
+            .sources
+            .iter()
+            .map(|(source, _)| source.spec.clone())
+            .collect();
         let mut set = SampleSet::new(chosen, sources, seed);
-        set.cached_age = self.reports.iter().filter_map(|report| report.cached_age).max();
+        set.cached_age = self
+            .reports
+            .iter()
+            .filter_map(|report| report.cached_age)
+            .max();
         Ok(set)
     }
 }
@@ -221,7 +270,9 @@ mod tests {
     use super::*;
 
     fn lines(range: std::ops::Range<u32>) -> String {
-        range.map(|n| format!("{{\"prompt\":\"p{n}\",\"response\":\"r\"}}\n")).collect()
+        range
+            .map(|n| format!("{{\"prompt\":\"p{n}\",\"response\":\"r\"}}\n"))
+            .collect()
     }
 
     fn settings(sources: &[String], dir: &std::path::Path) -> Settings {
@@ -271,7 +322,16 @@ mod tests {
         assert_eq!(kept.digest, fresh.digest);
         assert!(kept.cached_age.is_some());
         settings.cache = dir.path().join("elsewhere");
-        let error = Fetcher::new(settings).unwrap().fetch(9, 1).await.draw(9, 1).unwrap_err();
-        assert!(error.reason.starts_with("only 0 usable samples, 5 are needed (no sample files"));
+        let error = Fetcher::new(settings)
+            .unwrap()
+            .fetch(9, 1)
+            .await
+            .draw(9, 1)
+            .unwrap_err();
+        assert!(
+            error
+                .reason
+                .starts_with("only 0 usable samples, 5 are needed (no sample files")
+        );
     }
 }

@@ -48,9 +48,8 @@ impl Default for Filter {
 impl Filter {
     /// Reads phrases from a file: one a line, `#` begins a comment line.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let bytes = file::read_limited(path, MAX_BYTES)?.ok_or_else(|| {
-            FileError::on("read", path)(std::io::ErrorKind::NotFound.into())
-        })?;
+        let bytes = file::read_limited(path, MAX_BYTES)?
+            .ok_or_else(|| FileError::on("read", path)(std::io::ErrorKind::NotFound.into()))?;
         Ok(Self::of(&String::from_utf8_lossy(&bytes)))
     }
 
@@ -88,9 +87,16 @@ impl Filter {
         let response = &messages.last()?.content;
         if messages.iter().any(|message| message.content.is_empty()) {
             Some("empty prompt or response")
-        } else if messages.iter().any(|message| message.content.len() > MAX_TURN_BYTES) {
+        } else if messages
+            .iter()
+            .any(|message| message.content.len() > MAX_TURN_BYTES)
+        {
             Some("longer than 1 MiB")
-        } else if self.phrases.iter().any(|phrase| response.contains(phrase.as_str())) {
+        } else if self
+            .phrases
+            .iter()
+            .any(|phrase| response.contains(phrase.as_str()))
+        {
             Some("refusal phrase")
         } else {
             None
@@ -112,13 +118,16 @@ mod tests {
 
     #[test]
     fn strips_as_python_does() {
-        assert_eq!(strip("\u{1c}\u{1d} a\u{1e}b \u{1f}\u{85}\u{a0}\u{2028}\u{3000}"), "a\u{1e}b");
+        assert_eq!(
+            strip("\u{1c}\u{1d} a\u{1e}b \u{1f}\u{85}\u{a0}\u{2028}\u{3000}"),
+            "a\u{1e}b"
+        );
     }
 
     #[test]
     fn each_reason_is_counted() {
         let record = |prompt: &str, response: &str| {
-            Record::read(&json!({"prompt": prompt, "response": response}), String::new()).unwrap()
+            Record::read(&json!({"prompt": prompt, "response": response})).unwrap()
         };
         let records = vec![
             record("p", "r"),

@@ -62,8 +62,8 @@ impl Harvest {
 
     /// Reads one record.
     pub fn read_value(&mut self, value: &serde_json::Value, origin: String) {
-        match Record::read(value, origin.clone()) {
-            Ok(record) => self.records.push(record),
+        match Record::read(value) {
+            Ok(record) => self.records.push(Record { origin, ..record }),
             Err(missing) => {
                 self.dropped.add(missing);
                 self.note(format_args!("{origin}: {missing}"));
@@ -79,7 +79,10 @@ mod tests {
     #[test]
     fn a_bad_line_is_skipped_counted_and_named() {
         let mut harvest = Harvest::default();
-        harvest.read_text("{\"prompt\":\"p\",\"response\":\"r\"}\n{oops\n\n{\"a\":1}\n", "f");
+        harvest.read_text(
+            "{\"prompt\":\"p\",\"response\":\"r\"}\n{oops\n\n{\"a\":1}\n",
+            "f",
+        );
         assert_eq!(harvest.records.len(), 1);
         assert_eq!(harvest.records[0].origin, "f#1");
         insta::assert_json_snapshot!(harvest, @r#"

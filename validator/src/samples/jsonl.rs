@@ -33,12 +33,18 @@ fn files(spec: &str) -> Result<Vec<PathBuf>, Fault> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let pattern =
-        if path.is_dir() { format!("{}/**/*.jsonl", glob::Pattern::escape(spec)) } else { spec.into() };
+    let pattern = if path.is_dir() {
+        format!("{}/**/*.jsonl", glob::Pattern::escape(spec))
+    } else {
+        spec.into()
+    };
     let found = glob::glob(&pattern)
         .map_err(|error| Fault::config(format!("samples pattern {spec:?}: {error}")))?;
-    let mut files: Vec<PathBuf> =
-        found.filter_map(Result::ok).filter(|path| path.is_file()).take(MAX_FILES).collect();
+    let mut files: Vec<PathBuf> = found
+        .filter_map(Result::ok)
+        .filter(|path| path.is_file())
+        .take(MAX_FILES)
+        .collect();
     files.sort();
     if files.is_empty() {
         return Err(Fault::config(format!("no sample files at {spec:?}")));
@@ -48,16 +54,24 @@ fn files(spec: &str) -> Result<Vec<PathBuf>, Fault> {
 
 fn read(path: &Path, harvest: &mut Harvest, left: &mut u64) -> std::io::Result<()> {
     let mut reader = BufReader::new(File::open(path)?);
-    let origin = format!("jsonl:{}", path.file_name().unwrap_or_default().to_string_lossy());
+    let origin = format!(
+        "jsonl:{}",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    );
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
-        let read = (&mut reader).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut line)? as u64;
+        let read = (&mut reader)
+            .take(MAX_LINE_BYTES + 1)
+            .read_until(b'\n', &mut line)? as u64;
         if read == 0 {
             break;
         }
         if read > *left {
-            harvest.note(format_args!("{origin}: stopped at {} MiB of samples", MAX_BYTES >> 20));
+            harvest.note(format_args!(
+                "{origin}: stopped at {} MiB of samples",
+                MAX_BYTES >> 20
+            ));
             break;
         }
         *left -= read;
@@ -84,7 +98,10 @@ mod tests {
         };
         write("b.jsonl", "{\"prompt\":\"2\",\"response\":\"r\"}");
         write("a.jsonl", "{\"prompt\":\"1\",\"response\":\"r\"}\n");
-        write("sub/c.jsonl", "\n{\"prompt\":\"3\",\"response\":\"r\"}\n\u{1}\n");
+        write(
+            "sub/c.jsonl",
+            "\n{\"prompt\":\"3\",\"response\":\"r\"}\n\u{1}\n",
+        );
         write("d.txt", "{}");
         let count = |spec: &str| {
             fetch(&dir.path().join(spec).display().to_string()).map(|h| h.records.len())
@@ -92,6 +109,11 @@ mod tests {
         assert_eq!(count(""), Ok(3));
         assert_eq!(count("a.jsonl"), Ok(1));
         assert_eq!(count("?.jsonl"), Ok(2));
-        assert!(count("none*").unwrap_err().reason.contains("no sample files"));
+        assert!(
+            count("none*")
+                .unwrap_err()
+                .reason
+                .contains("no sample files")
+        );
     }
 }

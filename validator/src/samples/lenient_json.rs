@@ -1,6 +1,6 @@
 //! JSON as Python clients write it: bare `NaN` and infinities, control characters in strings.
 
-use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ pub fn parse(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text).or_else(|_| serde_json::from_str(&strict(text)))
 }
 
-fn strict(text: &str) -> Cow<'_, str> {
+fn strict(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut in_string = false;
@@ -25,15 +25,16 @@ fn strict(text: &str) -> Cow<'_, str> {
                     out.push_str(&rest[..taken]);
                 }
                 c if c.is_control() && c < '\u{20}' => {
-                    out.push_str(&format!("\\u{:04x}", u32::from(c)));
+                    let _ = write!(out, "\\u{:04x}", u32::from(c));
                 }
                 c => {
                     in_string = c != '"';
                     out.push(c);
                 }
             }
-        } else if let Some(word) =
-            ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| rest.starts_with(word))
+        } else if let Some(word) = ["-Infinity", "Infinity", "NaN"]
+            .into_iter()
+            .find(|word| rest.starts_with(word))
         {
             taken = word.len();
             out.push_str("null");
@@ -43,7 +44,7 @@ fn strict(text: &str) -> Cow<'_, str> {
         }
         rest = &rest[taken..];
     }
-    Cow::Owned(out)
+    out
 }
 
 #[cfg(test)]

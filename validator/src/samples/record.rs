@@ -27,12 +27,19 @@ const PAIRS: [(&str, &str); 6] = [
 
 impl Record {
     /// Reads a record in any of the accepted shapes: messages (OpenAI), conversations (ShareGPT,
-    /// FLock), instruction/input/output (Alpaca), pairs. Returns what is missing otherwise.
-    pub fn read(value: &Value, origin: String) -> Result<Self, &'static str> {
+    /// FLock), instruction/input/output (Alpaca), pairs. Returns what is missing otherwise. The
+    /// origin is left empty.
+    pub fn read(value: &Value) -> Result<Self, &'static str> {
         let object = value.as_object().ok_or("not a JSON object")?;
-        let at = ["ts", "timestamp", "_timestamp"].iter().find_map(|key| object.get(*key)?.as_f64());
+        let at = ["ts", "timestamp", "_timestamp"]
+            .iter()
+            .find_map(|key| object.get(*key)?.as_f64());
         let messages = messages(object)?;
-        Ok(Self { conversation: Conversation { messages }, origin, at })
+        Ok(Self {
+            conversation: Conversation { messages },
+            origin: String::new(),
+            at,
+        })
     }
 
     /// Returns the record in the neutral shape: `{"id", "messages", "source", "ts"}`.
@@ -69,12 +76,16 @@ fn messages(object: &Map<String, Value>) -> Result<Vec<Message>, &'static str> {
     if let Some(turns) = turns {
         return last_exchange(object, turns);
     }
-    if let (Some(instruction), Some(output)) = (text(object, "instruction"), text(object, "output")) {
+    if let (Some(instruction), Some(output)) = (text(object, "instruction"), text(object, "output"))
+    {
         let prompt = match text(object, "input").map(str::trim) {
             Some(input) if !input.is_empty() => format!("{instruction}\n\n{input}"),
             _ => instruction.to_owned(),
         };
-        return Ok(with_system(object, Conversation::of(prompt, output).messages));
+        return Ok(with_system(
+            object,
+            Conversation::of(prompt, output).messages,
+        ));
     }
     PAIRS
         .iter()
@@ -91,9 +102,11 @@ fn last_exchange(
     object: &Map<String, Value>,
     turns: &[Value],
 ) -> Result<Vec<Message>, &'static str> {
-    let turns: Vec<Message> = turns.iter().map(turn).collect::<Option<_>>().ok_or(
-        "a turn without role and content (or from and value)",
-    )?;
+    let turns: Vec<Message> = turns
+        .iter()
+        .map(turn)
+        .collect::<Option<_>>()
+        .ok_or("a turn without role and content (or from and value)")?;
     let pair = turns
         .windows(2)
         .rev()
@@ -116,13 +129,19 @@ fn turn(value: &Value) -> Option<Message> {
         other => other,
     };
     let content = text(object, "content").or_else(|| text(object, "value"))?;
-    Some(Message { role: role.to_owned(), content: content.to_owned() })
+    Some(Message {
+        role: role.to_owned(),
+        content: content.to_owned(),
+    })
 }
 
 fn with_system(object: &Map<String, Value>, messages: Vec<Message>) -> Vec<Message> {
     match text(object, "system").or_else(|| text(object, "system_prompt")) {
         Some(system) if !system.trim().is_empty() => {
-            let system = Message { role: "system".into(), content: system.into() };
+            let system = Message {
+                role: "system".into(),
+                content: system.into(),
+            };
             [vec![system], messages].concat()
         }
         _ => messages,
@@ -139,12 +158,15 @@ mod tests {
 
     #[track_caller]
     fn check(value: Value, expected: Result<&[(&str, &str)], &str>) {
-        let read = Record::read(&value, String::new());
+        let read = Record::read(&value);
         let turns = read.map(|record| record.conversation.messages);
         let expected = expected.map(|turns| {
             turns
                 .iter()
-                .map(|(role, content)| Message { role: (*role).into(), content: (*content).into() })
+                .map(|(role, content)| Message {
+                    role: (*role).into(),
+                    content: (*content).into(),
+                })
                 .collect()
         });
         assert_eq!(turns, expected);
@@ -156,7 +178,10 @@ mod tests {
         check(json!({"prompt": "p", "response": "r"}), Ok(&pair));
         check(json!({"question": "p", "answer": "r"}), Ok(&pair));
         check(json!({"challenge": "p", "reference": "r"}), Ok(&pair));
-        check(json!({"instruction": "p", "output": "r", "input": " "}), Ok(&pair));
+        check(
+            json!({"instruction": "p", "output": "r", "input": " "}),
+            Ok(&pair),
+        );
         check(
             json!({"instruction": "p", "output": "r", "input": "i"}),
             Ok(&[("user", "p\n\ni"), ("assistant", "r")]),
@@ -199,8 +224,8 @@ mod tests {
     #[test]
     fn the_neutral_shape_is_read_back() {
         let value = json!({"prompt": "p", "response": "r", "ts": 1.5});
-        let record = Record::read(&value, "jsonl:a#1".into()).unwrap();
-        let again = Record::read(&record.neutral(), record.origin.clone()).unwrap();
+        let record = Record::read(&value).unwrap();
+        let again = Record::read(&record.neutral()).unwrap();
         assert_eq!(again, record);
         assert_eq!(again.id().len(), 24);
     }

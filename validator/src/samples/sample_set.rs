@@ -43,7 +43,13 @@ impl SampleSet {
             hash.update(b"\n");
         }
         let digest = hex::encode(hash.finalize());
-        Self { samples, digest, sources, seed, cached_age: None }
+        Self {
+            samples,
+            digest,
+            sources,
+            seed,
+            cached_age: None,
+        }
     }
 }
 
@@ -54,7 +60,10 @@ pub fn draw(records: &[Record], count: usize, seed: u64) -> Vec<Sample> {
         .iter()
         .map(|record| {
             let id = record.id();
-            let rank = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(&id).finalize();
+            let rank = Sha256::new()
+                .chain_update(seed.to_le_bytes())
+                .chain_update(&id)
+                .finalize();
             let sample = Sample {
                 id,
                 conversation: record.conversation.clone(),
@@ -102,8 +111,10 @@ pub fn sync_block(block: BlockNumber, sync_blocks: u64) -> BlockNumber {
 
 /// Returns the seed that validators of a subnet derive from a block's hash.
 pub fn block_seed(block_hash: &[u8; 32], netuid: Netuid) -> u64 {
-    let hash =
-        Sha256::new().chain_update(block_hash).chain_update(netuid.0.to_le_bytes()).finalize();
+    let hash = Sha256::new()
+        .chain_update(block_hash)
+        .chain_update(netuid.0.to_le_bytes())
+        .finalize();
     let mut seed = [0; 8];
     seed.copy_from_slice(&hash[..8]);
     u64::from_le_bytes(seed)
@@ -121,7 +132,7 @@ mod tests {
             .into_iter()
             .map(|n| {
                 let value = json!({"prompt": format!("p{n}"), "response": "r"});
-                Record::read(&value, String::new()).unwrap()
+                Record::read(&value).unwrap()
             })
             .collect()
     }
@@ -160,6 +171,10 @@ mod tests {
     fn seeds_are_read_from_the_command_line() {
         assert_eq!("block".parse(), Ok(Seed::Block));
         assert_eq!("17".parse(), Ok(Seed::Fixed(17)));
-        assert!("x".parse::<Seed>().unwrap_err().contains("none of block, random"));
+        assert!(
+            "x".parse::<Seed>()
+                .unwrap_err()
+                .contains("none of block, random")
+        );
     }
 }

@@ -87,7 +87,10 @@ impl FromStr for Weighted {
     type Err = SourceError;
 
     fn from_str(spec: &str) -> Result<Self, SourceError> {
-        let refuse = |problem: String| SourceError { spec: spec.to_owned(), problem };
+        let refuse = |problem: String| SourceError {
+            spec: spec.to_owned(),
+            problem,
+        };
         let (body, weight) = match spec.rsplit_once('*') {
             // A pattern such as `jsonl:data/*.jsonl` has a star of its own.
             Some((body, number)) if number.parse::<f64>().is_ok() => {
@@ -113,7 +116,11 @@ impl FromStr for Weighted {
         } else {
             return Err(refuse(FORMS.into()));
         };
-        Ok(Self { spec: spec.to_owned(), source, weight })
+        Ok(Self {
+            spec: spec.to_owned(),
+            source,
+            weight,
+        })
     }
 }
 
@@ -131,7 +138,10 @@ fn hub(text: &str) -> Option<Source> {
     };
     config = config.filter(|config| !config.is_empty());
     let valid = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        !part.is_empty()
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     (valid(namespace) && valid(name)).then(|| Source::Hub {
         dataset: format!("{namespace}/{name}"),
@@ -192,7 +202,10 @@ mod tests {
 
     #[test]
     fn every_kind_is_read() {
-        assert_eq!(parse("jsonl:data/*.jsonl"), (Source::Jsonl("data/*.jsonl".into()), 1.0));
+        assert_eq!(
+            parse("jsonl:data/*.jsonl"),
+            (Source::Jsonl("data/*.jsonl".into()), 1.0)
+        );
         assert_eq!(parse("jsonl:a*0.5"), (Source::Jsonl("a".into()), 0.5));
         let hub = |revision: Option<&str>, config: Option<&str>, split: Option<&str>| Source::Hub {
             dataset: "org/set".into(),
@@ -226,7 +239,15 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_forms() {
-        for spec in ["", "jsonl:", "hf:x", "hf:a b/c", "ftp://x", "wandb:x", "jsonl:a*0"] {
+        for spec in [
+            "",
+            "jsonl:",
+            "hf:x",
+            "hf:a b/c",
+            "ftp://x",
+            "wandb:x",
+            "jsonl:a*0",
+        ] {
             assert!(spec.parse::<Weighted>().is_err(), "{spec}");
         }
         let error = "wandb:a/b?runs=all".parse::<Weighted>().unwrap_err();

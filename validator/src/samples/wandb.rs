@@ -52,7 +52,12 @@ pub struct Access {
 impl Default for Access {
     fn default() -> Self {
         let base_url = Url::parse("https://api.wandb.ai").expect("a constant");
-        Self { base_url, key: None, steps: 1, verify: None }
+        Self {
+            base_url,
+            key: None,
+            steps: 1,
+            verify: None,
+        }
     }
 }
 
@@ -78,7 +83,11 @@ pub async fn fetch(
     project: &Project,
     wanted: usize,
 ) -> Result<Harvest, Fault> {
-    let api = Arc::new(Api { client: client.clone(), access: access.clone(), project: project.clone() });
+    let api = Arc::new(Api {
+        client: client.clone(),
+        access: access.clone(),
+        project: project.clone(),
+    });
     let mut harvest = Harvest::default();
     let runs = api.runs(&mut harvest).await?;
     if runs.is_empty() {
@@ -119,7 +128,9 @@ fn read_row(layout: Layout, mut row: Value, origin: &str, harvest: &mut Harvest)
     match layout {
         Layout::Sn1 => harvest.read_value(&row, origin.to_owned()),
         Layout::Cortex => {
-            let Some(row) = row.as_object_mut() else { return };
+            let Some(row) = row.as_object_mut() else {
+                return;
+            };
             for uid in 0..UIDS {
                 let prompt = row.remove(&format!("prompts.{uid}"));
                 let response = row.remove(&format!("responses.{uid}"));
@@ -128,7 +139,11 @@ fn read_row(layout: Layout, mut row: Value, origin: &str, harvest: &mut Harvest)
                 {
                     let conversation = model::tokens::Conversation::of(prompt, response);
                     let origin = format!("{origin}#{uid}");
-                    harvest.records.push(Record { conversation, origin, at });
+                    harvest.records.push(Record {
+                        conversation,
+                        origin,
+                        at,
+                    });
                 }
             }
         }
@@ -264,7 +279,10 @@ impl Api {
         if let Some(error) = answer.errors.first() {
             return Err(Fault::outside(format!("W&B: {}", error.message)));
         }
-        answer.data.and_then(|data| data.project).ok_or_else(|| self.hidden())
+        answer
+            .data
+            .and_then(|data| data.project)
+            .ok_or_else(|| self.hidden())
     }
 
     /// 401 and 403 mean a missing or wrong key, which only the operator can mend.
@@ -299,7 +317,10 @@ impl Api {
         while runs.len() < MAX_RUNS {
             let variables = json!({"cursor": cursor, "perPage": RUNS_PER_PAGE,
                 "order": "-created_at", "filters": filters});
-            let list = self.query::<Runs>("Runs", RUNS, variables, MAX_LIST_BYTES).await?.runs;
+            let list = self
+                .query::<Runs>("Runs", RUNS, variables, MAX_LIST_BYTES)
+                .await?
+                .runs;
             let more = list.page_info.has_next_page && !list.edges.is_empty();
             cursor = list.edges.last().map(|edge| edge.cursor.clone());
             for Edge { node, .. } in list.edges {
@@ -319,12 +340,18 @@ impl Api {
 
     /// Whether the run's config carries the signature of its id by the hotkey it names.
     fn is_signed(&self, run: &Run) -> bool {
-        let Some(verify) = self.access.verify else { return false };
+        let Some(verify) = self.access.verify else {
+            return false;
+        };
         let check = || {
             let config = lenient_json::parse(run.config.as_deref()?).ok()?;
             let text = |names: [&str; 2]| {
                 let entry = names.iter().find_map(|name| config.get(*name))?;
-                entry.get("value").unwrap_or(entry).as_str().map(ToOwned::to_owned)
+                entry
+                    .get("value")
+                    .unwrap_or(entry)
+                    .as_str()
+                    .map(ToOwned::to_owned)
             };
             let hotkey: Hotkey = text(["hotkey", "HOTKEY_SS58"])?.parse().ok()?;
             let signature = text(["signature", "SIGNATURE"])?;
@@ -337,17 +364,28 @@ impl Api {
     /// Returns the newest rows of a run with their steps; unreadable rows are left out.
     async fn history(&self, run: &Run) -> Result<Vec<(u64, Value)>, Fault> {
         let keys: RunOf<Keys> = self
-            .query("RunHistoryKeys", KEYS, json!({"name": run.name}), MAX_LIST_BYTES)
+            .query(
+                "RunHistoryKeys",
+                KEYS,
+                json!({"name": run.name}),
+                MAX_LIST_BYTES,
+            )
             .await?;
-        let last = keys.run.and_then(|run| run.history_keys).map_or(-1, |keys| keys.last_step);
-        let Ok(last) = u64::try_from(last) else { return Ok(Vec::new()) };
+        let last = keys
+            .run
+            .and_then(|run| run.history_keys)
+            .map_or(-1, |keys| keys.last_step);
+        let Ok(last) = u64::try_from(last) else {
+            return Ok(Vec::new());
+        };
         // The end is exclusive.
         let end = last.saturating_add(1);
         let start = end.saturating_sub(self.access.steps.max(1));
         let variables =
             json!({"run": run.name, "minStep": start, "maxStep": end, "pageSize": end - start});
-        let page: RunOf<History> =
-            self.query("HistoryPage", HISTORY, variables, MAX_HISTORY_BYTES).await?;
+        let page: RunOf<History> = self
+            .query("HistoryPage", HISTORY, variables, MAX_HISTORY_BYTES)
+            .await?;
         let rows = page.run.unwrap_or_default().history;
         Ok(rows
             .iter()

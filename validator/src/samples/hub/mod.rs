@@ -77,13 +77,14 @@ pub async fn fetch(
 ) -> Result<Harvest, Fault> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let wanted = wanted.saturating_mul(SPARE);
-    let mut note = match from_files(access, dataset, wanted, &mut rng).await {
-        Ok(harvest) if !harvest.records.is_empty() => return Ok(harvest),
-        Ok(harvest) => harvest.notes.into_iter().next().unwrap_or_else(|| {
-            format!("{} has no parquet or JSONL file that fits", dataset.name)
-        }),
-        Err(fault) => fault.reason,
-    };
+    let mut note =
+        match from_files(access, dataset, wanted, &mut rng).await {
+            Ok(harvest) if !harvest.records.is_empty() => return Ok(harvest),
+            Ok(harvest) => harvest.notes.into_iter().next().unwrap_or_else(|| {
+                format!("{} has no parquet or JSONL file that fits", dataset.name)
+            }),
+            Err(fault) => fault.reason,
+        };
     match viewer::fetch(client, access, dataset, wanted, &mut rng).await {
         Ok(mut harvest) => {
             harvest.note(note);
@@ -120,7 +121,11 @@ async fn from_files(
     files.shuffle(rng);
 
     let mut harvest = Harvest::default();
-    let mut reader = RangeReader { repository, dataset: dataset.clone(), left: MAX_BYTES };
+    let mut reader = RangeReader {
+        repository,
+        dataset: dataset.clone(),
+        left: MAX_BYTES,
+    };
     for file in files {
         if harvest.records.len() >= wanted || reader.left == 0 {
             break;
@@ -128,7 +133,11 @@ async fn from_files(
         let missing = wanted - harvest.records.len();
         let result = if is_parquet(&file.path) {
             let handle = tokio::runtime::Handle::current();
-            let job = parquet_rows::Job { file, wanted: missing, seed: rng.random() };
+            let job = parquet_rows::Job {
+                file,
+                wanted: missing,
+                seed: rng.random(),
+            };
             let mut so_far = std::mem::take(&mut harvest);
             let (back, result) = tokio::task::spawn_blocking(move || {
                 let outcome = parquet_rows::read(&job, reader, handle, &mut so_far);
@@ -167,10 +176,11 @@ async fn list(
     let mut entries = std::pin::pin!(entries);
     let mut files = Vec::new();
     while let Some(entry) = entries.next().await {
-        if let RepoTreeEntry::File { path, size, .. } = entry? {
-            if fits(&path, dataset) && size > 0 {
+        match entry? {
+            RepoTreeEntry::File { path, size, .. } if size > 0 && fits(&path, dataset) => {
                 files.push(DataFile { path, size });
             }
+            _ => {}
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -183,14 +193,16 @@ fn fits(path: &str, dataset: &Dataset) -> bool {
     let config = dataset.config.as_ref().is_none_or(|config| {
         folder.split('/').any(|part| part == config) || folder == config || name.starts_with(config)
     });
-    let split = dataset.split.as_ref().is_none_or(|split| {
-        name.starts_with(split) || folder.split('/').any(|part| part == split)
-    });
+    let split = dataset
+        .split
+        .as_ref()
+        .is_none_or(|split| name.starts_with(split) || folder.split('/').any(|part| part == split));
     kind && config && split
 }
 
 fn has_extension(path: &str, extension: &str) -> bool {
-    path.rsplit_once('.').is_some_and(|(_, found)| found.eq_ignore_ascii_case(extension))
+    path.rsplit_once('.')
+        .is_some_and(|(_, found)| found.eq_ignore_ascii_case(extension))
 }
 
 fn is_parquet(path: &str) -> bool {
@@ -229,7 +241,10 @@ impl RangeReader {
         if bytes.len() as u64 == length {
             Ok(bytes)
         } else {
-            Err(format!("{path}: asked for {length} bytes, got {}", bytes.len()))
+            Err(format!(
+                "{path}: asked for {length} bytes, got {}",
+                bytes.len()
+            ))
         }
     }
 

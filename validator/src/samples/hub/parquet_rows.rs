@@ -1,7 +1,7 @@
 //! Rows of a parquet file over ranged reads: the footer, then a few pages of a few row groups.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     io::{self, Read},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -13,10 +13,11 @@ use parquet::{
         reader::{ChunkReader, FileReader, Length},
         serialized_reader::SerializedFileReader,
     },
-    record::reader::RowIter,
+    record::{Field, Row, reader::RowIter},
 };
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 use tokio::runtime::Handle;
 
 use super::{DataFile, RangeReader};
@@ -45,7 +46,10 @@ pub(super) fn read(
     harvest: &mut Harvest,
 ) -> (RangeReader, Result<(), String>) {
     let origin = reader.origin(&job.file.path);
-    let state = Arc::new(Mutex::new(State { reader, blocks: BTreeMap::new() }));
+    let state = Arc::new(Mutex::new(State {
+        reader,
+        blocks: BTreeMap::new(),
+    }));
     let remote = RemoteFile {
         path: job.file.path.clone(),
         size: job.file.size,
@@ -54,7 +58,10 @@ pub(super) fn read(
     };
     let result = read_rows(job, remote, &origin, harvest);
     let state = Arc::into_inner(state).expect("the file reader is gone");
-    let reader = state.into_inner().unwrap_or_else(PoisonError::into_inner).reader;
+    let reader = state
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .reader;
     (reader, result.map_err(|error| format!("{origin}: {error}")))
 }
 
@@ -78,23 +85,48 @@ fn read_rows(
         let skip = rng.random_range(0..=rows.saturating_sub(ROWS_PER_GROUP).min(MAX_SKIP));
         let iterator = RowIter::from_row_group(None, reader.as_ref())?.with_batch_size(64);
         for (index, row) in iterator.enumerate().skip(skip).take(ROWS_PER_GROUP) {
-            let value = plain(row?.to_json_value());
+            let value = plain(object(&row?));
             harvest.read_value(&value, format!("{origin}#{group}.{index}"));
         }
     }
     Ok(())
 }
 
+/// Texts, numbers and what is made of them; a conversation needs nothing else.
+fn json(field: &Field) -> Value {
+    match field {
+        Field::Str(text) => Value::String(text.clone()),
+        Field::Bytes(bytes) => Value::String(String::from_utf8_lossy(bytes.data()).into_owned()),
+        Field::Bool(value) => Value::Bool(*value),
+        Field::Int(value) => (*value).into(),
+        Field::Long(value) => (*value).into(),
+        Field::TimestampMillis(value) => (*value as f64 / 1e3).into(),
+        Field::TimestampMicros(value) => (*value as f64 / 1e6).into(),
+        Field::Float(value) => (*value).into(),
+        Field::Double(value) => (*value).into(),
+        Field::Group(row) => object(row),
+        Field::ListInternal(list) => list.elements().iter().map(json).collect(),
+        _ => Value::Null,
+    }
+}
+
+fn object(row: &Row) -> Value {
+    row.get_column_iter()
+        .map(|(name, field)| (name.clone(), json(field)))
+        .collect()
+}
+
 /// Lists written by older tools come as `{"list": [{"element": x}]}`; returns the plain list.
-fn plain(value: serde_json::Value) -> serde_json::Value {
-    use serde_json::Value;
+fn plain(value: Value) -> Value {
     match value {
-        Value::Object(object) if object.len() == 1 && object.contains_key("list") => {
-            object.into_iter().next().map_or(Value::Null, |(_, list)| plain(list))
-        }
-        Value::Object(object) => {
-            object.into_iter().map(|(key, value)| (key, plain(value))).collect()
-        }
+        Value::Object(object) if object.len() == 1 && object.contains_key("list") => object
+            .into_iter()
+            .next()
+            .map_or(Value::Null, |(_, list)| plain(list)),
+        Value::Object(object) => object
+            .into_iter()
+            .map(|(key, value)| (key, plain(value)))
+            .collect(),
         Value::Array(items) => items
             .into_iter()
             .map(|item| match item {
@@ -129,24 +161,27 @@ impl RemoteFile {
         let end = start
             .checked_add(length)
             .filter(|end| *end <= self.size)
-            .ok_or_else(|| ParquetError::EOF(format!("{} ends before {start}+{length}", self.path)))?;
+            .ok_or_else(|| {
+                ParquetError::EOF(format!("{} ends before {start}+{length}", self.path))
+            })?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { reader, blocks } = &mut *state;
         let (first, last) = (start / BLOCK, end.div_ceil(BLOCK));
         let mut out = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
         for block in first..last {
             let from = block * BLOCK;
-            if !blocks.contains_key(&block) {
-                let wanted = BLOCK.min(self.size - from);
-                let bytes = self
-                    .handle
-                    .block_on(reader.read(&self.path, from, wanted))
-                    .map_err(|error| ParquetError::External(error.into()))?;
-                blocks.insert(block, bytes);
-            }
-            let bytes = &blocks[&block];
+            let bytes = match blocks.entry(block) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let wanted = BLOCK.min(self.size - from);
+                    let read = self.handle.block_on(reader.read(&self.path, from, wanted));
+                    entry.insert(read.map_err(|error| ParquetError::External(error.into()))?)
+                }
+            };
             let begin = usize::try_from(start.saturating_sub(from)).unwrap_or(usize::MAX);
-            let stop = usize::try_from(end - from).unwrap_or(usize::MAX).min(bytes.len());
+            let stop = usize::try_from(end - from)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
             out.extend_from_slice(bytes.get(begin..stop).unwrap_or_default());
         }
         Ok(out.freeze())
@@ -169,7 +204,10 @@ impl ChunkReader for RemoteFile {
             state: Arc::clone(&self.state),
             handle: self.handle.clone(),
         };
-        Ok(RemoteRead { file, position: start })
+        Ok(RemoteRead {
+            file,
+            position: start,
+        })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -188,7 +226,10 @@ impl Read for RemoteRead {
         let to_block_end = BLOCK - self.position % BLOCK;
         let left = self.file.size.saturating_sub(self.position);
         let length = (buffer.len() as u64).min(to_block_end).min(left);
-        let bytes = self.file.bytes(self.position, length).map_err(io::Error::other)?;
+        let bytes = self
+            .file
+            .bytes(self.position, length)
+            .map_err(io::Error::other)?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         self.position += length;
         Ok(bytes.len())
