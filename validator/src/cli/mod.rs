@@ -1,13 +1,19 @@
 //! The command line: one file per subcommand; the only place that reads the environment.
 
+mod arguments;
 pub mod competitions;
+pub mod flags;
 pub mod score;
+
+use std::future::Future;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shared::{Exit, Failure, version::Version};
 
 /// Validates Bittensor's fine-tuning subnet: downloads the models miners commit to, computes
 /// their losses on fresh chat samples, compares them and sets weights on the chain.
+///
+/// Without a command, `run` is meant: `validator --wallet.name NAME --wallet.hotkey NAME`.
 #[derive(Debug, Parser)]
 #[command(name = "validator", arg_required_else_help = true)]
 struct Cli {
@@ -25,9 +31,12 @@ enum Command {
 
 /// Parses the command line, runs the command, prints what failed.
 pub fn main(version: Version) -> Exit {
-    let parsed = Cli::command()
-        .version(version.to_string())
-        .try_get_matches();
+    let mut command = arguments::with_kebab_case(command(&version));
+    let arguments = match arguments::expand(&command, std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(failure) => return failure.print(),
+    };
+    let parsed = command.try_get_matches_from_mut(arguments);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -42,9 +51,24 @@ pub fn main(version: Version) -> Exit {
     run(cli).unwrap_or_else(|failure| failure.print())
 }
 
+fn command(version: &Version) -> clap::Command {
+    Cli::command().version(version.to_string())
+}
+
 fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Competitions(args) => competitions::run(&args),
         Command::Score(args) => score::run(&args),
     }
+}
+
+/// Runs an asynchronous command to its end.
+pub fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(Exit::Machine, "could not start the async runtime").because(error)
+        })?
+        .block_on(command)
 }
