@@ -1,0 +1,255 @@
+//! `validator samples`: fetch, filter and draw as a step would, and show where they came from.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use shared::{Exit, Failure, file, term};
+use url::Url;
+
+use super::flags::SubnetArg;
+use crate::{
+    samples::{
+        Fetcher, Pool, SampleSet, Seed, Settings, Weighted, filter::Filter, hub, wandb,
+    },
+    subnet::{Fault, Parameters},
+};
+
+/// Where samples come from and how they are drawn.
+#[derive(Debug, Clone, Args)]
+pub struct SampleFlags {
+    /// Source of samples, repeatable: jsonl:PATH, hf:NAMESPACE/DATASET[@REVISION][/CONFIG][:SPLIT],
+    /// http(s)://URL[,MIRROR..] or wandb:ENTITY/PROJECT[?layout=sn1&runs=finished&signed=true],
+    /// each with *WEIGHT if wanted [default: the subnet file's]
+    #[arg(long, value_name = "SPEC")]
+    pub samples: Vec<String>,
+    /// Seed of the draw: `block` (validators draw the same set), `random` or a number
+    #[arg(long, value_name = "SEED", default_value = "block")]
+    pub seed: Seed,
+    /// Blocks over which the block seed stays the same
+    #[arg(long, value_name = "N", default_value_t = 360)]
+    pub sync_blocks: u64,
+    /// Newest history steps read of each W&B run
+    #[arg(long = "latest_cortex_steps", value_name = "N", default_value_t = 1)]
+    pub steps: u64,
+    /// Samples drawn for each step
+    #[arg(long = "latest_cortex_samples", value_name = "N", default_value_t = 400)]
+    pub count: usize,
+    /// Fewest samples worth a step; with fewer the step is skipped
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub min_samples: usize,
+    /// Oldest cached samples used when a source fails, in hours
+    #[arg(long, value_name = "HOURS", default_value_t = 48)]
+    pub samples_max_age: u64,
+    /// File of refusal phrases, one a line, in place of the built-in list
+    #[arg(long, value_name = "FILE")]
+    pub refusals: Option<PathBuf>,
+    /// Bearer token for http sources
+    #[arg(long, value_name = "TOKEN", env = "VALIDATOR_SAMPLES_TOKEN", hide_env_values = true)]
+    pub samples_token: Option<String>,
+    /// Address of the dataset viewer
+    #[arg(long, value_name = "URL", default_value = "https://datasets-server.huggingface.co")]
+    pub viewer_url: Url,
+    #[command(flatten)]
+    pub hub: HubFlags,
+    #[command(flatten)]
+    pub wandb: WandbFlags,
+}
+
+/// How the hub is reached.
+#[derive(Debug, Clone, Args)]
+pub struct HubFlags {
+    /// Address of the hub
+    #[arg(long, value_name = "URL", env = "HF_ENDPOINT", default_value = "https://huggingface.co")]
+    pub hub_url: Url,
+    /// Access token for the hub
+    #[arg(long, value_name = "TOKEN", env = "HF_TOKEN", hide_env_values = true)]
+    pub hub_token: Option<String>,
+}
+
+/// How W&B is reached.
+#[derive(Debug, Clone, Args)]
+pub struct WandbFlags {
+    /// Address of W&B
+    #[arg(long, value_name = "URL", env = "WANDB_BASE_URL", default_value = "https://api.wandb.ai")]
+    pub wandb_url: Url,
+    /// API key for W&B [default: the entry of ~/.netrc]
+    #[arg(long, value_name = "KEY", env = "WANDB_API_KEY", hide_env_values = true)]
+    pub wandb_key: Option<String>,
+    /// The netrc file
+    #[arg(long, value_name = "FILE", env = "NETRC", default_value = "~/.netrc", hide = true)]
+    pub netrc: PathBuf,
+}
+
+impl WandbFlags {
+    /// Returns the API key: given, or from the netrc entry of the address.
+    pub fn key(&self) -> Option<String> {
+        let netrc = || {
+            let bytes = file::read_limited(&super::flags::expand_home(&self.netrc), 1 << 20).ok()??;
+            let text = String::from_utf8(bytes).ok()?;
+            let host = self.wandb_url.host_str()?;
+            let with_port = self.wandb_url.port().map(|port| format!("{host}:{port}"));
+            with_port
+                .and_then(|machine| netrc_password(&text, &machine))
+                .or_else(|| netrc_password(&text, host))
+        };
+        self.wandb_key.clone().or_else(netrc)
+    }
+}
+
+/// Returns the password of a machine's entry.
+fn netrc_password(text: &str, machine: &str) -> Option<String> {
+    let mut words = text.split_whitespace();
+    let mut ours = false;
+    while let Some(word) = words.next() {
+        match word {
+            "machine" => ours = words.next() == Some(machine),
+            "password" if ours => return words.next().map(ToOwned::to_owned),
+            _ => {}
+        }
+    }
+    None
+}
+
+impl SampleFlags {
+    /// Returns what the fetcher needs. `cache` is where the last good samples are kept.
+    pub fn settings(&self, parameters: &Parameters, cache: PathBuf) -> Result<Settings, Failure> {
+        let specs = if self.samples.is_empty() { &parameters.samples } else { &self.samples };
+        let sources: Vec<Weighted> = specs
+            .iter()
+            .map(|spec| spec.parse())
+            .collect::<Result<_, _>>()
+            .map_err(|error| Failure::of(Exit::Usage, &error))?;
+        let filter = match &self.refusals {
+            Some(path) => Filter::read(path).map_err(|error| Failure::of(Exit::Config, &error))?,
+            None => Filter::default(),
+        };
+        Ok(Settings {
+            sources,
+            minimum: self.min_samples,
+            cache,
+            max_age: Duration::from_secs(self.samples_max_age.saturating_mul(3600)),
+            filter,
+            http_token: self.samples_token.clone(),
+            hub: hub::Access {
+                endpoint: self.hub.hub_url.clone(),
+                viewer: self.viewer_url.clone(),
+                token: self.hub.hub_token.clone(),
+            },
+            wandb: wandb::Access {
+                base_url: self.wandb.wandb_url.clone(),
+                key: self.wandb.key(),
+                steps: self.steps,
+                verify: Some(crate::chain::wallet::verify),
+            },
+        })
+    }
+}
+
+/// Fetch, filter and draw samples as a step would.
+#[derive(Debug, clap::Args)]
+pub struct SamplesArgs {
+    #[command(flatten)]
+    flags: SampleFlags,
+    #[command(flatten)]
+    subnet: SubnetArg,
+    /// Samples to draw
+    #[arg(long, value_name = "N")]
+    count: Option<usize>,
+    /// Folder of the cache
+    #[arg(long, value_name = "DIR", default_value = "~/.cache/finetune-vali/samples")]
+    cache: PathBuf,
+    /// Print the set as JSON
+    #[arg(long, conflicts_with = "out")]
+    json: bool,
+    /// Write the samples to a file, one a line
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &SamplesArgs) -> Result<Exit, Failure> {
+    let parameters = args.subnet.parameters()?;
+    let cache = super::flags::expand_home(&args.cache);
+    let mut settings = args.flags.settings(&parameters, cache)?;
+    settings.minimum = 1;
+    let seed = match args.flags.seed {
+        Seed::Fixed(seed) => seed,
+        // There is no block here to take a seed from.
+        Seed::Block | Seed::Random => rand::random(),
+    };
+    let count = args.count.unwrap_or(args.flags.count);
+    let fetcher = Fetcher::new(settings).map_err(failed)?;
+    let spinner = term::spinner("fetching samples");
+    let pool = super::block_on(fetcher.fetch(count, seed))?;
+    spinner.finish_and_clear();
+    let set = pool.draw(count, seed);
+    if args.json {
+        let set = set.map_err(failed)?;
+        term::json(&serde_json::json!({"set": set, "sources": pool.reports}));
+        return Ok(Exit::Ok);
+    }
+    show(&pool);
+    let set = set.map_err(failed)?;
+    if let Some(path) = &args.out {
+        write(path, &set)?;
+        term::line(format_args!("written to {}", path.display()));
+    }
+    term::line(format_args!(
+        "drew {} samples with seed {}\ndigest {}",
+        set.samples.len(),
+        set.seed,
+        set.digest
+    ));
+    Ok(Exit::Ok)
+}
+
+fn failed(fault: Fault) -> Failure {
+    Failure::new(fault.kind.exit(), &fault.reason)
+        .hint("`validator samples --samples jsonl:FILE` works without any server")
+}
+
+fn show(pool: &Pool) {
+    let mut table = term::table(["source", "usable", "dropped", "from"]);
+    for report in &pool.reports {
+        let dropped: Vec<_> =
+            report.dropped.0.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let from = report.cached_age.map_or("the source".to_owned(), |age| {
+            format!("the cache, {} min old", age / 60)
+        });
+        table.add_row([
+            report.source.clone(),
+            report.usable.to_string(),
+            if dropped.is_empty() { "none".into() } else { dropped.join("\n") },
+            from,
+        ]);
+    }
+    term::line(table);
+    for note in pool.reports.iter().flat_map(|report| &report.notes) {
+        term::note(format_args!("note: {note}"));
+    }
+}
+
+fn write(path: &std::path::Path, set: &SampleSet) -> Result<(), Failure> {
+    let lines: String = set
+        .samples
+        .iter()
+        .map(|sample| {
+            let line = serde_json::json!({"id": sample.id,
+                "messages": sample.conversation.messages, "source": sample.origin});
+            format!("{line}\n")
+        })
+        .collect();
+    file::write_atomic(path, lines.as_bytes()).map_err(|error| Failure::of(Exit::Machine, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::netrc_password;
+
+    #[test]
+    fn the_key_is_found_in_netrc() {
+        let text = "machine a.example login user password one\n\
+                    machine api.wandb.ai\n  login user\n  password two\n";
+        assert_eq!(netrc_password(text, "api.wandb.ai").as_deref(), Some("two"));
+        assert_eq!(netrc_password(text, "b.example"), None);
+    }
+}
