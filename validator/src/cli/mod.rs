@@ -3,6 +3,7 @@
 mod arguments;
 pub mod competitions;
 pub mod flags;
+pub mod samples;
 pub mod score;
 
 use std::future::Future;
@@ -25,6 +26,8 @@ struct Cli {
 enum Command {
     /// Show the competitions of the subnet file
     Competitions(competitions::Args),
+    /// Fetch, filter and draw samples as a step would
+    Samples(Box<samples::SamplesArgs>),
     /// Compute wins and weights from a losses table or a step record
     Score(score::Args),
 }
@@ -58,6 +61,7 @@ fn command(version: &Version) -> clap::Command {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Competitions(args) => competitions::run(&args),
+        Command::Samples(args) => samples::run(&args),
         Command::Score(args) => score::run(&args),
     }
 }

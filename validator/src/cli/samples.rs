@@ -6,11 +6,9 @@ use clap::Args;
 use shared::{Exit, Failure, file, term};
 use url::Url;
 
-use super::flags::SubnetArg;
+use super::flags::{SubnetArg, expand_home};
 use crate::{
-    samples::{
-        Fetcher, Pool, SampleSet, Seed, Settings, Weighted, filter::Filter, hub, wandb,
-    },
+    samples::{Fetcher, Pool, SampleSet, Seed, Settings, Weighted, filter::Filter, hub, wandb},
     subnet::{Fault, Parameters},
 };
 
@@ -32,7 +30,11 @@ pub struct SampleFlags {
     #[arg(long = "latest_cortex_steps", value_name = "N", default_value_t = 1)]
     pub steps: u64,
     /// Samples drawn for each step
-    #[arg(long = "latest_cortex_samples", value_name = "N", default_value_t = 400)]
+    #[arg(
+        long = "latest_cortex_samples",
+        value_name = "N",
+        default_value_t = 400
+    )]
     pub count: usize,
     /// Fewest samples worth a step; with fewer the step is skipped
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -44,13 +46,24 @@ pub struct SampleFlags {
     #[arg(long, value_name = "FILE")]
     pub refusals: Option<PathBuf>,
     /// Bearer token for http sources
-    #[arg(long, value_name = "TOKEN", env = "VALIDATOR_SAMPLES_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "VALIDATOR_SAMPLES_TOKEN",
+        hide_env_values = true
+    )]
     pub samples_token: Option<String>,
     /// Address of the dataset viewer
-    #[arg(long, value_name = "URL", default_value = "https://datasets-server.huggingface.co")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "https://datasets-server.huggingface.co"
+    )]
     pub viewer_url: Url,
+    /// How the hub is reached.
     #[command(flatten)]
     pub hub: HubFlags,
+    /// How W&B is reached.
     #[command(flatten)]
     pub wandb: WandbFlags,
 }
@@ -59,7 +72,12 @@ pub struct SampleFlags {
 #[derive(Debug, Clone, Args)]
 pub struct HubFlags {
     /// Address of the hub
-    #[arg(long, value_name = "URL", env = "HF_ENDPOINT", default_value = "https://huggingface.co")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "HF_ENDPOINT",
+        default_value = "https://huggingface.co"
+    )]
     pub hub_url: Url,
     /// Access token for the hub
     #[arg(long, value_name = "TOKEN", env = "HF_TOKEN", hide_env_values = true)]
@@ -70,13 +88,29 @@ pub struct HubFlags {
 #[derive(Debug, Clone, Args)]
 pub struct WandbFlags {
     /// Address of W&B
-    #[arg(long, value_name = "URL", env = "WANDB_BASE_URL", default_value = "https://api.wandb.ai")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "WANDB_BASE_URL",
+        default_value = "https://api.wandb.ai"
+    )]
     pub wandb_url: Url,
     /// API key for W&B [default: the entry of ~/.netrc]
-    #[arg(long, value_name = "KEY", env = "WANDB_API_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "WANDB_API_KEY",
+        hide_env_values = true
+    )]
     pub wandb_key: Option<String>,
     /// The netrc file
-    #[arg(long, value_name = "FILE", env = "NETRC", default_value = "~/.netrc", hide = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "NETRC",
+        default_value = "~/.netrc",
+        hide = true
+    )]
     pub netrc: PathBuf,
 }
 
@@ -84,7 +118,7 @@ impl WandbFlags {
     /// Returns the API key: given, or from the netrc entry of the address.
     pub fn key(&self) -> Option<String> {
         let netrc = || {
-            let bytes = file::read_limited(&super::flags::expand_home(&self.netrc), 1 << 20).ok()??;
+            let bytes = file::read_limited(&expand_home(&self.netrc), 1 << 20).ok()??;
             let text = String::from_utf8(bytes).ok()?;
             let host = self.wandb_url.host_str()?;
             let with_port = self.wandb_url.port().map(|port| format!("{host}:{port}"));
@@ -113,7 +147,11 @@ fn netrc_password(text: &str, machine: &str) -> Option<String> {
 impl SampleFlags {
     /// Returns what the fetcher needs. `cache` is where the last good samples are kept.
     pub fn settings(&self, parameters: &Parameters, cache: PathBuf) -> Result<Settings, Failure> {
-        let specs = if self.samples.is_empty() { &parameters.samples } else { &self.samples };
+        let specs = if self.samples.is_empty() {
+            &parameters.samples
+        } else {
+            &self.samples
+        };
         let sources: Vec<Weighted> = specs
             .iter()
             .map(|spec| spec.parse())
@@ -139,7 +177,7 @@ impl SampleFlags {
                 base_url: self.wandb.wandb_url.clone(),
                 key: self.wandb.key(),
                 steps: self.steps,
-                verify: Some(crate::chain::wallet::verify),
+                verify: None,
             },
         })
     }
@@ -156,7 +194,11 @@ pub struct SamplesArgs {
     #[arg(long, value_name = "N")]
     count: Option<usize>,
     /// Folder of the cache
-    #[arg(long, value_name = "DIR", default_value = "~/.cache/finetune-vali/samples")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "~/.cache/finetune-vali/samples"
+    )]
     cache: PathBuf,
     /// Print the set as JSON
     #[arg(long, conflicts_with = "out")]
@@ -168,7 +210,7 @@ pub struct SamplesArgs {
 
 pub(super) fn run(args: &SamplesArgs) -> Result<Exit, Failure> {
     let parameters = args.subnet.parameters()?;
-    let cache = super::flags::expand_home(&args.cache);
+    let cache = expand_home(&args.cache);
     let mut settings = args.flags.settings(&parameters, cache)?;
     settings.minimum = 1;
     let seed = match args.flags.seed {
@@ -179,7 +221,7 @@ pub(super) fn run(args: &SamplesArgs) -> Result<Exit, Failure> {
     let count = args.count.unwrap_or(args.flags.count);
     let fetcher = Fetcher::new(settings).map_err(failed)?;
     let spinner = term::spinner("fetching samples");
-    let pool = super::block_on(fetcher.fetch(count, seed))?;
+    let pool = super::block_on(async { Ok(fetcher.fetch(count, seed).await) })?;
     spinner.finish_and_clear();
     let set = pool.draw(count, seed);
     if args.json {
@@ -210,15 +252,23 @@ fn failed(fault: Fault) -> Failure {
 fn show(pool: &Pool) {
     let mut table = term::table(["source", "usable", "dropped", "from"]);
     for report in &pool.reports {
-        let dropped: Vec<_> =
-            report.dropped.0.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let dropped: Vec<_> = report
+            .dropped
+            .0
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
         let from = report.cached_age.map_or("the source".to_owned(), |age| {
             format!("the cache, {} min old", age / 60)
         });
         table.add_row([
             report.source.clone(),
             report.usable.to_string(),
-            if dropped.is_empty() { "none".into() } else { dropped.join("\n") },
+            if dropped.is_empty() {
+                "none".into()
+            } else {
+                dropped.join("\n")
+            },
             from,
         ]);
     }
