@@ -76,3 +76,12 @@ pub fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<
         })?
         .block_on(command)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        let version = shared::version!();
+        super::arguments::with_kebab_case(super::command(&version)).debug_assert();
+    }
+}

@@ -32,6 +32,7 @@ pub struct SampleFlags {
     /// Samples drawn for each step
     #[arg(
         long = "latest_cortex_samples",
+        visible_alias = "count",
         value_name = "N",
         default_value_t = 400
     )]
@@ -190,9 +191,6 @@ pub struct SamplesArgs {
     flags: SampleFlags,
     #[command(flatten)]
     subnet: SubnetArg,
-    /// Samples to draw
-    #[arg(long, value_name = "N")]
-    count: Option<usize>,
     /// Folder of the cache
     #[arg(
         long,
@@ -218,7 +216,7 @@ pub(super) fn run(args: &SamplesArgs) -> Result<Exit, Failure> {
         // There is no block here to take a seed from.
         Seed::Block | Seed::Random => rand::random(),
     };
-    let count = args.count.unwrap_or(args.flags.count);
+    let count = args.flags.count;
     let fetcher = Fetcher::new(settings).map_err(failed)?;
     let spinner = term::spinner("fetching samples");
     let pool = super::block_on(async { Ok(fetcher.fetch(count, seed).await) })?;
