@@ -3,5 +3,6 @@
 pub mod feed;
 pub mod http;
 pub mod hub;
+pub mod miners;
 pub mod samples;
 pub mod wallet;
