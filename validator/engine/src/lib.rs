@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Loads untrusted models and computes their losses.
+
+pub mod template;
+pub mod tokenize;

@@ -18,12 +18,12 @@ use super::{
 
 /// The first pause before a worker that could not be started is tried again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// A self-test takes well below a second, once the device is awake.
 const SELF_TEST: Patience = Patience {
-    total: Duration::from_secs(60),
-    quiet: Duration::from_secs(60),
+    total: Duration::from_mins(1),
+    quiet: Duration::from_mins(1),
 };
 
 /// How many models a device is remembered to have met.
@@ -43,7 +43,7 @@ impl Patience {
     pub const fn within(total: Duration) -> Self {
         Self {
             total,
-            quiet: Duration::from_secs(300),
+            quiet: Duration::from_mins(5),
         }
     }
 }

@@ -34,7 +34,7 @@ pub const ENVIRONMENT: [&str; 6] = [
 ];
 
 /// How long a worker may take to find its device and say hello.
-const HELLO_LIMIT: Duration = Duration::from_secs(120);
+const HELLO_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long a worker may take to end when asked to.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(5);

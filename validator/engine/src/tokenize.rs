@@ -1,0 +1,117 @@
+//! Conversations to token ids, as transformers' `apply_chat_template` gives them.
+
+mod added;
+mod backend;
+mod directory;
+mod sentencepiece;
+
+use std::{fmt, path::Path};
+
+use model::{Compatibility, Conversation, Fault, Message, ModelFaultKind, TokenizedSample};
+use rayon::prelude::*;
+use tokenizers::Tokenizer;
+
+use self::{added::SpecialTokens, directory::Directory};
+use crate::template::Template;
+
+/// A tokenizer with its chat template.
+#[derive(Debug)]
+pub struct ChatTokenizer {
+    tokenizer: Tokenizer,
+    template: Template,
+    /// Whether a sequence that is too long loses its beginning instead of its end.
+    cut_left: bool,
+    end_of_text: Option<u32>,
+}
+
+impl ChatTokenizer {
+    /// Loads the tokenizer of a directory, as transformers would.
+    pub fn load(directory: &Path, compatibility: Compatibility) -> Result<Self, Fault> {
+        let directory = Directory::open(directory, compatibility)?;
+        let mut tokenizer = backend::build(&directory)?;
+        let special = SpecialTokens::of(&directory)?;
+        special.check(&directory)?;
+        special.add_to(&mut tokenizer, &directory)?;
+        let template = directory.chat_template()?;
+        let cut_left = directory.cuts_left(&tokenizer)?;
+        // The caller's limit holds, whatever the file says.
+        tokenizer.with_truncation(None).map_err(refused)?;
+        tokenizer.with_padding(None);
+        if compatibility == Compatibility::Current {
+            let split = directory.config["split_special_tokens"]
+                .as_bool()
+                .unwrap_or(false);
+            tokenizer.set_encode_special_tokens(split);
+        }
+        let end_of_text = special
+            .end_of_text()
+            .and_then(|token| tokenizer.token_to_id(token));
+        let template = Template::compile(template, special.variables(), compatibility)?;
+        Ok(Self {
+            tokenizer,
+            template,
+            cut_left,
+            end_of_text,
+        })
+    }
+
+    /// Tokenises conversations in parallel; samples come in their order, cut to `max_tokens`.
+    /// `on_done` is called once for each, from any thread.
+    pub fn tokenize(
+        &self,
+        conversations: &[Conversation],
+        max_tokens: usize,
+        on_done: &(dyn Fn() + Sync),
+    ) -> Result<Vec<TokenizedSample>, Fault> {
+        let sample = |conversation: &Conversation| {
+            let ids = self.encode(&conversation.messages, false, max_tokens)?;
+            let prompt = self.encode(conversation.prompt(), true, max_tokens)?;
+            on_done();
+            Ok(TokenizedSample {
+                ids,
+                prompt_len: prompt.len(),
+            })
+        };
+        conversations.par_iter().map(sample).collect()
+    }
+
+    /// Renders turns and returns their ids. The template writes the special tokens, so none are
+    /// added again.
+    pub fn encode(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        max_tokens: usize,
+    ) -> Result<Vec<u32>, Fault> {
+        let text = self.template.render(messages, add_generation_prompt)?;
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(refused)?;
+        let ids = encoding.get_ids();
+        let surplus = ids.len().saturating_sub(max_tokens);
+        let kept = if self.cut_left {
+            &ids[surplus..]
+        } else {
+            &ids[..ids.len() - surplus]
+        };
+        Ok(kept.to_vec())
+    }
+
+    /// Returns the text of turns before it is tokenised.
+    pub fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, Fault> {
+        self.template.render(messages, generation_prompt)
+    }
+
+    /// Returns the text of token ids, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Fault> {
+        self.tokenizer.decode(ids, true).map_err(refused)
+    }
+
+    /// Returns the id of the token that ends a text, if the tokenizer names one.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.end_of_text
+    }
+}
+
+/// Makes a fault of the tokenizer of anything that can be shown.
+fn refused(error: impl fmt::Display) -> Fault {
+    Fault::model(ModelFaultKind::Tokenizer, error)
+}

@@ -1,0 +1,161 @@
+//! The files of a tokenizer directory, read within limits.
+
+use std::{io, path::Path};
+
+use model::{
+    Compatibility, Fault, MachineFaultKind, ModelFaultKind, tokenizer_class::TokenizerClass,
+};
+use serde_json::Value;
+use shared::file;
+use tokenizers::{Tokenizer, TruncationDirection};
+
+use super::refused;
+
+/// The largest vocabularies in use take about 35 MB as JSON.
+const MAX_VOCABULARY: u64 = 64 << 20;
+
+const MAX_CONFIG: u64 = 4 << 20;
+
+/// Rendered where transformers 4.40 falls back on ChatML.
+const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message['role'] + '\\n' + \
+    message['content'] }}<|im_end|>{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}\
+    {{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+/// Rendered where it just joins the turns.
+const JOINED: &str =
+    "{% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}";
+
+/// Rendered for the Llama family.
+const LLAMA: &str = "{% if messages[0]['role'] == 'system' %}{% set turns = messages[1:] %}\
+    {% set system = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' %}{% else %}\
+    {% set turns = messages %}{% set system = '' %}{% endif %}{% for turn in turns %}\
+    {% if (turn['role'] == 'user') != (loop.index0 % 2 == 0) %}\
+    {{ raise_exception('user and assistant must take turns') }}{% endif %}\
+    {% set said = turn['content'] %}{% if loop.first %}{% set said = system + said %}{% endif %}\
+    {% if turn['role'] == 'user' %}{{ bos_token + '[INST] ' + said.strip() + ' [/INST]' }}\
+    {% elif turn['role'] == 'system' %}{{ '<<SYS>>\\n' + said.strip() + '\\n<</SYS>>\\n\\n' }}\
+    {% elif turn['role'] == 'assistant' %}{{ ' ' + said.strip() + ' ' + eos_token }}{% endif %}\
+    {% endfor %}";
+
+/// A tokenizer directory.
+pub(super) struct Directory<'a> {
+    path: &'a Path,
+    /// The class that is to read it.
+    pub(super) class: TokenizerClass,
+    /// `tokenizer_config.json`, or null.
+    pub(super) config: Value,
+    /// What is accepted.
+    pub(super) compatibility: Compatibility,
+}
+
+impl<'a> Directory<'a> {
+    /// Reads the configuration and finds the class.
+    pub(super) fn open(path: &'a Path, compatibility: Compatibility) -> Result<Self, Fault> {
+        if !path.is_dir() {
+            let text = format_args!("{} is no directory", path.display());
+            return Err(Fault::machine(MachineFaultKind::Storage, text));
+        }
+        let config = json(path, "tokenizer_config.json")?;
+        let model_config = json(path, "config.json")?.unwrap_or_default();
+        let class = TokenizerClass::resolve(config.as_ref(), &model_config, compatibility);
+        let class = class.map_err(refused)?;
+        Ok(Self {
+            path,
+            class,
+            config: config.unwrap_or_default(),
+            compatibility,
+        })
+    }
+
+    /// Reads a vocabulary file, if it is there.
+    pub(super) fn vocabulary(&self, name: &str) -> Result<Option<Vec<u8>>, Fault> {
+        read(self.path, name, MAX_VOCABULARY)
+    }
+
+    /// Reads a small JSON file, if it is there.
+    pub(super) fn json(&self, name: &str) -> Result<Option<Value>, Fault> {
+        json(self.path, name)
+    }
+
+    /// Returns the chat template, or the default one of the class.
+    pub(super) fn chat_template(&self) -> Result<String, Fault> {
+        if self.compatibility == Compatibility::Current
+            && let Some(bytes) = read(self.path, "chat_template.jinja", MAX_CONFIG)?
+        {
+            return String::from_utf8(bytes).map_err(no_template);
+        }
+        match &self.config["chat_template"] {
+            Value::Null => self.default_template(),
+            Value::String(template) => Ok(template.clone()),
+            Value::Array(named) => {
+                let default = named.iter().rfind(|entry| entry["name"] == "default");
+                let template = default.and_then(|entry| entry["template"].as_str());
+                let template = template.ok_or_else(|| no_template("none is named \"default\""))?;
+                Ok(template.to_owned())
+            }
+            _ => Err(no_template("neither a text nor a list of named texts")),
+        }
+    }
+
+    fn default_template(&self) -> Result<String, Fault> {
+        if self.compatibility == Compatibility::Current {
+            return Err(no_template("there is none"));
+        }
+        let template = match self.class.name() {
+            "LlamaTokenizerFast" | "CodeLlamaTokenizerFast" => {
+                if self.config["use_default_system_prompt"] == true {
+                    return Err(no_template("Llama's default system prompt is not built in"));
+                }
+                LLAMA
+            }
+            "GPT2TokenizerFast" | "GPTNeoXTokenizerFast" | "BloomTokenizerFast" => JOINED,
+            "CohereTokenizerFast" => return Err(no_template("Cohere's default is not built in")),
+            _ => CHATML,
+        };
+        Ok(template.to_owned())
+    }
+
+    /// Returns whether too long a sequence loses its beginning.
+    pub(super) fn cuts_left(&self, tokenizer: &Tokenizer) -> Result<bool, Fault> {
+        match &self.config["truncation_side"] {
+            Value::Null => Ok(tokenizer
+                .get_truncation()
+                .is_some_and(|truncation| truncation.direction == TruncationDirection::Left)),
+            Value::String(side) if side == "left" => Ok(true),
+            Value::String(side) if side == "right" => Ok(false),
+            _ => Err(refused("truncation_side is neither left nor right")),
+        }
+    }
+}
+
+fn no_template(error: impl std::fmt::Display) -> Fault {
+    Fault::model(ModelFaultKind::Template, error)
+}
+
+fn json(directory: &Path, name: &str) -> Result<Option<Value>, Fault> {
+    let Some(bytes) = read(directory, name, MAX_CONFIG)? else {
+        return Ok(None);
+    };
+    let value = serde_json::from_slice(&bytes);
+    value
+        .map(Some)
+        .map_err(|error| refused(format_args!("{name}: {error}")))
+}
+
+fn read(directory: &Path, name: &str, max: u64) -> Result<Option<Vec<u8>>, Fault> {
+    let path = directory.join(name);
+    // Opening a pipe would wait for ever.
+    if path.exists() && !path.is_file() {
+        return Err(refused(format_args!("{name} is not a plain file")));
+    }
+    file::read_limited(&path, max).map_err(|error| {
+        if error.source.kind() == io::ErrorKind::FileTooLarge {
+            refused(format_args!("{name} is larger than {} MiB", max >> 20))
+        } else {
+            Fault::machine(
+                MachineFaultKind::Storage,
+                format_args!("{error}: {}", error.source),
+            )
+        }
+    })
+}
