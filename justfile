@@ -1,0 +1,36 @@
+# A menu; the logic is in cargo, .ci/run and scripts/.
+
+default:
+    @just --list
+
+# Everything that must pass before a change lands
+ci:
+    .ci/run
+
+# Format the code
+fmt:
+    cargo fmt --all
+
+# Lints, as CI has them
+lint:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# All tests
+test:
+    cargo nextest run --workspace
+
+# Review snapshots of what people read
+snap:
+    cargo insta review
+
+# Documentation of all crates
+doc:
+    cargo doc --workspace --no-deps --open
+
+# Licences, sources and bans of dependencies
+deny:
+    cargo deny check bans licenses sources
+
+# The whole story on this machine: chain, miners, validator, update
+demo:
+    cargo run --bin localnet -- demo
