@@ -1,1 +1,22 @@
 //! The chain client: the only folder that names subxt.
+
+pub mod block;
+pub mod client;
+pub mod commitments;
+pub mod decode;
+pub mod endpoints;
+pub mod epoch;
+pub mod error;
+pub mod hyperparameters;
+pub mod metagraph;
+pub mod rpc;
+pub mod runtime;
+
+pub use block::Block;
+pub use client::{BlockWatch, Client};
+pub use commitments::Commitment;
+pub use endpoints::{Deadlines, EndpointError, Endpoints};
+pub use error::ChainError;
+pub use hyperparameters::Hyperparameters;
+pub use metagraph::{ChainSnapshot, Neuron};
+pub use rpc::RpcError;
