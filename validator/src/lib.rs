@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! main -> cli -> service            who runs, who stops
-//! step                              one evaluation cycle, in order
+//! step  state                       one evaluation cycle, in order; what survives a restart
 //! chain  models  samples  eval  score  report
 //! subnet                            nouns and rules of the subnet; no I/O
 //! ```
@@ -17,4 +17,6 @@ pub mod models;
 pub mod report;
 pub mod samples;
 pub mod score;
+pub mod state;
+pub mod step;
 pub mod subnet;

@@ -1,6 +1,11 @@
 //! Reports: the step record, and what is made of it.
 
+pub mod board;
+pub mod journal;
 pub mod step_record;
+pub mod table;
 pub mod wandb;
 
+pub use board::Board;
+pub use journal::Journal;
 pub use step_record::StepRecord;

@@ -87,8 +87,13 @@ pub struct Rules {
 /// The sample set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Samples {
-    /// The seed it was drawn with, and what the seed comes from.
+    /// The seed it was drawn with: a whole number beyond what JSON readers hold exactly.
     pub seed: String,
+    /// The block whose hash gave the seed, if one did.
+    pub seed_block: Option<BlockNumber>,
+    /// Age of the data in seconds, if the sources failed and a cache stood in.
+    #[serde(default)]
+    pub cached_age: Option<u64>,
     /// Its sources, as `--samples` takes them.
     pub sources: Vec<String>,
     /// Its digest.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+pub use model::{Compatibility, norms::NormLimits};
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::file::{self, FileError};
 
@@ -11,18 +12,6 @@ use super::{BlockNumber, Competition, CompetitionId, Netuid};
 pub const EMBEDDED: &str = include_str!("../../data/subnet.toml");
 
 const MAX_BYTES: u64 = 1 << 20;
-
-/// What older library versions refused, and newer ones accept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Compatibility {
-    /// As the Python validator with transformers 4.40.
-    #[default]
-    #[serde(rename = "4.40")]
-    V4_40,
-    /// As a current transformers.
-    #[serde(rename = "current")]
-    Current,
-}
 
 /// Head start of the older of two models, as a fraction of its loss: from `start` to `end`, linear
 /// in the age of the older model over `blocks`.
@@ -69,18 +58,6 @@ impl Epsilon {
             Written::Decay(epsilon) => epsilon,
         })
     }
-}
-
-/// Limits on the weights' Frobenius norms, see `model::norms`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NormLimits {
-    /// Norm above which a layer counts as too large.
-    pub soft: f64,
-    /// Largest mean share of such layers.
-    pub soft_share: f64,
-    /// Norm above which a model is refused outright.
-    pub hard: f64,
 }
 
 /// A list of competitions that holds from a block on.

@@ -1,0 +1,134 @@
+//! The state file: whole or not at all, set aside when it can't be used.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use shared::{
+    clock,
+    file::{self, FileError},
+};
+
+use super::{FORMAT, Identity, State};
+
+const NAME: &str = "state.json";
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Why a state file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It could not be read, written or set aside.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It belongs to another validator.
+    #[error(
+        "{} is the state of hotkey {} on subnet {}, not of {} on subnet {}",
+        path.display(), found.hotkey, found.netuid, expected.hotkey, expected.netuid
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: Box<Identity>,
+        /// Whose it should be.
+        expected: Box<Identity>,
+    },
+    /// It can't be written as JSON.
+    #[error("the state can't be written")]
+    Unwritable(#[from] serde_json::Error),
+}
+
+/// The part of the file that every release can read.
+#[derive(serde::Deserialize)]
+struct Head {
+    format: u32,
+    identity: Identity,
+}
+
+/// Reads the state in a folder. A damaged one, one of another chain and one of a release too new
+/// are set aside, loudly; one of another hotkey or subnet is an error.
+pub fn read(folder: &Path, identity: &Identity) -> Result<Option<State>, StateError> {
+    let path = folder.join(NAME);
+    let Some(bytes) = file::read_limited(&path, MAX_BYTES)? else {
+        return Ok(None);
+    };
+    let problem = match serde_json::from_slice::<Head>(&bytes) {
+        Err(error) => format!("it is damaged: {error}"),
+        Ok(head) if head.format > FORMAT + 1 => {
+            format!("its format {} comes from a later release", head.format)
+        }
+        Ok(head) if head.identity.genesis != identity.genesis => {
+            "it belongs to another chain".to_owned()
+        }
+        Ok(head) if head.identity != *identity => {
+            return Err(StateError::Foreign {
+                path,
+                found: Box::new(head.identity),
+                expected: Box::new(identity.clone()),
+            });
+        }
+        Ok(_) => match serde_json::from_slice(&bytes) {
+            Ok(state) => return Ok(Some(state)),
+            Err(error) => format!("it is damaged: {error}"),
+        },
+    };
+    let aside = set_aside(&path)?;
+    tracing::error!(
+        problem,
+        aside = %aside.display(),
+        "the state can't be used: set aside, starting from the chain"
+    );
+    Ok(None)
+}
+
+fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
+    let aside = path.with_extension(format!("{}.aside.json", clock::unix_seconds()));
+    std::fs::rename(path, &aside).map_err(FileError::on("set aside", path))?;
+    Ok(aside)
+}
+
+/// The state with its file: every change is on disk before it is seen.
+#[derive(Debug)]
+pub struct Kept {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+impl Kept {
+    /// Keeps a state in a folder from now on, writing it at once.
+    pub fn new(folder: &Path, state: State) -> Result<Self, StateError> {
+        let kept = Self {
+            path: folder.join(NAME),
+            state: Mutex::new(state),
+        };
+        kept.update(|_| ())?;
+        Ok(kept)
+    }
+
+    /// Changes the state. If it can't be written the old one stays, on disk and here.
+    pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, StateError> {
+        let mut state = self.lock();
+        let mut next = state.clone();
+        let result = change(&mut next);
+        next.format = FORMAT;
+        next.written_at = clock::now();
+        file::write_atomic(&self.path, &serde_json::to_vec(&next)?)?;
+        *state = next;
+        Ok(result)
+    }
+
+    /// Returns a copy of the state.
+    pub fn get(&self) -> State {
+        self.lock().clone()
+    }
+
+    /// Looks at the state.
+    pub fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
+        at(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,237 @@
+//! What survives a restart: running weights, pools, losses of the step in progress.
+
+mod file;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use self::file::{Kept, StateError, read};
+use crate::{
+    report::{
+        StepRecord,
+        step_record::{Engine, Plan, Receipt},
+    },
+    score::Weights,
+    subnet::{BlockNumber, CompetitionId, Hotkey, Netuid, Real, Uid},
+};
+
+/// The current format. It rises when the previous release would misread the file; fields may be
+/// added without. A release reads this format and one above it, so that a rollback works.
+pub const FORMAT: u32 = 1;
+
+/// Whose state it is: state of another subnet, hotkey or chain is never used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The subnet.
+    pub netuid: Netuid,
+    /// The validator's hotkey.
+    pub hotkey: Hotkey,
+    /// Hash of the chain's first block.
+    pub genesis: String,
+}
+
+/// The state of a validator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The format, see [`FORMAT`].
+    pub format: u32,
+    /// Whose state it is.
+    pub identity: Identity,
+    /// When it was written.
+    pub written_at: Timestamp,
+    /// Number of the next step.
+    pub step: u64,
+    /// Steps completed since the weights were last taken from elsewhere.
+    pub steps_done: u64,
+    /// Running weights.
+    pub weights: Weights,
+    /// Block of the last step that changed them, or of the consensus they were taken from.
+    pub weights_block: BlockNumber,
+    /// Hotkeys by uid at that block: a uid that changed hands since has no weight.
+    #[serde(default)]
+    pub owners: Vec<Hotkey>,
+    /// Commitments before this block are no news, unless their uid is in a pool.
+    pub news_from: BlockNumber,
+    /// Uids evaluated in every step of a competition.
+    #[serde(default)]
+    pub pools: BTreeMap<CompetitionId, BTreeMap<Uid, Hotkey>>,
+    /// The commitment last evaluated of each uid; another one is pending.
+    #[serde(default)]
+    pub evaluated: BTreeMap<Uid, Evaluated>,
+    /// The last turn of each competition: no second step on the same samples without news.
+    #[serde(default)]
+    pub turns: BTreeMap<CompetitionId, BlockNumber>,
+    /// The step in progress.
+    #[serde(default)]
+    pub open: Option<OpenStep>,
+    /// Losses known for the sample set last used, by competition.
+    #[serde(default)]
+    pub known: BTreeMap<CompetitionId, KnownLosses>,
+    /// Models that brought down a worker, by content hash.
+    #[serde(default)]
+    pub strikes: BTreeMap<String, Vec<String>>,
+    /// The last weight set that was confirmed.
+    #[serde(default)]
+    pub receipt: Option<Receipt>,
+}
+
+/// A commitment that was evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// Who made it.
+    pub hotkey: Hotkey,
+    /// In which block.
+    pub block: BlockNumber,
+}
+
+/// A step that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenStep {
+    /// Its number.
+    pub step: u64,
+    /// Its competition.
+    pub competition: CompetitionId,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// The seed of its samples.
+    pub seed: u64,
+    /// The block that gave the seed, if one did.
+    pub seed_block: Option<BlockNumber>,
+    /// What is written in [`State::turns`] once it is done.
+    pub turn: BlockNumber,
+    /// Digest of its samples, kept in a file of that name; empty before the draw.
+    #[serde(default)]
+    pub samples: String,
+}
+
+/// Losses on one sample set, computed in one way.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct KnownLosses {
+    /// Digest of the sample set.
+    pub samples: String,
+    /// What computed them.
+    pub engine: Engine,
+    /// By content hash.
+    pub models: BTreeMap<String, ModelLosses>,
+}
+
+/// Losses of one model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelLosses {
+    /// Hash of the tokenizer.
+    pub tokenizer: String,
+    /// How the samples were tokenized and packed.
+    pub plan: Plan,
+    /// Parameter count.
+    pub parameters: u64,
+    /// Loss per sample.
+    pub losses: Vec<Real>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl State {
+    /// Makes the state of a validator that knows nothing yet.
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            format: FORMAT,
+            identity,
+            written_at: Timestamp::UNIX_EPOCH,
+            step: 0,
+            steps_done: 0,
+            weights: Weights::default(),
+            weights_block: 0,
+            owners: Vec::new(),
+            news_from: 0,
+            pools: BTreeMap::new(),
+            evaluated: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            open: None,
+            known: BTreeMap::new(),
+            strikes: BTreeMap::new(),
+            receipt: None,
+        }
+    }
+
+    /// Returns the losses already known for a sample set under this engine; none otherwise.
+    pub fn known_losses(
+        &self,
+        competition: &CompetitionId,
+        samples: &str,
+        engine: &Engine,
+    ) -> BTreeMap<String, ModelLosses> {
+        self.known
+            .get(competition)
+            .filter(|known| known.samples == samples && known.engine == *engine)
+            .map(|known| known.models.clone())
+            .unwrap_or_default()
+    }
+
+    /// Remembers the losses of a model.
+    pub fn learn(
+        &mut self,
+        competition: &CompetitionId,
+        samples: &str,
+        engine: &Engine,
+        content: &str,
+        losses: ModelLosses,
+    ) {
+        let known = self.known.entry(competition.clone()).or_default();
+        if known.samples != samples || known.engine != *engine {
+            *known = KnownLosses {
+                samples: samples.to_owned(),
+                engine: engine.clone(),
+                models: BTreeMap::new(),
+            };
+        }
+        known.models.insert(content.to_owned(), losses);
+    }
+
+    /// Takes over what a completed step decided. The record is the step's commit: one that is in
+    /// the journal and not in the state, because we were killed between the two, is taken over at
+    /// the next start.
+    pub fn absorb(&mut self, record: &StepRecord, turn: BlockNumber) {
+        self.step = record.step + 1;
+        self.steps_done += 1;
+        self.weights = record.weights_after.iter().copied().collect();
+        self.weights_block = record.block;
+        self.open = None;
+        self.turns.insert(record.competition.clone(), turn);
+        let pool = record
+            .kept
+            .iter()
+            .filter_map(|uid| Some((*uid, record.models.get(uid)?.hotkey)));
+        self.pools
+            .insert(record.competition.clone(), pool.collect());
+        let raced = record.entrants();
+        for (uid, row) in &record.models {
+            if raced.contains_key(uid) {
+                let (hotkey, block) = (row.hotkey, row.block);
+                self.evaluated.insert(*uid, Evaluated { hotkey, block });
+            }
+        }
+    }
+
+    /// Cuts or pads the weights to the metagraph and takes the weight of every uid that changed
+    /// hands. Returns those uids.
+    pub fn follow(&mut self, hotkeys: &[Hotkey]) -> Vec<Uid> {
+        let changed: Vec<Uid> = (0..)
+            .map(Uid)
+            .zip(self.owners.iter().zip(hotkeys))
+            .filter(|(_, (before, now))| before != now)
+            .map(|(uid, _)| uid)
+            .collect();
+        let mut weights = std::mem::take(&mut self.weights).resized(hotkeys.len());
+        for uid in &changed {
+            weights = weights.without(*uid);
+            for pool in self.pools.values_mut() {
+                pool.remove(uid);
+            }
+        }
+        self.weights = weights;
+        self.owners = hotkeys.to_vec();
+        changed
+    }
+}

@@ -1,0 +1,215 @@
+//! One evaluation cycle, in order: field, samples, tokens, losses, wins, weights, record.
+
+mod evaluation;
+mod field;
+pub mod samples;
+pub mod scoring;
+mod tokens;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use indicatif::ProgressBar;
+use model::{Architecture, Attention, Dtype};
+use shared::term;
+
+use self::{evaluation::Round, scoring::Found};
+pub use self::{
+    field::{Candidate, Field},
+    tokens::Tokenizer,
+};
+use crate::{
+    eval::Evaluator,
+    report::{Board, Journal, StepRecord, step_record, table},
+    samples::{Fetcher, Seed},
+    state::{Kept, OpenStep, State},
+    subnet::{BlockNumber, Competition, Fault, Hotkey, Parameters},
+};
+
+/// How steps are computed.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The subnet file, with what the flags changed.
+    pub parameters: Parameters,
+    /// The type models are computed in.
+    pub dtype: Dtype,
+    /// How attention is computed.
+    pub attention: Attention,
+    /// Tokens in one forward pass at most.
+    pub pack_tokens: usize,
+    /// Samples drawn for each step.
+    pub samples: usize,
+    /// How the seed of the draw is chosen.
+    pub seed: Seed,
+    /// Blocks over which the block seed stays the same.
+    pub sync_blocks: u64,
+    /// How long one attempt at a step may take.
+    pub limit: Duration,
+}
+
+/// Signs with the validator's hotkey.
+pub type Sign = Arc<dyn Fn(&[u8]) -> [u8; 64] + Send + Sync>;
+
+/// What every step works with.
+pub struct Context {
+    /// How steps are computed.
+    pub settings: Settings,
+    /// Our version, with its commit.
+    pub version: String,
+    /// Our hotkey.
+    pub hotkey: Hotkey,
+    /// Signs records.
+    pub sign: Sign,
+    /// The devices, as the workers found them.
+    pub device: String,
+    /// Computes losses.
+    pub evaluator: Evaluator,
+    /// Gets samples.
+    pub fetcher: Fetcher,
+    /// Where the sample sets of steps are kept.
+    pub sample_folder: PathBuf,
+    /// What survives a restart.
+    pub state: Kept,
+    /// Where records go.
+    pub journal: Journal,
+    /// What we say of ourselves.
+    pub board: Arc<Board>,
+}
+
+/// A step about to run.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Its number, competition and seed.
+    pub open: OpenStep,
+    /// Its competition.
+    pub competition: Competition,
+    /// Block of the chain snapshot it works on.
+    pub block: BlockNumber,
+    /// Hash of that block.
+    pub block_hash: String,
+    /// The fixed tokenizer, if the competition has one.
+    pub tokenizer: Option<Tokenizer>,
+    /// Models of the competition that were refused.
+    pub refused: Vec<step_record::Refusal>,
+}
+
+/// Runs a step to its end: the record is in the journal and its outcome in the state. A fault
+/// postpones the step; the losses computed so far are kept.
+pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<StepRecord, Fault> {
+    let mut timer = Timer::default();
+    context.update(|state| state.open = Some(start.open.clone()))?;
+    let set = samples::of_step(context, &start.open).await?;
+    timer.lap("samples");
+    let tokens = tokens::of_field(
+        context,
+        &start.competition,
+        start.tokenizer.as_ref(),
+        field,
+        &set,
+    )
+    .await?;
+    timer.lap("tokens");
+    let round = Round {
+        competition: &start.competition,
+        architecture: architecture(&start.competition)?,
+        samples: &set.digest,
+        deadline: tokio::time::Instant::now() + context.settings.limit,
+        tokens,
+    };
+    let verdicts = round.run(context, field).await?;
+    timer.lap("losses");
+    let record = scoring::record(
+        context,
+        Found {
+            start,
+            field,
+            set: &set,
+            verdicts: &verdicts,
+            timings: timer.seconds,
+        },
+    );
+    context.commit(&record, start.open.turn)?;
+    term::line(table::step(&record));
+    Ok(record)
+}
+
+fn architecture(competition: &Competition) -> Result<Architecture, Fault> {
+    competition
+        .architecture
+        .parse()
+        .map_err(|error| Fault::config(format_args!("competition {}: {error}", competition.id)))
+}
+
+impl Context {
+    /// Returns what computes the losses, as records name it. Losses of another engine are not
+    /// taken for ours.
+    pub fn engine(&self) -> step_record::Engine {
+        step_record::Engine {
+            version: self.version.clone(),
+            device: self.device.clone(),
+            dtype: self.settings.dtype.to_string(),
+            attention: self.settings.attention.to_string(),
+            pack_tokens: self.settings.pack_tokens,
+        }
+    }
+
+    /// Changes the state on disk.
+    pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Fault> {
+        self.state.update(change).map_err(|error| {
+            Fault::machine(format_args!(
+                "{error}: {}",
+                shared::Failure::of(shared::Exit::Machine, &error)
+            ))
+        })
+    }
+
+    /// Writes the record, then takes over what it decided.
+    fn commit(&self, record: &StepRecord, turn: BlockNumber) -> Result<(), Fault> {
+        let sign = |bytes: &[u8]| (self.sign)(bytes);
+        self.journal
+            .append(record, sign)
+            .map_err(|error| Fault::machine(shared::Failure::of(shared::Exit::Machine, &error)))?;
+        self.update(|state| state.absorb(record, turn))
+    }
+
+    fn bar(&self, total: usize, what: &str) -> ProgressBar {
+        term::bar(total as u64, what)
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("settings", &self.settings)
+            .field("hotkey", &self.hotkey)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Seconds by phase.
+struct Timer {
+    last: Instant,
+    seconds: BTreeMap<String, f64>,
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self {
+            last: Instant::now(),
+            seconds: BTreeMap::new(),
+        }
+    }
+}
+
+impl Timer {
+    fn lap(&mut self, phase: &str) {
+        let now = Instant::now();
+        self.seconds
+            .insert(phase.to_owned(), (now - self.last).as_secs_f64());
+        self.last = now;
+    }
+}
