@@ -142,7 +142,7 @@ fn walk_into(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> io::Re
 
 /// Orders relative paths as `os.walk` meets them: in one directory, files come before
 /// directories, and names follow their bytes.
-fn walk_order(a: &Path, b: &Path) -> Ordering {
+pub fn walk_order(a: &Path, b: &Path) -> Ordering {
     let names = |path: &Path| -> Vec<Vec<u8>> {
         path.components()
             .filter_map(|component| match component {

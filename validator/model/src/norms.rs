@@ -15,6 +15,7 @@ use crate::{
 
 /// Limits of the norm rule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NormLimits {
     /// A norm above this counts as large.
     pub soft: f64,
@@ -229,6 +230,11 @@ impl FileNorms {
         }
     }
 
+    /// Returns the norms that are complete so far.
+    pub const fn done(&self) -> &ProjectionNorms {
+        &self.done
+    }
+
     /// Returns the norms, or nothing if the file has not been fed to its end.
     pub fn finish(self) -> Option<ProjectionNorms> {
         self.ahead.is_empty().then_some(self.done)
@@ -243,6 +249,23 @@ impl ProjectionNorms {
     /// Adds the norms of another file of the same model.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
+    }
+
+    /// Returns how many norms there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the norms, unrounded.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, Projection, f64)> + '_ {
+        self.0
+            .iter()
+            .map(|(&(layer, projection), &norm)| (layer, projection, norm))
     }
 
     /// Returns the norms, rounded to `dtype`.
@@ -279,6 +302,17 @@ impl ProjectionNorms {
         } else {
             NormVerdict::Accepted { share }
         }
+    }
+}
+
+impl FromIterator<(usize, Projection, f64)> for ProjectionNorms {
+    fn from_iter<I: IntoIterator<Item = (usize, Projection, f64)>>(norms: I) -> Self {
+        Self(
+            norms
+                .into_iter()
+                .map(|(layer, projection, norm)| ((layer, projection), norm))
+                .collect(),
+        )
     }
 }
 

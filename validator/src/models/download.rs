@@ -1,0 +1,262 @@
+//! Downloads: parallel byte ranges, written and hashed in order, so that what is on disk is always
+//! a prefix of the file and any interruption can be resumed.
+
+use std::{collections::BTreeMap, io::Read, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use indicatif::ProgressBar;
+use shared::file::FileError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::{
+    Digest, Hub, Rejection, Store,
+    hub::{HubError, RemoteFile},
+    metadata::SeenHeader,
+    rejection::Judged,
+    scan::{NormJudge, Scan, Scanned},
+    store::Staging,
+};
+
+/// Bytes asked for at once: large enough that requests cost nothing, small enough that a few of
+/// them fit into memory.
+const PART: u64 = 8 << 20;
+
+/// Files fetched side by side: one core hashes about as fast as a fast disk writes.
+const FILES_AT_ONCE: usize = 4;
+
+/// A file to fetch.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) path: String,
+    pub(super) remote: Arc<RemoteFile>,
+    /// For weights: the header that was judged.
+    pub(super) header: Option<SeenHeader>,
+}
+
+impl Wanted {
+    /// Returns the key of the staging file: the SHA-256 if the hub lists one, which other
+    /// repositories with the same file share.
+    pub(super) fn key(&self) -> String {
+        let name = || Digest::of(self.remote.name().as_bytes()).to_string() + "-unlisted";
+        self.remote
+            .sha256()
+            .map_or_else(name, |sha256| Digest(sha256).to_string())
+    }
+}
+
+/// What a download works with.
+#[derive(Debug, Clone)]
+pub(super) struct Download {
+    pub(super) hub: Hub,
+    pub(super) store: Store,
+    pub(super) judge: Arc<NormJudge>,
+    pub(super) bar: ProgressBar,
+}
+
+/// A part of a file, and the right to the connection it came over.
+type Part = (Vec<Bytes>, Option<OwnedSemaphorePermit>);
+
+impl Download {
+    /// Fetches files into the store, scanning each; those that are there already are scanned where
+    /// they lie. Returns what the scans found, by path.
+    pub(super) async fn all(&self, wanted: Vec<Wanted>) -> Judged<BTreeMap<String, Scanned>> {
+        // Files of equal content are one blob: the first stands for all.
+        let mut paths: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut distinct = Vec::new();
+        for wanted in wanted {
+            let same = paths.entry(wanted.key()).or_default();
+            same.push(wanted.path.clone());
+            if same.len() == 1 {
+                distinct.push(wanted);
+            }
+        }
+        let scanned: Vec<(String, Scanned)> =
+            stream::iter(distinct)
+                .map(|wanted| async move {
+                    Ok::<_, Rejection>((wanted.key(), self.one(&wanted).await?))
+                })
+                .buffer_unordered(FILES_AT_ONCE)
+                .try_collect()
+                .await?;
+        let all_paths = |(key, scanned): (String, Scanned)| {
+            let same = paths.remove(&key).unwrap_or_default();
+            same.into_iter().map(move |path| (path, scanned.clone()))
+        };
+        Ok(scanned.into_iter().flat_map(all_paths).collect())
+    }
+
+    async fn one(&self, wanted: &Wanted) -> Judged<Scanned> {
+        let size = wanted.remote.size();
+        if let Some(sha256) = wanted.remote.sha256()
+            && let Some(path) = self.store.blob(&Digest(sha256), size)?
+        {
+            let file = std::fs::File::open(&path).map_err(FileError::on("open", &path))?;
+            let scanned = self.scan(wanted, file, size).await?;
+            if scanned.digest == Digest(sha256) {
+                self.bar.inc(size);
+                return Ok(scanned);
+            }
+            tracing::warn!(path = %path.display(), "fetching a damaged file again");
+            std::fs::remove_file(&path).map_err(FileError::on("remove", &path))?;
+        }
+        let staging = self.store.stage(&wanted.key())?;
+        let resumed = staging.length();
+        match self.fetch(wanted, staging).await {
+            Err(refused @ Rejection::Refused { .. }) => {
+                let mut staging = self.store.stage(&wanted.key())?;
+                if resumed == 0 {
+                    staging.discard()?;
+                    return Err(refused);
+                }
+                // Bytes a crash has garbled must not speak against a model.
+                staging.cut(0)?;
+                self.fetch(wanted, staging).await
+            }
+            result => result,
+        }
+    }
+
+    /// Reads a file that is here.
+    async fn scan(&self, wanted: &Wanted, file: std::fs::File, size: u64) -> Judged<Scanned> {
+        let (judge, header) = (Arc::clone(&self.judge), wanted.header.clone());
+        blocking(move || {
+            let mut scan = new_scan(header.as_ref(), &judge);
+            feed(&mut scan, file, size)?;
+            Ok(scan.finish())
+        })
+        .await
+    }
+
+    /// Fetches what is missing of a file and makes it a blob.
+    async fn fetch(&self, wanted: &Wanted, mut staging: Staging) -> Judged<Scanned> {
+        let size = wanted.remote.size();
+        if staging.length() > size {
+            staging.cut(0)?;
+        }
+        let start = staging.length();
+        self.bar.inc(start);
+        // The bytes on their way are in the parts, not in the queue.
+        let (parts, queue) = mpsc::channel::<Part>(1);
+        let (judge, header) = (Arc::clone(&self.judge), wanted.header.clone());
+        let writer = blocking(move || {
+            let mut scan = new_scan(header.as_ref(), &judge);
+            absorb(&mut staging, &mut scan, queue)?;
+            let whole = staging.length() == size;
+            Ok(whole.then(|| (staging, scan.finish())))
+        });
+        let fetcher = self.send_parts(wanted, start..size, parts);
+        let (fetched, written) = tokio::join!(fetcher, writer);
+        // A writer that gives up ends the fetching, and the other way round: the cause is the one
+        // that was not interrupted.
+        let written = written?;
+        fetched?;
+        let Some((staging, scanned)) = written else {
+            return Err(Rejection::outside(format!(
+                "{}: the download broke off",
+                wanted.path
+            )));
+        };
+        self.publish(wanted, staging, &scanned).await?;
+        Ok(scanned)
+    }
+
+    async fn publish(&self, wanted: &Wanted, staging: Staging, scanned: &Scanned) -> Judged<()> {
+        let digest = scanned.digest;
+        if wanted
+            .remote
+            .sha256()
+            .is_some_and(|listed| Digest(listed) != digest)
+        {
+            staging.discard()?;
+            let reason = format!(
+                "{}: its SHA-256 is not that of the hub's listing",
+                wanted.path
+            );
+            return Err(Rejection::outside(reason));
+        }
+        blocking(move || Ok(staging.commit(&digest)?)).await?;
+        Ok(())
+    }
+
+    /// Fetches ranges side by side and hands them on in order.
+    async fn send_parts(
+        &self,
+        wanted: &Wanted,
+        range: Range<u64>,
+        parts: mpsc::Sender<Part>,
+    ) -> Result<(), HubError> {
+        let mut fetched = std::pin::pin!(self.parts(&wanted.remote, range));
+        while let Some(part) = fetched.try_next().await? {
+            let bytes: usize = part.0.iter().map(Bytes::len).sum();
+            if parts.send(part).await.is_err() {
+                return Ok(());
+            }
+            self.bar.inc(bytes as u64);
+        }
+        Ok(())
+    }
+
+    fn parts<'a>(
+        &'a self,
+        remote: &'a RemoteFile,
+        range: Range<u64>,
+    ) -> impl Stream<Item = Result<Part, HubError>> + 'a {
+        let starts = (range.start..range.end).step_by(PART as usize);
+        let at_once = self.hub.options().connections.max(1);
+        stream::iter(starts)
+            .map(move |start| async move {
+                let permit = self.hub.connection().await;
+                let part = start..(start + PART).min(range.end);
+                Ok((self.hub.range(remote, part).await?, permit))
+            })
+            .buffered(at_once)
+    }
+}
+
+/// Writes and scans parts as they come, after what was there before.
+fn absorb(
+    staging: &mut Staging,
+    scan: &mut Scan<'_>,
+    mut queue: mpsc::Receiver<Part>,
+) -> Judged<()> {
+    let here = staging.length();
+    feed(scan, staging.reader()?, here)?;
+    while let Some((pieces, _connection)) = queue.blocking_recv() {
+        for piece in pieces {
+            staging.append(&piece)?;
+            scan.update(&piece)?;
+        }
+    }
+    Ok(())
+}
+
+fn new_scan<'a>(header: Option<&SeenHeader>, judge: &'a NormJudge) -> Scan<'a> {
+    header.map_or_else(Scan::plain, |header| Scan::weights(header, judge))
+}
+
+fn feed(scan: &mut Scan<'_>, file: impl Read, length: u64) -> Judged<()> {
+    const BLOCK: usize = 1 << 20;
+    let mut file = file.take(length);
+    let mut block = vec![0; BLOCK];
+    loop {
+        let read = file.read(&mut block).map_err(|error| {
+            Rejection::machine(format!("could not read a file of the store: {error}"))
+        })?;
+        if read == 0 {
+            return Ok(());
+        }
+        scan.update(&block[..read])?;
+    }
+}
+
+/// Runs work that computes or waits for the disk on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Judged<T> + Send + 'static,
+) -> Judged<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Rejection::machine("the program is stopping")),
+    }
+}

@@ -1,0 +1,247 @@
+//! What can be known of a model for kilobytes: listing, small files, content hash, headers.
+
+use std::collections::{BTreeMap, btree_map};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use model::{
+    Compatibility, ContentHash,
+    header::{Header, PREFIX_BYTES},
+};
+
+use super::{
+    Digest, Hub, Rejection, Store,
+    hub::{Entry, Listing, RemoteFile, address::RepositoryName},
+    manifest::{Contents, Manifest, Missing},
+    rejection::Judged,
+    store::StoreError,
+};
+
+/// Largest file whose hash we find out by fetching it before anything else is decided. The hub
+/// keeps larger ones in its large-file storage, whose hashes it lists.
+const MAX_SMALL: u64 = 12 << 20;
+
+/// First bytes asked of a weights file: the header of an 8 B model fits.
+const FIRST_BYTES: u64 = 36 << 10;
+
+/// Most bytes of headers of one model.
+const MAX_HEADERS: u64 = 16 << 20;
+
+/// Small requests at once.
+const AT_ONCE: usize = 4;
+
+/// A repository at a commit, as far as it was looked into.
+#[derive(Debug)]
+pub(super) struct Source<'a> {
+    pub(super) hub: &'a Hub,
+    pub(super) store: Option<&'a Store>,
+    pub(super) repository: &'a RepositoryName,
+    pub(super) listing: &'a Listing,
+}
+
+/// What is known before the weights are fetched.
+#[derive(Debug)]
+pub(super) struct Metadata {
+    pub(super) manifest: Manifest,
+    pub(super) contents: Contents,
+    /// SHA-256 of the files, as far as listing and small files tell.
+    pub(super) digests: BTreeMap<String, Digest>,
+}
+
+impl Metadata {
+    /// Returns the content hash, if every file's SHA-256 is known.
+    pub(super) fn content_hash(&self) -> Option<ContentHash> {
+        let known: Option<Vec<_>> = self
+            .manifest
+            .files
+            .keys()
+            .map(|path| Some((path.as_str(), self.digests.get(path)?.0)))
+            .collect();
+        known.map(ContentHash::of_files)
+    }
+}
+
+/// The header of a weights file, as a range of it gave it.
+#[derive(Debug, Clone)]
+pub(super) struct SeenHeader {
+    pub(super) header: Header,
+    /// Digest of the first bytes of the file up to the data: the download must bring the same.
+    pub(super) digest: Digest,
+}
+
+impl Source<'_> {
+    pub(super) fn file(&self, path: &str, entry: &Entry) -> Judged<RemoteFile> {
+        let size = entry.size.ok_or_else(|| no_size(path))?;
+        Ok(self.hub.file(
+            self.repository,
+            &self.listing.commit,
+            path,
+            size,
+            entry.sha256,
+        ))
+    }
+
+    /// Finds the model's files and the hashes that can be known without fetching the weights.
+    pub(super) async fn metadata(&self, compatibility: Compatibility) -> Judged<Metadata> {
+        let mut contents = Contents::new();
+        let mut digests = BTreeMap::new();
+        let manifest = loop {
+            match Manifest::of(self.listing, &contents, compatibility) {
+                Ok(manifest) => break manifest,
+                Err(Missing::Never(reason)) => return Err(Rejection::refused(reason)),
+                Err(Missing::Content(path)) => {
+                    let entry = self
+                        .listing
+                        .files
+                        .get(&path)
+                        .ok_or_else(|| no_size(&path))?;
+                    let (digest, content) = self.small(&path, entry).await?;
+                    digests.insert(path.clone(), digest);
+                    contents.insert(path, content);
+                }
+            }
+        };
+        let mut unknown = Vec::new();
+        for (path, entry) in &manifest.files {
+            match (digests.entry(path.clone()), entry.sha256) {
+                (btree_map::Entry::Vacant(vacant), Some(sha256)) => {
+                    vacant.insert(Digest(sha256));
+                }
+                (btree_map::Entry::Vacant(_), None) if !manifest.weights.contains(path) => {
+                    unknown.push((path, entry));
+                }
+                _ => {}
+            }
+        }
+        let small = unknown
+            .into_iter()
+            .filter(|(_, entry)| entry.size.is_none_or(|n| n <= MAX_SMALL));
+        let fetched: Vec<_> = stream::iter(small)
+            .map(|(path, entry)| async move {
+                let (digest, content) = self.small(path, entry).await?;
+                Ok::<_, Rejection>((path.clone(), digest, content))
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        for (path, digest, content) in fetched {
+            digests.insert(path.clone(), digest);
+            contents.insert(path, content);
+        }
+        Ok(Metadata {
+            manifest,
+            contents,
+            digests,
+        })
+    }
+
+    /// Returns a small file, from the store if it was fetched before.
+    pub(super) async fn small(&self, path: &str, entry: &Entry) -> Judged<(Digest, Bytes)> {
+        let file = self.file(path, entry)?;
+        if let Some(found) = self.stored(entry, file.size())? {
+            return Ok((Digest::of(&found), found.into()));
+        }
+        let content = self.hub.whole(&file).await?;
+        let digest = Digest::of(&content);
+        if entry.sha256.is_some_and(|listed| listed != digest.0) {
+            let name = self.repository;
+            let reason = format!("{path:?} of {name} is not what the hub's listing says it is");
+            return Err(Rejection::outside(reason));
+        }
+        match (self.store, &entry.blob_id) {
+            (Some(store), Some(blob_id)) if entry.sha256.is_none() => {
+                store.put_small(blob_id, &content)?;
+            }
+            (Some(store), _) => {
+                store.put(&content)?;
+            }
+            (None, _) => {}
+        }
+        Ok((digest, content))
+    }
+
+    fn stored(&self, entry: &Entry, size: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(store) = self.store else {
+            return Ok(None);
+        };
+        match (entry.sha256, &entry.blob_id) {
+            (None, Some(blob_id)) => store.small(blob_id, size),
+            (None, None) => Ok(None),
+            (Some(sha256), _) => {
+                let digest = Digest(sha256);
+                let Some(path) = store.blob(&digest, size)? else {
+                    return Ok(None);
+                };
+                let bytes = shared::file::read_limited(&path, size)?;
+                Ok(bytes.filter(|bytes| Digest::of(bytes) == digest))
+            }
+        }
+    }
+
+    /// Reads the headers of the weights by byte ranges.
+    pub(super) async fn headers(
+        &self,
+        manifest: &Manifest,
+    ) -> Judged<BTreeMap<String, SeenHeader>> {
+        let weights = manifest
+            .weights
+            .iter()
+            .filter_map(|path| Some((path, manifest.files.get(path)?)));
+        let mut headers = BTreeMap::new();
+        let mut fetched = stream::iter(weights)
+            .map(|(path, entry)| async move {
+                Ok::<_, Rejection>((path, self.header(path, entry).await?))
+            })
+            .buffered(AT_ONCE);
+        let mut total = 0;
+        while let Some((path, seen)) = fetched.try_next().await? {
+            total += seen.header.data_start();
+            if total > MAX_HEADERS {
+                let reason =
+                    format!("the headers of its weights have more than {MAX_HEADERS} bytes");
+                return Err(Rejection::refused(reason));
+            }
+            headers.insert(path.clone(), seen);
+        }
+        Ok(headers)
+    }
+
+    async fn header(&self, path: &str, entry: &Entry) -> Judged<SeenHeader> {
+        let refuse = |error| Rejection::refused(format!("{path}: {error}"));
+        let file = self.file(path, entry)?;
+        let size = file.size();
+        let truncated = || refuse(model::header::HeaderError::Truncated);
+        let first = FIRST_BYTES.min(size);
+        let _permit = self.hub.connection().await;
+        let mut head = self.hub.range(&file, 0..first).await?.concat();
+        let prefix = *head
+            .first_chunk::<{ PREFIX_BYTES as usize }>()
+            .ok_or_else(truncated)?;
+        let end = PREFIX_BYTES + Header::length(prefix).map_err(refuse)?;
+        if end > size {
+            return Err(truncated());
+        }
+        if end > first {
+            head.extend(self.hub.range(&file, first..end).await?.concat());
+        }
+        head.truncate(end as usize);
+        let header = Header::parse(&head[PREFIX_BYTES as usize..], size).map_err(refuse)?;
+        Ok(SeenHeader {
+            header,
+            digest: Digest::of(&head),
+        })
+    }
+}
+
+fn no_size(path: &str) -> Rejection {
+    Rejection::refused(format!("the hub knows no size of {path:?}"))
+}
+
+impl From<StoreError> for Rejection {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::File(error) => error.into(),
+            error => Self::machine(error),
+        }
+    }
+}
