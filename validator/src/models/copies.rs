@@ -70,11 +70,11 @@ mod tests {
     use super::*;
 
     fn record(id: u8, tensors: &[(&str, u32)]) -> ModelRecord {
-        let digest = |(name, crc32c): &(&str, u32)| {
+        let digest = |(name, crc32): &(&str, u32)| {
             (
                 (*name).to_owned(),
                 TensorDigest {
-                    crc32c: *crc32c,
+                    crc32: *crc32,
                     bytes: 100,
                 },
             )

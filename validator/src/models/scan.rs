@@ -173,7 +173,7 @@ struct TensorDigests {
     /// Tensors to come, the next one last: name, start and end in the file.
     ahead: Vec<(String, u64, u64)>,
     position: u64,
-    crc32c: u32,
+    crc32: crc32fast::Hasher,
     done: BTreeMap<String, TensorDigest>,
 }
 
@@ -195,7 +195,7 @@ impl TensorDigests {
         Self {
             ahead,
             position: 0,
-            crc32c: 0,
+            crc32: crc32fast::Hasher::new(),
             done: BTreeMap::new(),
         }
     }
@@ -209,17 +209,16 @@ impl TensorDigests {
                 return;
             }
             let to = (*end).min(self.position) - first;
-            self.crc32c = crc32c::crc32c_append(self.crc32c, &bytes[from as usize..to as usize]);
+            self.crc32.update(&bytes[from as usize..to as usize]);
             if *end > self.position {
                 return;
             }
             if let Some((name, start, end)) = self.ahead.pop() {
                 let digest = TensorDigest {
-                    crc32c: self.crc32c,
+                    crc32: std::mem::take(&mut self.crc32).finalize(),
                     bytes: end - start,
                 };
                 self.done.insert(name, digest);
-                self.crc32c = 0;
             }
         }
     }

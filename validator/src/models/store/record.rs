@@ -47,8 +47,8 @@ pub struct FileRecord {
 /// Tells tensors apart well enough to report near-copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorDigest {
-    /// CRC-32C of its bytes.
-    pub crc32c: u32,
+    /// CRC-32 of its bytes.
+    pub crc32: u32,
     /// How many bytes.
     pub bytes: u64,
 }

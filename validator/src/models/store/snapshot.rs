@@ -171,6 +171,19 @@ impl Store {
         Ok(Some(Pin { model, _lock: lock }))
     }
 
+    /// Returns whether something uses a model at this moment.
+    pub fn is_pinned(&self, hash: &ContentHash) -> Result<bool, StoreError> {
+        let path = self.path("pins").join(Self::key(hash));
+        let Ok(lock) = File::open(&path) else {
+            return Ok(false);
+        };
+        match lock.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(FileError::on("lock", &path)(error).into()),
+        }
+    }
+
     /// Notes that a model was used now.
     pub fn note_use(&self, hash: &ContentHash) -> Result<(), FileError> {
         let path = self.record_path(hash);
