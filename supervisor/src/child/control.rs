@@ -1,0 +1,189 @@
+//! Starting, signalling, reaping and finding again the child process.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+use super::spec::MARKER;
+use crate::home::Home;
+
+/// A process that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reaped {
+    /// Which.
+    pub pid: u32,
+    /// How, in words.
+    pub how: String,
+    /// Its exit code, if it was not killed.
+    pub code: Option<i32>,
+}
+
+/// Collects every process of ours that has ended, orphans that fell to us included.
+pub fn reap() -> Vec<Reaped> {
+    let mut all = Vec::new();
+    loop {
+        match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => {
+                let how = describe(ExitStatus::from_raw(code << 8));
+                all.push(Reaped {
+                    pid: pid.as_raw().unsigned_abs(),
+                    how,
+                    code: Some(code),
+                });
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                let how = format!("killed by {signal}");
+                all.push(Reaped {
+                    pid: pid.as_raw().unsigned_abs(),
+                    how,
+                    code: None,
+                });
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return all,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => {
+                tracing::warn!(%error, "could not collect ended processes");
+                return all;
+            }
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    let code = status.code().unwrap_or(-1);
+    let meaning = shared::Exit::ALL
+        .iter()
+        .find(|(exit, _)| i32::from(exit.code()) == code && code > 2)
+        .map(|(_, meaning)| format!(" ({meaning})"))
+        .unwrap_or_default();
+    format!("exit code {code}{meaning}")
+}
+
+/// Sends SIGTERM to the child alone: its own shutdown decides about its helpers.
+pub fn terminate(pid: u32) {
+    match kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => tracing::warn!(pid, %error, "could not signal the child"),
+    }
+}
+
+/// Kills the child and everything in its group.
+pub fn kill_group(group: u32) {
+    if let Err(error) = shared::process::signal_group(group, Signal::SIGKILL) {
+        tracing::debug!(group, %error, "could not kill the group");
+    }
+}
+
+/// A child that an earlier supervisor left running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its process id.
+    pub pid: u32,
+    /// The release it was started from; empty if that can't be told.
+    pub release: String,
+    /// Its start time in clock ticks since boot: with the pid, its identity.
+    pub started: u64,
+}
+
+/// Looks for children left running: leaders of a process group that carry our marker. This needs
+/// no note of a pid, so it also finds a child whose supervisor died right after starting it.
+pub fn find_left_behind(home: &Home) -> Vec<Found> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| examine(pid, home))
+        .collect()
+}
+
+fn examine(pid: u32, home: &Home) -> Option<Found> {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let environment = fs::read(proc.join("environ")).ok()?;
+    let marker = [
+        MARKER.as_bytes(),
+        b"=",
+        home.path().as_os_str().as_encoded_bytes(),
+    ]
+    .concat();
+    if !environment
+        .split(|byte| *byte == 0)
+        .any(|entry| entry == marker)
+    {
+        return None;
+    }
+    let stat = Stat::read(pid)?;
+    if stat.group != pid || stat.dead {
+        return None;
+    }
+    let program = fs::read_link(proc.join("exe")).ok()?;
+    Some(Found {
+        pid,
+        release: release_of(&program, home).unwrap_or_default(),
+        started: stat.started,
+    })
+}
+
+fn release_of(program: &Path, home: &Home) -> Option<String> {
+    let releases = fs::canonicalize(home.releases()).ok()?;
+    let inside = program.strip_prefix(releases).ok()?;
+    Some(inside.components().next()?.as_os_str().to_str()?.to_owned())
+}
+
+/// Returns whether this very process still runs; for a child that is not ours to wait for.
+pub fn still_runs(pid: u32, started: u64) -> bool {
+    Stat::read(pid).is_some_and(|stat| stat.started == started && !stat.dead)
+}
+
+struct Stat {
+    group: u32,
+    started: u64,
+    dead: bool,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may contain anything, so count from its end.
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(Self {
+            dead: matches!(*fields.first()?, "Z" | "X"),
+            group: fields.get(2)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_explained() {
+        assert_eq!(describe(ExitStatus::from_raw(0)), "exit code 0");
+        assert_eq!(
+            describe(ExitStatus::from_raw(78 << 8)),
+            "exit code 78 (the configuration is wrong; restarting will not help)"
+        );
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start_time() {
+        let stat = Stat::read(std::process::id()).unwrap();
+        assert!(still_runs(std::process::id(), stat.started));
+        assert!(!still_runs(std::process::id(), stat.started + 1));
+    }
+}

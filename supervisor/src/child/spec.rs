@@ -1,0 +1,73 @@
+//! What a child is started with: program, arguments, environment, limits.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use crate::{home::Home, job::OWN_IMAGE};
+
+/// The environment variable by which a child left behind is recognized.
+pub const MARKER: &str = "SUPERVISOR_HOME";
+
+/// What a child is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// File name of the program inside a release.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Its working folder.
+    pub cwd: PathBuf,
+    /// Scheduling niceness, 0..=19.
+    pub nice: u8,
+    /// Longest silence between WATCHDOG=1 messages; zero for no watchdog.
+    pub watchdog: Duration,
+    /// Most memory it may use, in bytes.
+    pub memory_max: Option<u64>,
+}
+
+impl Spec {
+    /// Returns the command that starts the child of `release`, writing to `output`.
+    pub fn command(&self, home: &Home, release: &str, output: &File) -> std::io::Result<Command> {
+        let program = home.release(release).join(&self.program);
+        let mut command = if self.nice == 0 && self.memory_max.is_none() {
+            shared::process::blocking_command(&program)
+        } else {
+            self.limited(&program)
+        };
+        command
+            .args(&self.args)
+            .current_dir(&self.cwd)
+            .env(MARKER, home.path())
+            .env(shared::status::ENV, home.status())
+            .env("NOTIFY_SOCKET", home.notify_socket())
+            .env_remove("WATCHDOG_PID")
+            .env_remove("WATCHDOG_USEC")
+            .stdout(Stdio::from(output.try_clone()?))
+            .stderr(Stdio::from(output.try_clone()?));
+        if !self.watchdog.is_zero() {
+            command.env("WATCHDOG_USEC", self.watchdog.as_micros().to_string());
+        }
+        Ok(command)
+    }
+
+    /// Starts the child by way of programs that set a limit and then become it.
+    fn limited(&self, program: &Path) -> Command {
+        let mut line: Vec<OsString> = Vec::new();
+        if let Some(bytes) = self.memory_max {
+            line.extend([OWN_IMAGE, "launch", "--memory-max"].map(OsString::from));
+            line.extend([bytes.to_string().into(), "--".into()]);
+        }
+        if self.nice > 0 {
+            line.extend(["nice".into(), "-n".into(), self.nice.to_string().into()]);
+        }
+        line.push(program.into());
+        let mut command = shared::process::blocking_command(&line[0]);
+        command.args(&line[1..]);
+        command
+    }
+}

@@ -1,0 +1,41 @@
+//! The command line: what each subcommand does.
+
+mod args;
+mod layers;
+mod logs;
+mod run;
+mod talk;
+
+use std::ffi::OsString;
+
+use shared::{Exit, Failure, version::Version};
+
+use args::Command;
+
+/// Parses the command line and does what it says.
+pub fn main(line: &[OsString], version: Version) -> Result<Exit, Failure> {
+    let cli = match layers::parse(line, version)? {
+        layers::Parsed::Text(text) => {
+            shared::term::line(text.trim_end());
+            return Ok(Exit::Ok);
+        }
+        layers::Parsed::Cli(cli) => *cli,
+    };
+    match cli.command {
+        None => run::run(cli.run, line, version),
+        Some(Command::Run(options)) => run::run(*options, line, version),
+        Some(Command::Worker { supervisor }) => Ok(crate::worker::run(supervisor)),
+        Some(Command::Status(query)) => talk::status(&query),
+        Some(Command::Restart(query)) => talk::order(&query, &crate::control::Command::Restart),
+        Some(Command::Stop(query)) => talk::order(&query, &crate::control::Command::Stop),
+        Some(Command::Rollback(query)) => talk::order(&query, &crate::control::Command::Rollback),
+        Some(Command::Update(options)) => {
+            let command = crate::control::Command::Update {
+                force: options.force,
+            };
+            talk::order(&options.query, &command)
+        }
+        Some(Command::History(query)) => talk::history(&query),
+        Some(Command::Logs(options)) => logs::show(&options),
+    }
+}

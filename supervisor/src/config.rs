@@ -1,0 +1,284 @@
+//! The supervisor's configuration, checked and with units.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use jiff::{SignedDuration, civil};
+
+use crate::{child::spec::Spec, home::Home, update::state::Policy};
+
+/// All that `run` goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The child's name: of its lock, its log, its folder.
+    pub child_name: String,
+    /// Where all is kept.
+    pub home: Home,
+    /// How the child is started.
+    pub child: Spec,
+    /// From SIGTERM to SIGKILL.
+    pub stop_timeout: Duration,
+    /// The rules of updates.
+    pub policy: Policy,
+    /// When the child may be replaced.
+    pub window: Option<Window>,
+    /// Where updates come from and how they are built.
+    pub source: Source,
+    /// Where logs go, and how much of them.
+    pub log: Log,
+    /// Commands run at certain moments.
+    pub hooks: Hooks,
+    /// Addresses and commands to be told of updates.
+    pub notify: Vec<String>,
+    /// Where metrics are served.
+    pub metrics_addr: Option<SocketAddr>,
+}
+
+/// Where updates come from and how they are built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The operator's checkout.
+    pub repo: PathBuf,
+    /// Name or address of the remote.
+    pub remote: Option<String>,
+    /// The branch.
+    pub branch: Option<String>,
+    /// A revision to stay at.
+    pub pin: Option<String>,
+    /// Allowed signers, if signatures are required.
+    pub signers: Option<PathBuf>,
+    /// Whether every new commit must be signed.
+    pub every_commit: bool,
+    /// Whether a rewritten branch is followed.
+    pub follow_rewrites: bool,
+    /// The programs of a build; the first is the child.
+    pub bins: Vec<String>,
+    /// Cargo profile.
+    pub profile: String,
+    /// Cargo features.
+    pub features: Vec<String>,
+    /// Where cargo builds.
+    pub target_dir: PathBuf,
+    /// Arguments that make the child check its configuration.
+    pub check: Vec<String>,
+    /// Longest fetch.
+    pub fetch_timeout: Duration,
+    /// Longest build.
+    pub build_timeout: Duration,
+    /// Free disk space a build needs, in bytes.
+    pub min_disk: u64,
+    /// Free memory a build needs, in bytes.
+    pub min_memory: u64,
+    /// Releases to keep.
+    pub keep_releases: usize,
+}
+
+/// Where logs go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Size at which the child's log is rotated, in bytes.
+    pub max_bytes: u64,
+    /// Rotated files to keep.
+    pub keep: u32,
+    /// Whether the child's output is passed through.
+    pub echo: bool,
+}
+
+/// Commands run at certain moments.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before a switch; may refuse.
+    pub pre_update: Option<String>,
+    /// After an update was accepted.
+    pub post_update: Option<String>,
+    /// After one was refused, failed, or rolled back.
+    pub on_failure: Option<String>,
+}
+
+impl Log {
+    /// Returns the child's log file.
+    pub fn child(&self, child_name: &str) -> PathBuf {
+        self.dir.join(format!("{child_name}.log"))
+    }
+
+    /// Returns the log file of the last build.
+    pub fn build(&self, child_name: &str) -> PathBuf {
+        self.dir.join(format!("{child_name}-build.log"))
+    }
+}
+
+/// Reads a time span such as `15m`, `1h 30m` or `500ms`; a bare number is seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let wrong = || format!("{text:?} is not a time span such as 30s, 15m or 2h");
+    let span = SignedDuration::from_str(text).map_err(|_| wrong())?;
+    let span = Duration::try_from(span).map_err(|_| wrong())?;
+    let most = Duration::from_hours(24 * 366);
+    if span > most {
+        Err("longer than a year".to_owned())
+    } else {
+        Ok(span)
+    }
+}
+
+/// Reads a size such as `512M`, `2.5G` or a number of bytes; steps are 1024.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let number = lower.trim_end_matches("ib").trim_end_matches('b');
+    let units = [('k', 10), ('m', 20), ('g', 30), ('t', 40)];
+    let unit = units.iter().find(|(letter, _)| number.ends_with(*letter));
+    let shift = unit.map_or(0, |(_, shift)| *shift);
+    let digits = unit.map_or(number, |(letter, _)| number.trim_end_matches(*letter));
+    let wrong = || format!("{text:?} is not a size such as 512M or 2G");
+    let value: f64 = digits.trim().parse().map_err(|_| wrong())?;
+    if !(0.0..=1e15).contains(&value) {
+        return Err(wrong());
+    }
+    Ok((value * f64::from(2.0_f32).powi(shift)) as u64)
+}
+
+/// A daily span of local time, such as `02:00-05:00`; it may cross midnight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    from: civil::Time,
+    to: civil::Time,
+}
+
+impl FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a window such as 02:00-05:00");
+        let (from, to) = text.split_once('-').ok_or_else(wrong)?;
+        let time = |text: &str| civil::Time::strptime("%H:%M", text.trim()).map_err(|_| wrong());
+        Ok(Self {
+            from: time(from)?,
+            to: time(to)?,
+        })
+    }
+}
+
+impl Window {
+    /// Returns how long until the window opens; zero inside it.
+    pub fn opens_in(&self, now: civil::Time) -> Duration {
+        let inside = if self.from <= self.to {
+            now >= self.from && now < self.to
+        } else {
+            now >= self.from || now < self.to
+        };
+        if inside {
+            return Duration::ZERO;
+        }
+        let wait = now.duration_until(self.from);
+        let day = SignedDuration::from_hours(24);
+        let wait = if wait.is_negative() { wait + day } else { wait };
+        Duration::try_from(wait).unwrap_or_default()
+    }
+}
+
+/// Derives a delay below `most` from names, so that nodes with different names do not act at once
+/// and one node always waits the same.
+pub fn spread(most: Duration, names: &[&str]) -> Duration {
+    // FNV-1a: any even spread will do.
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in names.iter().flat_map(|name| name.bytes().chain([0])) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    most.mul_f64((hash >> 11) as f64 / (1_u64 << 53) as f64)
+}
+
+/// Splits words at blanks; quotes keep words together.
+pub fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quote = None;
+    for letter in text.chars() {
+        match (quote, letter) {
+            (None, '\'' | '"') => quote = Some(letter),
+            (Some(open), _) if open == letter => quote = None,
+            (None, _) if letter.is_whitespace() => {
+                if !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            _ => word.push(letter),
+        }
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// Renders arguments as one would type them.
+pub fn shown(args: &[OsString]) -> String {
+    let shown = args.iter().map(|arg| {
+        let arg = arg.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
+        if !arg.is_empty() && arg.chars().all(plain) {
+            arg.into_owned()
+        } else {
+            format!("'{}'", arg.replace('\'', "'\\''"))
+        }
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_sizes() {
+        assert_eq!(duration("15m"), Ok(Duration::from_mins(15)));
+        assert_eq!(duration("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        for wrong in ["-1s", "soon", "", "9000h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(bytes("512M"), Ok(512 << 20));
+        assert_eq!(bytes("2.5GiB"), Ok(5 << 29));
+        assert_eq!(bytes("0"), Ok(0));
+        assert!(bytes("lots").is_err());
+    }
+
+    #[test]
+    fn a_window_may_cross_midnight() {
+        let at = |hour, minute| civil::time(hour, minute, 0, 0);
+        let night: Window = "22:00-05:00".parse().unwrap();
+        assert_eq!(night.opens_in(at(23, 0)), Duration::ZERO);
+        assert_eq!(night.opens_in(at(4, 59)), Duration::ZERO);
+        assert_eq!(night.opens_in(at(21, 30)), Duration::from_mins(30));
+        let morning: Window = "02:00-05:00".parse().unwrap();
+        assert_eq!(morning.opens_in(at(5, 0)), Duration::from_hours(21));
+        assert!("2-5".parse::<Window>().is_err());
+    }
+
+    #[test]
+    fn nodes_spread_over_the_hold_off() {
+        let most = Duration::from_secs(100);
+        let waits: Vec<_> = (0..50)
+            .map(|n| spread(most, &["vali", &n.to_string()]))
+            .collect();
+        assert!(waits.iter().all(|wait| *wait < most));
+        let early = waits.iter().filter(|wait| **wait < most / 2).count();
+        assert!((10..40).contains(&early), "{early} of 50 in the first half");
+        assert_eq!(spread(most, &["a", "b"]), spread(most, &["a", "b"]));
+    }
+
+    #[test]
+    fn words_and_quotes() {
+        assert_eq!(
+            words("check --config-only 'a b' c\"d e\""),
+            ["check", "--config-only", "a b", "cd e"]
+        );
+        assert_eq!(
+            shown(&["--name".into(), "it's".into()]),
+            r"--name 'it'\''s'"
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! The control socket: one JSON request, one JSON reply, for the owner only.
+
+use std::{io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use shared::Failure;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot},
+};
+
+use crate::supervise::Report;
+
+const MAX_LINE: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What can be asked of a running supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// How are you?
+    Status,
+    /// Restart the child.
+    Restart,
+    /// Stop the child and yourself.
+    Stop,
+    /// Look for an update now.
+    Update {
+        /// Wait for no safe point and lift the quarantine.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Go back to the previous release.
+    Rollback,
+}
+
+/// The answer to a [`Command`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Command::Status`].
+    Status(Box<Report>),
+    /// It is being done.
+    Done(String),
+    /// It can't be done now.
+    Refused(String),
+}
+
+/// A command on its way to the loop.
+#[derive(Debug)]
+pub struct Order {
+    /// What is asked.
+    pub command: Command,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// Opens the socket, in place of one left behind; only its owner may use it.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    unlink_socket(path)?;
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Removes a socket that a dead process left behind; we hold the lock, so nobody listens.
+pub fn unlink_socket(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Serves one connection. A slow or silent peer is dropped; its fault stays its own.
+pub async fn serve(stream: UnixStream, orders: mpsc::Sender<Order>) -> Result<(), Failure> {
+    let talk = async {
+        let (reader, mut writer) = stream.into_split();
+        let mut line = String::new();
+        BufReader::new(reader.take(MAX_LINE))
+            .read_line(&mut line)
+            .await?;
+        let reply = match serde_json::from_str(&line) {
+            Ok(command) => {
+                let (sender, receiver) = oneshot::channel();
+                let _ = orders
+                    .send(Order {
+                        command,
+                        reply: sender,
+                    })
+                    .await;
+                receiver
+                    .await
+                    .unwrap_or_else(|_| Reply::Refused("stopping".into()))
+            }
+            Err(error) => Reply::Refused(format!("not understood: {error}")),
+        };
+        let mut text = serde_json::to_vec(&reply)?;
+        text.push(b'\n');
+        writer.write_all(&text).await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, talk).await {
+        tracing::debug!(%error, "a control connection failed");
+    }
+    Ok(())
+}
+
+/// Asks a running supervisor; an error of kind `NotFound` or `ConnectionRefused` means that none
+/// runs.
+pub async fn ask(path: &Path, command: &Command) -> io::Result<Reply> {
+    let talk = async {
+        let (reader, mut writer) = UnixStream::connect(path).await?.into_split();
+        let mut text = serde_json::to_vec(command)?;
+        text.push(b'\n');
+        writer.write_all(&text).await?;
+        let mut line = String::new();
+        BufReader::new(reader.take(MAX_LINE))
+            .read_line(&mut line)
+            .await?;
+        serde_json::from_str(&line).map_err(io::Error::from)
+    };
+    tokio::time::timeout(PATIENCE, talk).await?
+}

@@ -1,0 +1,99 @@
+//! Where the supervisor of one child keeps its things.
+
+use std::path::{Path, PathBuf};
+
+/// The folder of one child name under the state directory.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Home {
+    path: PathBuf,
+}
+
+impl Home {
+    /// Returns the folder of `child_name` under `state_dir`.
+    pub fn of(state_dir: &Path, child_name: &str) -> Self {
+        Self {
+            path: state_dir.join(child_name),
+        }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Held by the running supervisor.
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    /// Held by whoever uses [`Home::source`].
+    pub fn source_lock(&self) -> PathBuf {
+        self.path.join("source.lock")
+    }
+
+    /// The update's state.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal.json")
+    }
+
+    /// What happened, one JSON object a line.
+    pub fn history(&self) -> PathBuf {
+        self.path.join("history.jsonl")
+    }
+
+    /// The control socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.path.join("control.sock")
+    }
+
+    /// The sd_notify socket of the child.
+    pub fn notify_socket(&self) -> PathBuf {
+        self.path.join("notify.sock")
+    }
+
+    /// The named pipe the child writes its output to.
+    pub fn output(&self) -> PathBuf {
+        self.path.join("output")
+    }
+
+    /// The child's status file.
+    pub fn status(&self) -> PathBuf {
+        self.path.join("status.json")
+    }
+
+    /// Our own clone and worktree.
+    pub fn source(&self) -> PathBuf {
+        self.path.join("source")
+    }
+
+    /// The default target directory.
+    pub fn target(&self) -> PathBuf {
+        self.path.join("target")
+    }
+
+    /// How often the new supervisor was tried.
+    pub fn boot(&self) -> PathBuf {
+        self.path.join("boot.json")
+    }
+
+    /// The installed releases.
+    pub fn releases(&self) -> PathBuf {
+        self.path.join("releases")
+    }
+
+    /// The folder of one release.
+    pub fn release(&self, release: &str) -> PathBuf {
+        self.releases().join(release)
+    }
+
+    /// The link to the release that runs.
+    pub fn current(&self) -> PathBuf {
+        self.path.join("current")
+    }
+
+    /// The link to the release that ran before.
+    pub fn previous(&self) -> PathBuf {
+        self.path.join("previous")
+    }
+}

@@ -1,0 +1,120 @@
+//! The supervisor replaces itself in place: same process id, and the child never notices.
+//!
+//! Nothing is handed over in memory. The new image finds the child, its output, the journal and
+//! the sockets where the old one left them, exactly as after a crash.
+
+use std::{
+    fs,
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use shared::{Exit, Failure, file};
+
+use crate::home::Home;
+
+/// The name of our own program in a release.
+pub const PROGRAM: &str = "supervisor";
+
+/// Starts after which a supervisor that never reached its loop is given up.
+const MAX_TRIES: u32 = 3;
+const MAX_BYTES: u64 = 1 << 16;
+
+/// How often a new supervisor was started without reaching its loop.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The release it comes from.
+    pub release: String,
+    /// Starts since it last reached its loop.
+    pub tries: u32,
+}
+
+impl Boot {
+    /// Reads the counter.
+    pub fn read(home: &Home) -> Self {
+        let bytes = file::read_limited(&home.boot(), MAX_BYTES).ok().flatten();
+        bytes
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+
+    /// Returns whether the supervisor of `release` has failed too often.
+    pub fn given_up(&self, release: &str) -> bool {
+        self.release == release && self.tries >= MAX_TRIES
+    }
+
+    fn count(mut self, home: &Home, release: &str) -> Result<(), Failure> {
+        if self.release != release {
+            self = Self {
+                release: release.to_owned(),
+                tries: 0,
+            };
+        }
+        self.tries += 1;
+        let text = serde_json::to_vec(&self).unwrap_or_default();
+        file::write_atomic_private(&home.boot(), &text)
+            .map_err(|error| Failure::of(Exit::Machine, &error))
+    }
+}
+
+/// Says that the running supervisor has reached its loop.
+pub fn arrived(home: &Home) {
+    let own = own_file().and_then(|(device, inode)| {
+        let current = program(home)?;
+        let meta = fs::metadata(&current.0).ok()?;
+        ((meta.dev(), meta.ino()) == (device, inode)).then_some(current.1)
+    });
+    if own.is_some_and(|release| Boot::read(home).release == release) {
+        let _ = fs::remove_file(home.boot());
+    }
+}
+
+/// Returns the supervisor of the current release if it is another program than the running one
+/// and has not been given up.
+pub fn successor(home: &Home) -> Option<PathBuf> {
+    let (path, release) = program(home)?;
+    let meta = fs::metadata(&path).ok()?;
+    let same = own_file() == Some((meta.dev(), meta.ino())) || same_content(&path);
+    (!same && !Boot::read(home).given_up(&release)).then_some(path)
+}
+
+/// Becomes another program with our own arguments; returns only if that fails.
+pub fn become_(path: &Path, home: &Home) -> Failure {
+    let release = program(home)
+        .map(|(_, release)| release)
+        .unwrap_or_default();
+    if let Err(failure) = Boot::read(home).count(home, &release) {
+        return failure;
+    }
+    let mut command = shared::process::blocking_command(path);
+    // The group stays: a terminal or a service manager knows us by it.
+    command
+        .args(std::env::args_os().skip(1))
+        .process_group(nix::unistd::getpgrp().as_raw());
+    let error = command.exec();
+    Failure::new(
+        Exit::Machine,
+        format!("could not become {}", path.display()),
+    )
+    .because(&error)
+}
+
+fn program(home: &Home) -> Option<(PathBuf, String)> {
+    let folder = fs::canonicalize(home.current()).ok()?;
+    let release = folder.file_name()?.to_str()?.to_owned();
+    let path = folder.join(PROGRAM);
+    path.is_file().then_some((path, release))
+}
+
+fn own_file() -> Option<(u64, u64)> {
+    let meta = fs::metadata(crate::job::OWN_IMAGE).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
+fn same_content(path: &Path) -> bool {
+    let bytes = |path: &Path| fs::read(path).ok();
+    let length = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len());
+    let own = Path::new(crate::job::OWN_IMAGE);
+    length(own) == length(path) && bytes(own) == bytes(path)
+}

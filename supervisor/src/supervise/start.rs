@@ -1,0 +1,210 @@
+//! Taking up the work: locks, sockets, journal, and the child an earlier supervisor left running.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
+
+use nix::sys::prctl;
+use shared::{
+    Exit, Failure,
+    file::{FileLock, LockError},
+    task::TaskSet,
+};
+use tokio::sync::mpsc;
+
+use super::{Reload, Signals, Supervisor};
+use crate::{
+    child::{
+        control,
+        health::{Ear, Heard},
+        log::{Pipe, RotatedLog},
+        state::{self as child, Child},
+    },
+    config::Config,
+    error::chain,
+    update::{
+        journal::{Journal, JournalError},
+        state::{self as update},
+    },
+};
+
+/// How long the locks may still be held by the image we replace.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
+impl Supervisor {
+    /// Takes the locks and opens everything; nothing is started yet.
+    pub fn new(config: Config, reload: Reload, version: String) -> Result<Self, Failure> {
+        let home = config.home.clone();
+        let failed = |what: &str, error: &dyn std::error::Error| {
+            Failure::new(
+                Exit::Machine,
+                format!("could not {what} in {}", home.path().display()),
+            )
+            .because(chain(error))
+        };
+        let folder = || {
+            fs::create_dir_all(home.path())?;
+            fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700))
+        };
+        folder()
+            .map_err(|error| failed("keep state", &error).hint("choose another --state-dir"))?;
+        let locks = locks(&config)?;
+        let (journal, update) =
+            Journal::open(&home.journal()).map_err(|error| journal_failure(&error))?;
+        prctl::set_child_subreaper(true).map_err(|error| failed("adopt orphans", &error))?;
+        let signals = Signals::new().map_err(|error| failed("listen for signals", &error))?;
+        let pipe = Pipe::open(&home.output()).map_err(|error| failed("open the pipe", &error))?;
+        let log_path = config.log.child(&config.child_name);
+        let log = RotatedLog::open(
+            &log_path,
+            config.log.max_bytes,
+            config.log.keep,
+            config.log.echo,
+        )
+        .map_err(|error| {
+            let text = format!("could not open the log {}", log_path.display());
+            Failure::new(Exit::Machine, text).because(&error)
+        })?;
+        let ear = Ear::bind(&home.notify_socket()).map_err(|error| socket_failure(&error))?;
+        let listener = crate::control::listen(&home.control_socket())
+            .map_err(|error| socket_failure(&error))?;
+        let scrapes = match config.metrics_addr {
+            Some(address) => Some(crate::metrics::listen(address)?),
+            None => None,
+        };
+        let pings = sd_notify::watchdog_enabled().map(|limit| (limit / 2, Duration::ZERO));
+        Ok(Self {
+            child: Child::new(config.stop_timeout),
+            config,
+            reload,
+            version,
+            began: Instant::now(),
+            update,
+            journal,
+            adopted: None,
+            heard: Heard::default(),
+            steps: BTreeMap::new(),
+            last_tag: 0,
+            progress: None,
+            polled_at: None,
+            pings,
+            successor: None,
+            log,
+            pipe,
+            buffer: vec![0; 16 << 10],
+            ear,
+            listener,
+            scrapes,
+            lines: mpsc::channel(64),
+            orders: mpsc::channel(16),
+            signals,
+            tasks: TaskSet::new(),
+            stuck: false,
+            _locks: locks,
+        })
+    }
+
+    /// Adopts a child left running and goes on where the journal stopped.
+    pub(super) fn recover(&mut self) {
+        self.adopt();
+        self.reap();
+        if self.update.accepted.is_none() {
+            let repo = self.config.source.repo.display();
+            tracing::info!(%repo, "no release yet: building the checked-out commit first");
+        }
+        self.update_event(update::Event::Started);
+    }
+
+    fn adopt(&mut self) {
+        let mut found = control::find_left_behind(&self.config.home);
+        // More than one can only come from meddling; the wanted release stays.
+        let wanted = self.update.wanted().map(str::to_owned);
+        found.sort_by_key(|found| Some(&found.release) != wanted.as_ref());
+        let mut found = found.into_iter();
+        if let Some(child) = found.next() {
+            tracing::info!(
+                pid = child.pid,
+                release = child.release,
+                "adopting the running child"
+            );
+            let event = child::Event::Adopted {
+                pid: child.pid,
+                release: child.release.clone(),
+            };
+            self.adopted = Some(child);
+            self.child_event(event);
+        }
+        for extra in found {
+            tracing::warn!(pid = extra.pid, "ending a second child");
+            control::kill_group(extra.pid);
+        }
+    }
+}
+
+fn locks(config: &Config) -> Result<[FileLock; 2], Failure> {
+    let holder = format!("supervisor of {}", config.child_name);
+    let repo = config.source.repo.join(".git");
+    let checkout = if repo.is_dir() {
+        repo
+    } else {
+        config.home.path().to_owned()
+    };
+    let began = Instant::now();
+    loop {
+        let taken = FileLock::try_acquire(&config.home.lock(), &holder).and_then(|name| {
+            Ok([
+                name,
+                FileLock::try_acquire(&checkout.join("supervisor.lock"), &holder)?,
+            ])
+        });
+        match taken {
+            Ok(locks) => return Ok(locks),
+            // The image that we replace by exec gives its locks up with a small delay.
+            Err(LockError::Held { holder, .. })
+                if holder.contains(&format!("pid {} ", std::process::id()))
+                    && began.elapsed() < LOCK_PATIENCE =>
+            {
+                std::thread::yield_now();
+            }
+            Err(LockError::Held { path, holder }) => {
+                let text = format!(
+                    "{} is already supervised by {holder}",
+                    subject(config, &path)
+                );
+                return Err(Failure::new(Exit::Denied, text)
+                    .hint("see `supervisor status`, or choose another --child-name and checkout"));
+            }
+            Err(LockError::File(error)) => return Err(Failure::of(Exit::Machine, &error)),
+        }
+    }
+}
+
+fn subject(config: &Config, lock: &std::path::Path) -> String {
+    if lock == config.home.lock() {
+        config.child_name.clone()
+    } else {
+        format!("the checkout {}", config.source.repo.display())
+    }
+}
+
+fn journal_failure(error: &JournalError) -> Failure {
+    match error {
+        JournalError::TooNew { .. } => Failure::of(Exit::Config, error)
+            .hint("start the newer supervisor (current/supervisor in the same folder)"),
+        JournalError::Malformed { .. } => Failure::of(Exit::Config, error)
+            .hint("move the file away to start over; the child goes on meanwhile"),
+        JournalError::File(_) => Failure::of(Exit::Machine, error),
+    }
+}
+
+fn socket_failure(error: &std::io::Error) -> Failure {
+    Failure::new(
+        Exit::Machine,
+        "could not open a socket in the state directory",
+    )
+    .because(error)
+    .hint("the folder's path must be shorter than 90 letters; see --state-dir")
+}

@@ -1,0 +1,12 @@
+//! From a new commit on the remote to a new version running, or back.
+
+pub mod build;
+pub mod checkout;
+pub mod journal;
+pub mod probation;
+pub mod quarantine;
+pub mod release;
+pub mod remote;
+pub mod state;
+pub mod verify;
+pub mod worktree;

@@ -1,0 +1,362 @@
+//! Our own clone: the operator's commits and edits are put onto the new commit here, never there.
+
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
+
+use git2::{
+    Commit, Delta, DiffOptions, ErrorCode, Index, IndexEntry, IndexTime, Oid, Repository,
+    Signature, Sort, SubmoduleUpdateOptions, Time, Tree, build::CheckoutBuilder,
+};
+
+use super::state::Version;
+use crate::{
+    error::{Blame, Fault},
+    home::Home,
+};
+
+const MAX_LOCAL_COMMITS: usize = 500;
+
+impl From<git2::Error> for Fault {
+    fn from(error: git2::Error) -> Self {
+        Self::new(Blame::Machine, format!("git: {}", error.message()))
+    }
+}
+
+/// Opens our clone, making it first if need be. It sees the objects of the checkout, but nothing
+/// is ever written there.
+pub fn open(home: &Home, checkout: &Repository) -> Result<Repository, Fault> {
+    let repository = match Repository::open(home.source()) {
+        Ok(repository) => repository,
+        Err(error) if error.code() == ErrorCode::NotFound => Repository::init(home.source())?,
+        Err(error) => return Err(error.into()),
+    };
+    let objects = checkout.commondir().join("objects");
+    repository
+        .odb()?
+        .add_disk_alternate(&objects.to_string_lossy())?;
+    share_shallow_roots(checkout, &repository)?;
+    Ok(repository)
+}
+
+/// A shallow checkout ends somewhere; our clone, which sees its objects, must know where.
+fn share_shallow_roots(checkout: &Repository, source: &Repository) -> Result<(), Fault> {
+    let (from, to) = (
+        checkout.commondir().join("shallow"),
+        source.path().join("shallow"),
+    );
+    if !to.exists()
+        && let Some(roots) = shared::file::read_limited(&from, 1 << 20)?
+    {
+        shared::file::write_atomic(&to, &roots)?;
+    }
+    Ok(())
+}
+
+/// What the operator has changed in the checkout.
+#[derive(Debug, Default)]
+pub struct Local {
+    /// Own commits, oldest first, and one last commit with the uncommitted changes.
+    commits: Vec<Oid>,
+}
+
+impl Local {
+    /// Finds the commits of the checkout that `hidden` does not reach, and its uncommitted changes.
+    pub fn of(checkout: &Repository, source: &Repository, hidden: &[Oid]) -> Result<Self, Fault> {
+        let conflicts = unmerged(checkout)?;
+        if !conflicts.is_empty() {
+            let text = format!("the checkout has unmerged files: {}", conflicts.join(", "));
+            return Err(Fault::new(Blame::Refused, text)
+                .hint("finish with `git rebase --continue` or give up with `git rebase --abort`"));
+        }
+        let head = checkout.head()?.peel_to_commit()?.id();
+        let mut walk = source.revwalk()?;
+        walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
+        walk.push(head)?;
+        for oid in hidden {
+            // One that we do not have hides nothing.
+            let _ = walk.hide(*oid);
+        }
+        let mut commits = Vec::new();
+        for oid in walk.take(MAX_LOCAL_COMMITS) {
+            let commit = source.find_commit(oid?)?;
+            if commit.parent_count() < 2 {
+                commits.push(commit.id());
+            }
+        }
+        if let Some(edits) = uncommitted(checkout, source, head)? {
+            commits.push(edits);
+        }
+        Ok(Self { commits })
+    }
+}
+
+fn unmerged(checkout: &Repository) -> Result<Vec<String>, Fault> {
+    let index = checkout.index()?;
+    let paths: BTreeSet<String> = conflicting_paths(&index)?;
+    Ok(paths.into_iter().collect())
+}
+
+fn conflicting_paths(index: &Index) -> Result<BTreeSet<String>, Fault> {
+    let mut paths = BTreeSet::new();
+    for conflict in index.conflicts()? {
+        let conflict = conflict?;
+        let sides = [conflict.our, conflict.their, conflict.ancestor];
+        if let Some(entry) = sides.into_iter().flatten().next() {
+            paths.insert(String::from_utf8_lossy(&entry.path).into_owned());
+        }
+    }
+    Ok(paths)
+}
+
+/// Makes a commit of the uncommitted changes to tracked files, in our clone only.
+fn uncommitted(
+    checkout: &Repository,
+    source: &Repository,
+    head: Oid,
+) -> Result<Option<Oid>, Fault> {
+    let parent = source.find_commit(head)?;
+    let base = checkout.find_commit(head)?.tree()?;
+    let mut options = DiffOptions::new();
+    options.include_typechange(true).ignore_submodules(true);
+    let diff = checkout.diff_tree_to_workdir_with_index(Some(&base), Some(&mut options))?;
+    if diff.deltas().len() == 0 {
+        return Ok(None);
+    }
+    let Some(folder) = checkout.workdir() else {
+        return Ok(None);
+    };
+    let mut index = Index::new()?;
+    index.read_tree(&parent.tree()?)?;
+    for delta in diff.deltas() {
+        let Some(path) = delta.new_file().path().or(delta.old_file().path()) else {
+            continue;
+        };
+        match delta.status() {
+            Delta::Deleted => index.remove_path(path)?,
+            _ => add_file(source, &mut index, folder, path)?,
+        }
+    }
+    let tree = index.write_tree_to(source)?;
+    if tree == parent.tree_id() {
+        return Ok(None);
+    }
+    let tree = source.find_tree(tree)?;
+    Ok(Some(commit(
+        source,
+        &tree,
+        &parent,
+        "Uncommitted changes of the checkout",
+    )?))
+}
+
+fn add_file(
+    source: &Repository,
+    index: &mut Index,
+    folder: &Path,
+    path: &Path,
+) -> Result<(), Fault> {
+    let full = folder.join(path);
+    let Ok(meta) = fs::symlink_metadata(&full) else {
+        return Ok(index.remove_path(path)?);
+    };
+    let (mode, id) = if meta.is_symlink() {
+        let target = fs::read_link(&full)?;
+        (
+            0o120_000,
+            source.blob(target.as_os_str().as_encoded_bytes())?,
+        )
+    } else {
+        let executable = meta.permissions().mode() & 0o100 != 0;
+        (
+            if executable { 0o100_755 } else { 0o100_644 },
+            source.blob_path(&full)?,
+        )
+    };
+    let zero = IndexTime::new(0, 0);
+    index.add(&IndexEntry {
+        ctime: zero,
+        mtime: zero,
+        dev: 0,
+        ino: 0,
+        mode,
+        uid: 0,
+        gid: 0,
+        file_size: 0,
+        id,
+        flags: 0,
+        flags_extended: 0,
+        path: path.as_os_str().as_encoded_bytes().to_vec(),
+    })?;
+    Ok(())
+}
+
+/// Puts the local changes onto `upstream` and names the result. Nothing is checked out.
+pub fn combine(
+    source: &Repository,
+    upstream: Oid,
+    local: &Local,
+    signer: Option<String>,
+) -> Result<Version, Fault> {
+    let mut top = source.find_commit(upstream)?;
+    let summary = top
+        .summary()
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+        .chars()
+        .take(120)
+        .collect();
+    for oid in &local.commits {
+        let picked = source.find_commit(*oid)?;
+        let mut index = source.cherrypick_commit(&picked, &top, 0, None)?;
+        if index.has_conflicts() {
+            let files: Vec<String> = conflicting_paths(&index)?.into_iter().collect();
+            let text = format!(
+                "local changes conflict with {upstream:.12} in {}",
+                files.join(", ")
+            );
+            return Err(Fault::new(Blame::Refused, text)
+                .hint(
+                    "in the checkout run `git pull --rebase --autostash`, then `supervisor update`",
+                )
+                .on(upstream));
+        }
+        let tree = index.write_tree_to(source)?;
+        // Already upstream.
+        if tree != top.tree_id() {
+            let message = picked.message().unwrap_or("local change").to_owned();
+            let oid = commit(source, &source.find_tree(tree)?, &top, &message)?;
+            top = source.find_commit(oid)?;
+        }
+    }
+    let release = if top.id() == upstream {
+        upstream.to_string()
+    } else {
+        format!("{upstream}-local-{:.8}", top.tree_id())
+    };
+    Ok(Version {
+        commit: upstream.to_string(),
+        release,
+        source: top.id().to_string(),
+        summary,
+        signer,
+    })
+}
+
+/// Commits with the parent's time, so that the same changes make the same commit.
+fn commit(
+    source: &Repository,
+    tree: &Tree<'_>,
+    parent: &Commit<'_>,
+    message: &str,
+) -> Result<Oid, Fault> {
+    let time = Time::new(parent.time().seconds(), 0);
+    let who = Signature::new("supervisor", "supervisor@localhost", &time)?;
+    Ok(source.commit(None, &who, &who, message, tree, &[parent])?)
+}
+
+/// Returns whether nothing that the build reads differs between two commits. `inputs` are the
+/// files the last build is known to have read; beyond those, only prose is taken for harmless.
+pub fn builds_alike(
+    source: &Repository,
+    old: Oid,
+    new: &str,
+    inputs: &[String],
+) -> Result<bool, Fault> {
+    let Ok(old) = source.find_commit(old) else {
+        return Ok(false);
+    };
+    let new = source.find_commit(Oid::from_str(new)?)?;
+    let diff = source.diff_tree_to_tree(Some(&old.tree()?), Some(&new.tree()?), None)?;
+    let alike = diff.deltas().all(|delta| {
+        let files = [delta.old_file().path(), delta.new_file().path()];
+        files.into_iter().flatten().all(|path| {
+            let read = inputs.iter().any(|input| Path::new(input) == path);
+            !read && is_prose(path)
+        })
+    });
+    Ok(alike)
+}
+
+fn is_prose(path: &Path) -> bool {
+    let first = path
+        .components()
+        .next()
+        .and_then(|first| first.as_os_str().to_str());
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let extension = path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .unwrap_or_default();
+    matches!(extension, "md" | "png" | "jpg" | "svg")
+        || matches!(first, Some("docs" | ".github"))
+        || matches!(name, "LICENSE" | ".gitignore" | "CODEOWNERS")
+}
+
+/// Checks a version out into our worktree; files that do not change keep their time, so that
+/// cargo rebuilds only what it must.
+pub fn check_out(
+    source: &Repository,
+    version: &Version,
+    origin: Option<&str>,
+) -> Result<(), Fault> {
+    let commit = source.find_commit(Oid::from_str(&version.source)?)?;
+    let mut options = CheckoutBuilder::new();
+    options.force().remove_untracked(true);
+    source.checkout_tree(commit.as_object(), Some(&mut options))?;
+    source.set_head_detached(commit.id())?;
+    // Submodules with relative addresses are looked for beside the remote.
+    if let Some(origin) = origin {
+        match source.find_remote("origin") {
+            Ok(_) => source.remote_set_url("origin", origin)?,
+            Err(_) => drop(source.remote("origin", origin)?),
+        }
+    }
+    update_submodules(source)
+}
+
+fn update_submodules(repository: &Repository) -> Result<(), Fault> {
+    for mut submodule in repository.submodules()? {
+        let name = String::from_utf8_lossy(submodule.name_bytes()).into_owned();
+        let mut options = SubmoduleUpdateOptions::new();
+        submodule
+            .update(true, Some(&mut options))
+            .map_err(|error| {
+                Fault::new(
+                    Blame::Outside,
+                    format!("submodule {name}: {}", error.message()),
+                )
+            })?;
+        update_submodules(&submodule.open()?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_prose_is_harmless() {
+        for harmless in [
+            "README.md",
+            "docs/a.html",
+            ".github/ci.yml",
+            "LICENSE",
+            "a/b.png",
+        ] {
+            assert!(is_prose(Path::new(harmless)), "{harmless}");
+        }
+        for read in [
+            "src/main.rs",
+            "Cargo.lock",
+            "build.rs",
+            "data.json",
+            "a/docs/b.txt",
+        ] {
+            assert!(!is_prose(Path::new(read)), "{read}");
+        }
+    }
+}

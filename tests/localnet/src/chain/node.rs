@@ -1,0 +1,119 @@
+//! The ledger as a running node has it: shared, watched, and making blocks in its mode.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sp_core::H256;
+use sp_runtime::DispatchError;
+use tokio::sync::watch;
+
+use super::{
+    faults::Faults,
+    ledger::{Change, Ledger},
+    pool::Rejected,
+    state::Trapped,
+};
+
+/// When blocks are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockMode {
+    /// One for each extrinsic taken into the pool, at once.
+    OnDemand,
+    /// One each time this much wall clock has passed.
+    Every(Duration),
+    /// Only when asked for.
+    Manual,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(super) struct Node {
+    ledger: Mutex<Ledger>,
+    pub(super) faults: Faults,
+    pub(super) mode: watch::Sender<BlockMode>,
+    /// Counts the changes of heads and pool.
+    changes: watch::Sender<u64>,
+}
+
+impl Node {
+    pub(super) fn new(ledger: Ledger, mode: BlockMode) -> Self {
+        Self {
+            ledger: Mutex::new(ledger),
+            faults: Faults::default(),
+            mode: watch::Sender::new(mode),
+            changes: watch::Sender::default(),
+        }
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what tells of each new head and each change of the pool.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        let mut changes = self.changes.subscribe();
+        changes.mark_changed();
+        changes
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Makes one block with these changes in it.
+    pub(super) fn produce(
+        &self,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Result<u16, DispatchError>>, Trapped> {
+        let outcomes = self.ledger().produce(changes)?;
+        self.changed();
+        Ok(outcomes)
+    }
+
+    /// Takes an extrinsic, and on demand puts it into a block.
+    pub(super) fn submit(&self, bytes: &[u8]) -> Result<H256, Rejected> {
+        if let Some(code) = self.faults.note_submission() {
+            return Err(Rejected::custom(code));
+        }
+        let mut ledger = self.ledger();
+        let hash = ledger.submit(bytes)?;
+        if *self.mode.borrow() == BlockMode::OnDemand
+            && let Err(error) = ledger.produce(Vec::new())
+        {
+            tracing::error!(%error, "no block");
+        }
+        drop(ledger);
+        self.changed();
+        Ok(hash)
+    }
+
+    /// Makes the finalized head stay this many blocks behind the best.
+    pub(super) fn set_finality_lag(&self, blocks: u32) {
+        self.ledger().set_finality_lag(blocks);
+        self.changed();
+    }
+
+    /// Makes blocks by the clock while the mode says so.
+    pub(super) async fn tick(&self) {
+        let mut mode = self.mode.subscribe();
+        loop {
+            let current = *mode.borrow_and_update();
+            let BlockMode::Every(time) = current else {
+                if mode.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(time) => {
+                    if let Err(error) = self.produce(Vec::new()) {
+                        tracing::error!(%error, "no block");
+                    }
+                }
+                changed = mode.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+}
