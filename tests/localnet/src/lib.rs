@@ -5,5 +5,10 @@ pub mod feed;
 pub mod http;
 pub mod hub;
 pub mod miners;
+pub mod remote;
 pub mod samples;
+pub mod subnet;
 pub mod wallet;
+pub mod wandb;
+
+pub use subnet::{Endpoints, Localnet, Options};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use shared::file::{self, FileError};
+use sp_core::{Pair as _, sr25519};
 use subxt::utils::AccountId32;
 use subxt_signer::{bip39::Mnemonic, sr25519::Keypair};
 
@@ -12,8 +13,11 @@ use subxt_signer::{bip39::Mnemonic, sr25519::Keypair};
 /// it does not hide itself.
 #[derive(Clone)]
 pub struct Key {
-    /// Signs extrinsics.
-    pub pair: Keypair,
+    /// Signs extrinsics sent with subxt.
+    pub signer: Keypair,
+    /// Signs extrinsics sent with [`crate::chain::Chain`].
+    pub pair: sr25519::Pair,
+    seed: [u8; 32],
     mnemonic: Mnemonic,
 }
 
@@ -29,14 +33,16 @@ impl Key {
         let entropy = Sha256::digest(format!("localnet key {seed} {name}"));
         let mnemonic =
             Mnemonic::from_entropy(&entropy[..16]).expect("16 bytes are an entropy of 12 words");
-        let pair =
+        let signer =
             Keypair::from_phrase(&mnemonic, None).expect("a mnemonic without password is a key");
-        Self { pair, mnemonic }
+        let (pair, seed) = sr25519::Pair::from_phrase(&mnemonic.to_string(), None)
+            .expect("a mnemonic without password is a key");
+        Self { signer, pair, seed, mnemonic }
     }
 
     /// Returns the public key, which is the account id.
     pub fn public(&self) -> [u8; 32] {
-        self.pair.public_key().0
+        self.pair.public().0
     }
 
     /// Returns the address with the prefix of Bittensor, 42.
@@ -45,21 +51,12 @@ impl Key {
     }
 
     fn secret_json(&self) -> serde_json::Value {
-        let pair = <sp_core::sr25519::Pair as sp_core::Pair>::from_phrase(
-            &self.mnemonic.to_string(),
-            None,
-        );
-        let (seed, expanded) = match pair {
-            Ok((pair, seed)) => (Some(hex::encode(seed)), Some(hex::encode(secret(&pair)))),
-            Err(_) => (None, None),
-        };
-        let prefixed = |text: Option<String>| text.map(|text| format!("0x{text}"));
         json!({
             "accountId": format!("0x{}", hex::encode(self.public())),
             "publicKey": format!("0x{}", hex::encode(self.public())),
-            "privateKey": prefixed(expanded),
+            "privateKey": format!("0x{}", hex::encode(self.pair.to_raw_vec())),
             "secretPhrase": self.mnemonic.to_string(),
-            "secretSeed": prefixed(seed),
+            "secretSeed": format!("0x{}", hex::encode(self.seed)),
             "ss58Address": self.ss58(),
         })
     }
@@ -71,10 +68,6 @@ impl Key {
             "ss58Address": self.ss58(),
         })
     }
-}
-
-fn secret(pair: &sp_core::sr25519::Pair) -> Vec<u8> {
-    sp_core::Pair::to_raw_vec(pair)
 }
 
 /// A coldkey and its one hotkey `default`.
@@ -137,9 +130,8 @@ mod tests {
 
         let raw = hex::decode(&key["privateKey"].as_str().unwrap()[2..]).unwrap();
         assert_eq!(raw.len(), 64);
-        let pair = <sp_core::sr25519::Pair as sp_core::Pair>::from_seed_slice(&raw).unwrap();
-        let public = <sp_core::sr25519::Pair as sp_core::Pair>::public(&pair);
-        assert_eq!(public.0, wallet.hotkey.public());
+        let pair = sr25519::Pair::from_seed_slice(&raw).unwrap();
+        assert_eq!(pair.public().0, wallet.hotkey.public());
 
         let phrase = Mnemonic::parse(key["secretPhrase"].as_str().unwrap()).unwrap();
         let from_phrase = Keypair::from_phrase(&phrase, None).unwrap();
