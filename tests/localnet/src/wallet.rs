@@ -37,7 +37,12 @@ impl Key {
             Keypair::from_phrase(&mnemonic, None).expect("a mnemonic without password is a key");
         let (pair, seed) = sr25519::Pair::from_phrase(&mnemonic.to_string(), None)
             .expect("a mnemonic without password is a key");
-        Self { signer, pair, seed, mnemonic }
+        Self {
+            signer,
+            pair,
+            seed,
+            mnemonic,
+        }
     }
 
     /// Returns the public key, which is the account id.

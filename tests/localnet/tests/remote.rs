@@ -13,16 +13,22 @@ fn checkout(path: &Path) {
     std::fs::create_dir(path.join("src")).unwrap();
     std::fs::write(path.join("src/main.rs"), "fn main() {}\n").unwrap();
     let mut index = repository.index().unwrap();
-    index.add_all(["*"], git2::IndexAddOption::DEFAULT, None).unwrap();
+    index
+        .add_all(["*"], git2::IndexAddOption::DEFAULT, None)
+        .unwrap();
     let tree = repository.find_tree(index.write_tree().unwrap()).unwrap();
     let me = Signature::now("me", "me@localhost").unwrap();
-    repository.commit(Some("HEAD"), &me, &me, "first", &tree, &[]).unwrap();
+    repository
+        .commit(Some("HEAD"), &me, &me, "first", &tree, &[])
+        .unwrap();
     std::fs::write(path.join("src/main.rs"), "changed").unwrap();
 }
 
 async fn remote(folder: &Path) -> Remote {
     checkout(&folder.join("source"));
-    Remote::start(0, Origin::new(&folder.join("source/src"), folder)).await.unwrap()
+    Remote::start(0, Origin::new(&folder.join("source/src"), folder))
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,10 +39,22 @@ async fn both_ways_of_fetching_see_every_push() {
     for (name, url) in [("file", remote.file_url()), ("http", remote.http_url())] {
         let clone = dir.path().join(name);
         let clone = Repository::clone(&url, clone).unwrap();
-        let head = || clone.find_reference("refs/remotes/origin/main").unwrap().target().unwrap();
+        let head = || {
+            clone
+                .find_reference("refs/remotes/origin/main")
+                .unwrap()
+                .target()
+                .unwrap()
+        };
         assert_eq!(head().to_string(), remote.tip().unwrap());
-        let new = remote.push("Change it", &[("src/deep/new.rs", b"// new\n")]).unwrap();
-        clone.find_remote("origin").unwrap().fetch(&["main"], None, None).unwrap();
+        let new = remote
+            .push("Change it", &[("src/deep/new.rs", b"// new\n")])
+            .unwrap();
+        clone
+            .find_remote("origin")
+            .unwrap()
+            .fetch(&["main"], None, None)
+            .unwrap();
         assert_eq!(head().to_string(), new);
         let tree = clone.find_commit(head()).unwrap().tree().unwrap();
         assert!(tree.get_path(Path::new("src/deep/new.rs")).is_ok());

@@ -27,7 +27,10 @@ pub struct Origin {
 impl Origin {
     /// Takes the last commit of the checkout `source`; the remote will lie in `folder`.
     pub fn new(source: &Path, folder: &Path) -> Self {
-        Self { source: source.to_owned(), folder: folder.to_owned() }
+        Self {
+            source: source.to_owned(),
+            folder: folder.to_owned(),
+        }
     }
 }
 
@@ -42,7 +45,9 @@ pub struct Remote {
 
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Remote").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Remote")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,7 +85,9 @@ impl Remote {
     pub async fn start(port: u16, origin: Origin) -> Result<Self, Failure> {
         let bound = Bound::take(port, "the git remote").await?;
         let path = origin.folder.join("remote.git");
-        let key = PrivateKey::from(Ed25519Keypair::from_seed(b"the one who signs for localnet..").clone());
+        let key = PrivateKey::from(
+            Ed25519Keypair::from_seed(b"the one who signs for localnet..").clone(),
+        );
         let allowed_signers = origin.folder.join("allowed_signers");
         let public = key.public_key().to_openssh().map_err(RemoteError::Sign)?;
         let line = format!("{SIGNER} namespaces=\"git\" {public}\n");
@@ -90,7 +97,12 @@ impl Remote {
                 .map_err(|error| RemoteError::File(file::FileError::on("remove", &path)(error)))?;
         }
         let server = bound.serve("git", serve::router(path.clone()), Faults::default());
-        let remote = Self { server, path, key, allowed_signers };
+        let remote = Self {
+            server,
+            path,
+            key,
+            allowed_signers,
+        };
         remote.import(&origin.source)?;
         Ok(remote)
     }
@@ -118,7 +130,9 @@ impl Remote {
     /// Returns the newest commit of the branch.
     pub fn tip(&self) -> Result<String, RemoteError> {
         let repository = self.open()?;
-        let tip = repository.refname_to_id(&branch()).map_err(git("find the branch"))?;
+        let tip = repository
+            .refname_to_id(&branch())
+            .map_err(git("find the branch"))?;
         Ok(tip.to_string())
     }
 
@@ -238,10 +252,14 @@ impl Remote {
                 .map_err(RemoteError::Sign)?;
             repository.commit_signed(text, signature.trim_end(), None)
         } else {
-            repository.odb().and_then(|odb| odb.write(ObjectType::Commit, text.as_bytes()))
+            repository
+                .odb()
+                .and_then(|odb| odb.write(ObjectType::Commit, text.as_bytes()))
         };
         let id = id.map_err(git("write a commit"))?;
-        repository.reference(&branch(), id, true, "push").map_err(git("move the branch"))?;
+        repository
+            .reference(&branch(), id, true, "push")
+            .map_err(git("move the branch"))?;
         Ok(id.to_string())
     }
 }

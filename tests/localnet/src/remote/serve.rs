@@ -69,7 +69,14 @@ async fn advertise(State(path): State<Arc<PathBuf>>, uri: Uri) -> Response {
     }
     body.push_str("0000");
     let kind = "application/x-git-upload-pack-advertisement";
-    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], body).into_response()
+    (
+        [
+            (header::CONTENT_TYPE, kind),
+            (header::CACHE_CONTROL, "no-cache"),
+        ],
+        body,
+    )
+        .into_response()
 }
 
 /// Sends what the client wants and does not have. Until it says `done`, it is told that nothing
@@ -79,7 +86,9 @@ async fn upload_pack(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let zipped = headers.get(header::CONTENT_ENCODING).is_some_and(|value| value == "gzip");
+    let zipped = headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|value| value == "gzip");
     let body = if zipped { unzip(&body) } else { body.to_vec() };
     let request = Request::parse(&body);
     let mut answer = packet("NAK\n").into_bytes();
@@ -89,7 +98,11 @@ async fn upload_pack(
             Err(error) => return failed(&error),
         }
     }
-    ([(header::CONTENT_TYPE, "application/x-git-upload-pack-result")], answer).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/x-git-upload-pack-result")],
+        answer,
+    )
+        .into_response()
 }
 
 fn unzip(body: &[u8]) -> Vec<u8> {
@@ -120,11 +133,16 @@ impl Request {
                 body = rest;
                 continue;
             }
-            let Some((line, rest)) = rest.split_at_checked(length - 4) else { break };
+            let Some((line, rest)) = rest.split_at_checked(length - 4) else {
+                break;
+            };
             body = rest;
             let line = String::from_utf8_lossy(line);
             let mut words = line.split_whitespace();
-            let (verb, id) = (words.next(), words.next().and_then(|id| Oid::from_str(id).ok()));
+            let (verb, id) = (
+                words.next(),
+                words.next().and_then(|id| Oid::from_str(id).ok()),
+            );
             match (verb, id) {
                 (Some("want"), Some(id)) => request.wants.push(id),
                 (Some("have"), Some(id)) => request.haves.push(id),

@@ -28,7 +28,9 @@ pub(super) async fn answer(
         return errors(StatusCode::BAD_REQUEST, "the body is not JSON");
     };
     let query = body["query"].as_str().unwrap_or_default();
-    let operation = body["operationName"].as_str().unwrap_or_else(|| operation_name(query));
+    let operation = body["operationName"]
+        .as_str()
+        .unwrap_or_else(|| operation_name(query));
     let mut store = shelf.store.lock().unwrap_or_else(PoisonError::into_inner);
     match respond(&mut store, operation, &body["variables"], &shelf.url) {
         Ok(data) => Json(json!({ "data": data })).into_response(),
@@ -39,8 +41,13 @@ pub(super) async fn answer(
 /// Public projects need no key, but a key must be one: `api` and a password.
 fn is_authorized(headers: &HeaderMap) -> bool {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return true };
-    let pair = value.to_str().ok().and_then(|text| text.strip_prefix("Basic "));
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return true;
+    };
+    let pair = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.strip_prefix("Basic "));
     let pair = pair.and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
     pair.is_some_and(|pair| pair.starts_with(b"api:") && pair.len() >= b"api:".len() + 40)
 }
@@ -53,8 +60,11 @@ fn errors(status: StatusCode, message: &str) -> Response {
 /// Finds the name in `query Name(...)` or `mutation Name {`.
 fn operation_name(query: &str) -> &str {
     let mut words = query.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-    let verb = words.by_ref().find(|word| matches!(*word, "query" | "mutation"));
-    verb.and_then(|_| words.find(|word| !word.is_empty())).unwrap_or_default()
+    let verb = words
+        .by_ref()
+        .find(|word| matches!(*word, "query" | "mutation"));
+    verb.and_then(|_| words.find(|word| !word.is_empty()))
+        .unwrap_or_default()
 }
 
 fn respond(
@@ -75,17 +85,28 @@ fn respond(
     Ok(match operation {
         "Runs" => json!({ "project": project.map(|found| runs(&found.runs, variables)) }),
         "Run" => of_run("name", &|run| run.node(0)),
-        "RunHistoryKeys" => of_run("name", &|run| {
-            json!({ "historyKeys": { "keys": {}, "lastStep": run.last_step() } })
-        }),
+        "RunHistoryKeys" => of_run(
+            "name",
+            &|run| json!({ "historyKeys": { "keys": {}, "lastStep": run.last_step() } }),
+        ),
         "HistoryPage" => of_run("run", &|run| {
-            let (first, end) = (number(variables, "minStep", 0), number(variables, "maxStep", 0));
+            let (first, end) = (
+                number(variables, "minStep", 0),
+                number(variables, "maxStep", 0),
+            );
             let most = number(variables, "pageSize", 500).max(0) as usize;
             json!({ "history": run.page(first, end, most) })
         }),
         "SampledHistoryPage" => {
-            let name = if variables["run"].is_string() { "run" } else { "name" };
-            of_run(name, &|run| json!({ "sampledHistory": [sampled(run, text("spec"))] }))
+            let name = if variables["run"].is_string() {
+                "run"
+            } else {
+                "name"
+            };
+            of_run(
+                name,
+                &|run| json!({ "sampledHistory": [sampled(run, text("spec"))] }),
+            )
         }
         "RunParquetHistory" => json!({ "project": { "run": {
             "parquetHistory": { "parquetUrls": [], "liveData": [] },
@@ -123,20 +144,29 @@ fn session() -> Value {
 
 fn number(variables: &Value, name: &str, default: i64) -> i64 {
     let value = &variables[name];
-    value.as_i64().or_else(|| value.as_f64().map(|float| float as i64)).unwrap_or(default)
+    value
+        .as_i64()
+        .or_else(|| value.as_f64().map(|float| float as i64))
+        .unwrap_or(default)
 }
 
 /// A page of runs, newest or oldest first.
 fn runs(all: &[Run], variables: &Value) -> Value {
     let filter = variables["filters"].as_str().and_then(Filter::parse);
     let admitted = |run: &Run| filter.as_ref().is_none_or(|filter| filter.admits(run));
-    let mut found: Vec<(usize, &Run)> =
-        all.iter().enumerate().filter(|(_, run)| admitted(run)).collect();
+    let mut found: Vec<(usize, &Run)> = all
+        .iter()
+        .enumerate()
+        .filter(|(_, run)| admitted(run))
+        .collect();
     let order = variables["order"].as_str().unwrap_or("+created_at");
     if order.starts_with('-') {
         found.reverse();
     }
-    let start = variables["cursor"].as_str().and_then(|cursor| cursor.parse().ok()).unwrap_or(0);
+    let start = variables["cursor"]
+        .as_str()
+        .and_then(|cursor| cursor.parse().ok())
+        .unwrap_or(0);
     let end = (start + number(variables, "perPage", 50).max(1) as usize).min(found.len());
     let edges: Vec<Value> = (start..end)
         .map(|at| json!({ "node": found[at].1.node(found[at].0), "cursor": (at + 1).to_string() }))
@@ -155,14 +185,21 @@ fn runs(all: &[Run], variables: &Value) -> Value {
 /// Rows that have all keys of a spec, reduced to them. Here `maxStep` is inclusive.
 fn sampled(run: &Run, spec: &str) -> Vec<Map<String, Value>> {
     let spec: Value = serde_json::from_str(spec).unwrap_or_default();
-    let keys: Vec<&str> = spec["keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let keys: Vec<&str> = spec["keys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let end = number(&spec, "maxStep", i64::MAX - 1).saturating_add(1);
     let most = number(&spec, "samples", 500).max(0) as usize;
     run.page(number(&spec, "minStep", 0), end, most)
         .into_iter()
         .filter_map(|row| serde_json::from_str::<Map<String, Value>>(row).ok())
         .filter_map(|row| {
-            keys.iter().map(|key| Some(((*key).to_owned(), row.get(*key)?.clone()))).collect()
+            keys.iter()
+                .map(|key| Some(((*key).to_owned(), row.get(*key)?.clone())))
+                .collect()
         })
         .collect()
 }
@@ -181,7 +218,11 @@ fn upsert(store: &mut Store, variables: &Value) -> Result<Value, String> {
     let inserted = runs.run(name).is_none();
     if inserted {
         let invented = format!("{name}-run-{}", runs.runs.len() + 1);
-        runs.runs.push(Run::new(name, text("displayName").unwrap_or(&invented), Value::Null));
+        runs.runs.push(Run::new(
+            name,
+            text("displayName").unwrap_or(&invented),
+            Value::Null,
+        ));
     }
     let run = runs.run_mut(name).ok_or("the run vanished")?;
     run.config.extend(config);
@@ -212,7 +253,9 @@ fn created_files(variables: &Value, base_url: &str) -> Value {
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
-        .map(|file| json!({ "name": file, "uploadUrl": format!("{base_url}/storage/{run}/{file}") }))
+        .map(
+            |file| json!({ "name": file, "uploadUrl": format!("{base_url}/storage/{run}/{file}") }),
+        )
         .collect();
     json!({ "createRunFiles": { "runID": run, "uploadHeaders": [], "files": files } })
 }

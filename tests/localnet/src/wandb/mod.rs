@@ -51,12 +51,21 @@ impl Wandb {
         let store = Arc::new(Mutex::new(store));
         let router = Router::new()
             .route("/graphql", post(graphql::answer))
-            .route("/files/{entity}/{project}/{run}/file_stream", post(file_stream))
+            .route(
+                "/files/{entity}/{project}/{run}/file_stream",
+                post(file_stream),
+            )
             .route("/storage/{run}/{*file}", put(async || StatusCode::OK))
             .route("/sdk/otel/v1/{kind}", post(async || Json(json!({}))))
             .layer(DefaultBodyLimit::max(MAX_BODY))
-            .with_state(Shelf { store: Arc::clone(&store), url: bound.url().into() });
-        Ok(Self { server: bound.serve("wandb", router, Faults::default()), store })
+            .with_state(Shelf {
+                store: Arc::clone(&store),
+                url: bound.url().into(),
+            });
+        Ok(Self {
+            server: bound.serve("wandb", router, Faults::default()),
+            store,
+        })
     }
 
     /// Returns the base URL, as `WANDB_BASE_URL` wants it.

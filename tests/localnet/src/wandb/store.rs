@@ -16,7 +16,9 @@ pub struct Store {
 impl Store {
     /// Returns a project, made if need be.
     pub fn project(&mut self, entity: &str, name: &str) -> &mut Project {
-        self.projects.entry((entity.to_owned(), name.to_owned())).or_default()
+        self.projects
+            .entry((entity.to_owned(), name.to_owned()))
+            .or_default()
     }
 
     /// Returns a project if it exists.
@@ -78,7 +80,9 @@ impl Run {
             ..Self::default()
         };
         if let Value::Object(config) = config {
-            let wrapped = config.into_iter().map(|(key, value)| (key, json!({ "value": value })));
+            let wrapped = config
+                .into_iter()
+                .map(|(key, value)| (key, json!({ "value": value })));
             run.config.extend(wrapped);
         }
         run
@@ -91,7 +95,10 @@ impl Run {
         row.insert("_step".into(), json!(step));
         row.insert("_timestamp".into(), json!(EPOCH + step as f64 * 90.0));
         row.insert("_runtime".into(), json!(step as f64 * 90.0));
-        self.files.entry(HISTORY.to_owned()).or_default().push(Value::Object(row).to_string());
+        self.files
+            .entry(HISTORY.to_owned())
+            .or_default()
+            .push(Value::Object(row).to_string());
     }
 
     /// Returns the history rows as they were sent: JSON that may hold bare `NaN` and `Infinity`.
@@ -101,7 +108,11 @@ impl Run {
 
     /// Returns the step of the newest row, -1 without any.
     pub fn last_step(&self) -> i64 {
-        self.history().iter().filter_map(|row| step(row)).max().unwrap_or(-1)
+        self.history()
+            .iter()
+            .filter_map(|row| step(row))
+            .max()
+            .unwrap_or(-1)
     }
 
     /// Returns the rows from `first` on, below `end`, at most `most`.
@@ -141,7 +152,10 @@ impl Run {
     /// Returns a run as GraphQL shows it; `index` is its place, oldest first.
     pub(super) fn node(&self, index: usize) -> Value {
         let minute = index % 60;
-        let summary = self.files.get("wandb-summary.json").and_then(|lines| lines.first());
+        let summary = self
+            .files
+            .get("wandb-summary.json")
+            .and_then(|lines| lines.first());
         json!({
             "id": format!("UnVuOnYxOi{}", self.name),
             "name": self.name,
@@ -164,8 +178,11 @@ impl Run {
 /// Reads a row's step; rows may hold tokens that are no JSON, so only the number is looked at.
 fn step(row: &str) -> Option<i64> {
     let (_, after) = row.split_once("\"_step\":")?;
-    let digits: String =
-        after.trim_start().chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
+    let digits: String = after
+        .trim_start()
+        .chars()
+        .take_while(|c| c.is_ascii_digit() || *c == '-')
+        .collect();
     digits.parse().ok()
 }
 
@@ -187,19 +204,28 @@ impl Filter {
 
 fn admits(filter: &Value, run: &Run) -> bool {
     let each = |value: &Value, run: &Run| -> Vec<bool> {
-        value.as_array().into_iter().flatten().map(|part| admits(part, run)).collect()
+        value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|part| admits(part, run))
+            .collect()
     };
-    filter.as_object().into_iter().flatten().all(|(key, value)| match key.as_str() {
-        "$and" => each(value, run).into_iter().all(|passed| passed),
-        "$or" => each(value, run).into_iter().any(|passed| passed),
-        key => {
-            let found = field(run, key);
-            match value.get("$ne") {
-                Some(unwanted) => found != *unwanted,
-                None => found == *value,
+    filter
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(key, value)| match key.as_str() {
+            "$and" => each(value, run).into_iter().all(|passed| passed),
+            "$or" => each(value, run).into_iter().any(|passed| passed),
+            key => {
+                let found = field(run, key);
+                match value.get("$ne") {
+                    Some(unwanted) => found != *unwanted,
+                    None => found == *value,
+                }
             }
-        }
-    })
+        })
 }
 
 fn field(run: &Run, key: &str) -> Value {
