@@ -1,0 +1,1 @@
+//! Timelocked commit-reveal from end to end.

@@ -1,0 +1,1 @@
+//! Weights: accepted, and refused for each reason.
