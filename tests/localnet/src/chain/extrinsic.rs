@@ -10,8 +10,8 @@ use sp_runtime::{
 use super::runtime::{
     Extrinsic, RuntimeCall, SignedPayload,
     extensions::{
-        CheckNonce, CheckShieldedTxValidity, DrandPriority, SubtensorTransactionExtension,
-        SudoTransactionExtension, TransactionExtensions,
+        ChargeTransactionPaymentWrapper, CheckNonce, CheckShieldedTxValidity, DrandPriority,
+        SubtensorTransactionExtension, SudoTransactionExtension, TransactionExtensions,
     },
 };
 
@@ -32,7 +32,9 @@ pub(super) fn sign(
             frame_system::CheckWeight::new(),
         ),
         (
-            pallet_transaction_payment::ChargeTransactionPayment::from(0),
+            ChargeTransactionPaymentWrapper(
+                pallet_transaction_payment::ChargeTransactionPayment::from(0),
+            ),
             SudoTransactionExtension,
             CheckShieldedTxValidity,
             SubtensorTransactionExtension,

@@ -84,7 +84,7 @@ impl Faults {
     /// Drops all connections, and for a while each new one at once.
     pub(super) fn cut(&self, refuse_for: Duration) {
         let mut armed = self.armed();
-        armed.refused_until = Some(Instant::now() + refuse_for);
+        armed.refused_until = Instant::now().checked_add(refuse_for);
         std::mem::take(&mut armed.connections).cancel();
     }
 

@@ -131,9 +131,9 @@ impl Chain {
 
     /// Stops serving: the port is free and all connections are closed when this returns.
     pub async fn stop(mut self) {
-        self.node.faults.cut(Duration::MAX);
         self.tasks.abort_all();
         while self.tasks.next().await.is_some() {}
+        self.node.faults.cut(Duration::ZERO);
     }
 
     /// Returns where clients connect: `ws://127.0.0.1:PORT`.

@@ -6,8 +6,8 @@ mod reads;
 mod reveal;
 mod weights;
 
-use sp_core::{Pair as _, sr25519::Pair};
 use localnet::chain::{Chain, ChainConfig, Hyperparameters, NeuronConfig, SubnetConfig, TAO};
+use sp_core::{Pair as _, sr25519::Pair};
 use subxt::{
     OnlineClient, PolkadotConfig,
     dynamic::{self, Value},
@@ -37,7 +37,10 @@ fn subnet(hyperparameters: Hyperparameters) -> SubnetConfig {
 }
 
 fn config(hyperparameters: Hyperparameters) -> ChainConfig {
-    ChainConfig { subnets: vec![subnet(hyperparameters)], ..ChainConfig::default() }
+    ChainConfig {
+        subnets: vec![subnet(hyperparameters)],
+        ..ChainConfig::default()
+    }
 }
 
 /// A chain of one subnet, with a block after the first.
@@ -87,8 +90,11 @@ async fn submit(
         .transactions()
         .sign_and_submit_then_watch_default(&call, &Signer(pair(signer)))
         .await
-        .map_err(|error| chain_of(&error))?;
-    progress.wait_for_finalized_success().await.map_err(|error| chain_of(&error))
+        .map_err(|error| full(&error))?;
+    progress
+        .wait_for_finalized_success()
+        .await
+        .map_err(|error| full(&error))
 }
 
 async fn set_weights(
@@ -103,20 +109,19 @@ async fn set_weights(
 }
 
 fn weights_call(netuid: u16, dests: &[u16], weights: &[u16], version_key: u64) -> Vec<Value> {
-    vec![netuid.into(), numbers(dests), numbers(weights), Value::u128(version_key.into())]
+    vec![
+        netuid.into(),
+        numbers(dests),
+        numbers(weights),
+        Value::u128(version_key.into()),
+    ]
 }
 
 fn numbers(numbers: &[u16]) -> Value {
     Value::unnamed_composite(numbers.iter().map(|number| Value::u128((*number).into())))
 }
 
-/// An error with all that caused it.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+/// An error in full: JSON-RPC errors carry what matters in their data.
+fn full(error: &(impl std::error::Error + std::fmt::Debug)) -> String {
+    format!("{error}: {error:?}")
 }

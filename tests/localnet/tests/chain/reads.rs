@@ -46,10 +46,23 @@ async fn storage_is_read_by_key_and_by_prefix() {
 async fn an_unset_flag_reads_as_its_default() {
     let (_chain, client) = start(Hyperparameters::default()).await;
     let at = client.at_current_block().await.unwrap();
-    let flag =
-        dynamic::storage::<(u16,), bool>("SubtensorModule", "CommitRevealWeightsEnabled");
-    assert!(!at.storage().fetch(&flag, (NETUID,)).await.unwrap().decode().unwrap());
-    assert!(at.storage().fetch(&flag, (NETUID + 1,)).await.unwrap().decode().unwrap());
+    let flag = dynamic::storage::<(u16,), bool>("SubtensorModule", "CommitRevealWeightsEnabled");
+    assert!(
+        !at.storage()
+            .fetch(&flag, (NETUID,))
+            .await
+            .unwrap()
+            .decode()
+            .unwrap()
+    );
+    assert!(
+        at.storage()
+            .fetch(&flag, (NETUID + 1,))
+            .await
+            .unwrap()
+            .decode()
+            .unwrap()
+    );
 }
 
 #[tokio::test]
@@ -92,7 +105,10 @@ async fn runtime_apis_answer_the_metagraph_whole_and_in_part() {
 
 #[tokio::test]
 async fn hyperparameters_come_in_three_forms() {
-    let hyperparameters = Hyperparameters { weights_version: 27, ..Hyperparameters::default() };
+    let hyperparameters = Hyperparameters {
+        weights_version: 27,
+        ..Hyperparameters::default()
+    };
     let (_chain, client) = start(hyperparameters).await;
     let at = client.at_current_block().await.unwrap();
     for method in ["get_subnet_hyperparams", "get_subnet_hyperparams_v2"] {
@@ -141,9 +157,10 @@ async fn a_subnet_that_is_not_there_is_no_error() {
 #[tokio::test]
 async fn old_states_stay_readable_until_they_are_discarded() {
     let (chain, client) = start(Hyperparameters::default()).await;
-    chain.set_weights(NETUID, &pair("//Alice"), &[(2, 1), (3, 2)], 0).unwrap();
-    let weights =
-        dynamic::storage::<(u16, u16), Vec<(u16, u16)>>("SubtensorModule", "Weights");
+    chain
+        .set_weights(NETUID, &pair("//Alice"), &[(2, 1), (3, 2)], 0)
+        .unwrap();
+    let weights = dynamic::storage::<(u16, u16), Vec<(u16, u16)>>("SubtensorModule", "Weights");
     let before = client.at_block(1_u32).await.unwrap();
     let fetched = before.storage().fetch(&weights, (NETUID, 0)).await.unwrap();
     assert!(fetched.decode().unwrap().is_empty());
@@ -152,8 +169,16 @@ async fn old_states_stay_readable_until_they_are_discarded() {
     assert_eq!(fetched.decode().unwrap(), [(2, 32_768), (3, 65_535)]);
 
     chain.discard_states_before(2);
-    let error = before.storage().fetch(&weights, (NETUID, 1)).await.err().unwrap();
-    assert!(super::chain_of(&error).contains("State already discarded"), "{error:?}");
+    let error = before
+        .storage()
+        .fetch(&weights, (NETUID, 1))
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        super::full(&error).contains("State already discarded"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

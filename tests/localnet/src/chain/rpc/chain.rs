@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use codec::Encode;
 use jsonrpsee::{
     PendingSubscriptionSink, RpcModule, SubscriptionMessage, core::RegisterMethodError,
 };
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sp_core::H256;
 
-use super::{Answer, internal, method};
+use super::{Answer, hex, internal, method};
 use crate::chain::{ledger::Ledger, node::Node};
 
 /// What `chain_getBlockHash` may be asked for.
@@ -75,8 +76,13 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         let ledger = node.ledger();
         let block = hash.map_or(Some(ledger.best()), |hash| ledger.block_by_hash(hash));
         Ok(block.map(|block| {
+            let extrinsics: Vec<_> = block
+                .extrinsics
+                .iter()
+                .map(|extrinsic| hex(extrinsic.encode()))
+                .collect();
             json!({
-                "block": { "header": block.header, "extrinsics": block.extrinsics },
+                "block": { "header": block.header, "extrinsics": extrinsics },
                 "justifications": null,
             })
         }))

@@ -7,7 +7,7 @@ use sp_runtime::{
     AccountId32,
     traits::{
         AsSystemOriginSigner, DispatchInfoOf, DispatchOriginOf, Implication, PostDispatchInfoOf,
-        TransactionExtension, ValidateResult,
+        TransactionExtension, TransactionExtensionMetadata, ValidateResult,
     },
     transaction_validity::{
         InvalidTransaction, TransactionLongevity, TransactionSource, TransactionValidityError,
@@ -37,7 +37,7 @@ pub type TransactionExtensions = (
         frame_system::CheckWeight<Runtime>,
     ),
     (
-        pallet_transaction_payment::ChargeTransactionPayment<Runtime>,
+        ChargeTransactionPaymentWrapper,
         SudoTransactionExtension,
         CheckShieldedTxValidity,
         SubtensorTransactionExtension,
@@ -121,6 +121,71 @@ impl TransactionExtension<RuntimeCall> for CheckNonce {
     }
 }
 
+type Charge = pallet_transaction_payment::ChargeTransactionPayment<Runtime>;
+
+/// FRAME's charge for extrinsics, except that all have the same priority: tips buy none.
+#[derive(Encode, Decode, DecodeWithMemTracking, TypeInfo, Clone, Debug, PartialEq, Eq)]
+pub struct ChargeTransactionPaymentWrapper(pub Charge);
+
+impl TransactionExtension<RuntimeCall> for ChargeTransactionPaymentWrapper {
+    const IDENTIFIER: &'static str = "ChargeTransactionPayment";
+    type Implicit = ();
+    type Val = <Charge as TransactionExtension<RuntimeCall>>::Val;
+    type Pre = <Charge as TransactionExtension<RuntimeCall>>::Pre;
+
+    fn metadata() -> Vec<TransactionExtensionMetadata> {
+        Charge::metadata()
+    }
+
+    fn weight(&self, call: &RuntimeCall) -> Weight {
+        self.0.weight(call)
+    }
+
+    fn validate(
+        &self,
+        origin: DispatchOriginOf<RuntimeCall>,
+        call: &RuntimeCall,
+        info: &DispatchInfoOf<RuntimeCall>,
+        length: usize,
+        implicit: (),
+        implication: &impl Implication,
+        source: TransactionSource,
+    ) -> ValidateResult<Self::Val, RuntimeCall> {
+        let (validity, value, origin) =
+            self.0
+                .validate(origin, call, info, length, implicit, implication, source)?;
+        Ok((
+            ValidTransaction {
+                priority: 1,
+                ..validity
+            },
+            value,
+            origin,
+        ))
+    }
+
+    fn prepare(
+        self,
+        value: Self::Val,
+        origin: &DispatchOriginOf<RuntimeCall>,
+        call: &RuntimeCall,
+        info: &DispatchInfoOf<RuntimeCall>,
+        length: usize,
+    ) -> Result<Self::Pre, TransactionValidityError> {
+        self.0.prepare(value, origin, call, info, length)
+    }
+
+    fn post_dispatch_details(
+        pre: Self::Pre,
+        info: &DispatchInfo,
+        post: &PostDispatchInfoOf<RuntimeCall>,
+        length: usize,
+        result: &sp_runtime::DispatchResult,
+    ) -> Result<Weight, TransactionValidityError> {
+        Charge::post_dispatch_details(pre, info, post, length, result)
+    }
+}
+
 /// Declares an extension that carries nothing and only looks at the call.
 macro_rules! extension {
     ($(#[$attribute:meta])* $name:ident, $check:expr) => {
@@ -183,9 +248,9 @@ extension!(
     }
 );
 extension!(
-    /// Bittensor's priority for its beacon's own extrinsics; others have priority 1.
+    /// Bittensor's priority for its beacon's own extrinsics, of which there are none here.
     DrandPriority,
-    |_, _| Ok(ValidTransaction { priority: 1, ..ValidTransaction::default() })
+    |_, _| Ok(ValidTransaction::default())
 );
 
 impl TypeInfo for DrandPriority {
