@@ -11,6 +11,7 @@ pub mod hyperparameters;
 pub mod metagraph;
 pub mod rpc;
 pub mod runtime;
+pub mod wallet;
 
 pub use block::Block;
 pub use client::{BlockWatch, Client};
@@ -20,3 +21,4 @@ pub use error::ChainError;
 pub use hyperparameters::Hyperparameters;
 pub use metagraph::{ChainSnapshot, Neuron};
 pub use rpc::RpcError;
+pub use wallet::{Passwords, Wallet, WalletError, WalletPath};

@@ -1,0 +1,74 @@
+//! Encrypted key files: NaCl secret boxes, Ansible vaults and Fernet tokens.
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE};
+use crypto_secretbox::{KeyInit as _, XSalsa20Poly1305, aead::Aead as _};
+use pbkdf2::pbkdf2_hmac;
+use sha2_for_pbkdf2::Sha256;
+use zeroize::Zeroizing;
+
+use super::keyfile::Bytes;
+
+/// The Bittensor tools use one salt for all.
+const NACL_SALT: [u8; 16] = *b"\x13q\x83\xdf\xf1Z\t\xbc\x9c\x90\xb5Q\x879\xe9\xb1";
+const FERNET_SALT: &[u8] = b"Iguesscyborgslikemyselfhaveatendencytobeparanoidaboutourorigins";
+const FERNET_ROUNDS: u32 = 10_000_000;
+
+/// libsodium's "sensitive" limits: 8 passes over 512 MiB.
+const ARGON2_PASSES: u32 = 8;
+const ARGON2_KIB: u32 = 512 << 10;
+
+const NACL_MARK: &[u8] = b"$NACL";
+const NONCE: usize = 24;
+
+/// How a key file is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Nacl,
+    AnsibleVault,
+    Fernet,
+}
+
+impl Form {
+    /// Tells the form by the first bytes; `None` means not encrypted.
+    pub(super) fn of(content: &[u8]) -> Option<Self> {
+        [
+            (NACL_MARK, Self::Nacl),
+            (b"$ANSIBLE_VAULT", Self::AnsibleVault),
+            (b"gAAAAA", Self::Fernet),
+        ]
+        .into_iter()
+        .find_map(|(mark, form)| content.starts_with(mark).then_some(form))
+    }
+
+    /// Decrypts; `None` means that the password is wrong or the file damaged.
+    pub(super) fn decrypt(self, content: &[u8], password: &str) -> Option<Bytes> {
+        let plain = match self {
+            Self::Nacl => nacl(content, password),
+            Self::AnsibleVault => ansible_vault::decrypt_vault(content, password).ok(),
+            Self::Fernet => fernet(content, password),
+        };
+        plain.map(Bytes::new)
+    }
+}
+
+fn nacl(content: &[u8], password: &str) -> Option<Vec<u8>> {
+    let content = content.strip_prefix(NACL_MARK)?;
+    let (nonce, sealed) = content.split_first_chunk::<NONCE>()?;
+    let params = Params::new(ARGON2_KIB, ARGON2_PASSES, 1, Some(32)).ok()?;
+    let mut key = Zeroizing::new([0; 32]);
+    Argon2::new(Algorithm::Argon2i, Version::V0x13, params)
+        .hash_password_into(password.as_bytes(), &NACL_SALT, &mut *key)
+        .ok()?;
+    XSalsa20Poly1305::new((&*key).into())
+        .decrypt(nonce.into(), sealed)
+        .ok()
+}
+
+fn fernet(content: &[u8], password: &str) -> Option<Vec<u8>> {
+    let token = str::from_utf8(content).ok()?.trim();
+    let mut key = Zeroizing::new([0; 32]);
+    pbkdf2_hmac::<Sha256>(password.as_bytes(), FERNET_SALT, FERNET_ROUNDS, &mut *key);
+    let key = Zeroizing::new(URL_SAFE.encode(&*key));
+    fernet::Fernet::new(&key)?.decrypt(token).ok()
+}
