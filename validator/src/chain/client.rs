@@ -130,6 +130,87 @@ impl Client {
         })
     }
 
+    /// Returns the state at a height of the best chain.
+    pub(super) async fn block_at(&self, number: BlockNumber) -> Result<Block, ChainError> {
+        self.at(self.hash_at(number).await?, number).await
+    }
+
+    /// Returns the state at a block of which only the hash is known.
+    pub(super) async fn block_of(&self, hash: H256) -> Result<Block, ChainError> {
+        const METHOD: &str = "chain_getHeader";
+        let header = self
+            .0
+            .methods
+            .chain_get_header(Some(hash))
+            .await
+            .map_err(ChainError::on(METHOD))?;
+        let header = header.ok_or_else(|| ChainError::Garbled {
+            method: METHOD,
+            problem: "no header".into(),
+        })?;
+        self.at(hash, header.number).await
+    }
+
+    /// Returns the hash of the best chain's block at a height.
+    pub(super) async fn hash_at(&self, number: BlockNumber) -> Result<H256, ChainError> {
+        const METHOD: &str = "chain_getBlockHash";
+        let hash = self
+            .0
+            .methods
+            .chain_get_block_hash(Some(number.into()))
+            .await;
+        hash.map_err(ChainError::on(METHOD))?
+            .ok_or_else(|| ChainError::Garbled {
+                method: METHOD,
+                problem: "no such block".into(),
+            })
+    }
+
+    /// Returns the height of the newest final block.
+    pub(super) async fn finalized_number(&self) -> Result<BlockNumber, ChainError> {
+        const METHOD: &str = "chain_getFinalizedHead";
+        let hash = self
+            .0
+            .methods
+            .chain_get_finalized_head()
+            .await
+            .map_err(ChainError::on(METHOD))?;
+        let header = self.0.methods.chain_get_header(Some(hash)).await;
+        let header = header.map_err(ChainError::on("chain_getHeader"))?;
+        header
+            .map(|header| header.number)
+            .ok_or_else(|| ChainError::Garbled {
+                method: METHOD,
+                problem: "no header".into(),
+            })
+    }
+
+    /// Returns the transactions of a block, as bytes.
+    pub(super) async fn extrinsics(&self, hash: H256) -> Result<Vec<Vec<u8>>, ChainError> {
+        const METHOD: &str = "chain_getBlock";
+        let details = self
+            .0
+            .methods
+            .chain_get_block(Some(hash))
+            .await
+            .map_err(ChainError::on(METHOD))?;
+        let details = details.ok_or_else(|| ChainError::Garbled {
+            method: METHOD,
+            problem: "no such block".into(),
+        })?;
+        Ok(details
+            .block
+            .extrinsics
+            .into_iter()
+            .map(|extrinsic| extrinsic.0)
+            .collect())
+    }
+
+    /// Leaves the endpoint in use; the next request goes to another, if there is one.
+    pub async fn reconnect(&self) {
+        self.0.rpc.reconnect().await;
+    }
+
     /// Takes a snapshot of a subnet at the best block.
     pub async fn snapshot(&self, netuid: Netuid) -> Result<ChainSnapshot, ChainError> {
         let mut tries = TRIES;

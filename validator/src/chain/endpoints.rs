@@ -157,6 +157,8 @@ pub struct Deadlines {
     pub operation: Duration,
     /// A subscription without any message.
     pub silence: Duration,
+    /// From offering a transaction until it is in a block.
+    pub inclusion: Duration,
     /// First pause before an endpoint that failed is tried again; it doubles up to 32 times this.
     pub backoff: Duration,
     /// First pause before an endpoint that told us to go away (403, 429) is tried again; it
@@ -171,6 +173,7 @@ impl Default for Deadlines {
             request: Duration::from_secs(20),
             operation: Duration::from_secs(60),
             silence: Duration::from_secs(60),
+            inclusion: Duration::from_secs(60),
             backoff: Duration::from_millis(500),
             penalty: Duration::from_secs(60),
         }

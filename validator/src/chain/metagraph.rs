@@ -174,7 +174,7 @@ async fn next_epoch(
 }
 
 /// Reads the neurons by the cheapest way this runtime has.
-async fn neurons(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, ChainError> {
+pub(super) async fn neurons(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, ChainError> {
     for method in ["get_selective_metagraph", "get_metagraph"] {
         if !block.runtime().has_api(API, method) {
             continue;

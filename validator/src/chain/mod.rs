@@ -11,7 +11,9 @@ pub mod hyperparameters;
 pub mod metagraph;
 pub mod rpc;
 pub mod runtime;
+pub mod timelock;
 pub mod wallet;
+pub mod weights;
 
 pub use block::Block;
 pub use client::{BlockWatch, Client};
@@ -22,3 +24,4 @@ pub use hyperparameters::Hyperparameters;
 pub use metagraph::{ChainSnapshot, Neuron};
 pub use rpc::RpcError;
 pub use wallet::{Passwords, Wallet, WalletError, WalletPath};
+pub use weights::{SetWeightsError, WeightsReceipt};

@@ -109,10 +109,6 @@ impl Runtime {
         self.transaction_version
     }
 
-    pub(super) fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
     fn types(&self) -> &PortableRegistry {
         self.metadata.types()
     }

@@ -5,14 +5,19 @@ mod keyfile;
 mod password;
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use ed25519_dalek::Signer as _;
 use shared::file::{self, FileError};
-use subxt::utils::{AccountId32, MultiSignature};
+use subxt::{
+    config::substrate::H256,
+    utils::{AccountId32, MultiSignature},
+};
 
 use crate::subnet::{Fault, Hotkey};
 
@@ -42,7 +47,14 @@ pub struct Wallet {
     secret: Secret,
     /// One transaction at a time: two with one nonce would push each other out.
     pub(super) submitting: tokio::sync::Mutex<()>,
+    /// Folder of the locks that other processes respect.
+    pub(super) locks: Option<PathBuf>,
+    /// Hashes of the last transactions signed.
+    sent: Mutex<VecDeque<H256>>,
 }
+
+/// Transactions remembered.
+const REMEMBERED: usize = 64;
 
 /// A secret key; both kinds wipe themselves on drop.
 enum Secret {
@@ -158,7 +170,34 @@ impl Wallet {
             coldkey: None,
             secret,
             submitting: tokio::sync::Mutex::new(()),
+            locks: None,
+            sent: Mutex::default(),
         }
+    }
+
+    /// Keeps the locks that other processes on this machine respect in a folder.
+    #[must_use]
+    pub fn with_locks(self, folder: PathBuf) -> Self {
+        Self {
+            locks: Some(folder),
+            ..self
+        }
+    }
+
+    pub(super) fn remember(&self, transaction: H256) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if sent.len() == REMEMBERED {
+            sent.pop_front();
+        }
+        sent.push_back(transaction);
+    }
+
+    /// Returns whether a transaction was signed by this process.
+    pub(super) fn has_sent(&self, transaction: &H256) -> bool {
+        self.sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(transaction)
     }
 
     /// Returns the hotkey's address.
