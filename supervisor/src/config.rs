@@ -182,10 +182,13 @@ impl Window {
 /// Derives a delay below `most` from names, so that nodes with different names do not act at once
 /// and one node always waits the same.
 pub fn spread(most: Duration, names: &[&str]) -> Duration {
-    // FNV-1a: any even spread will do.
+    // FNV-1a with a final mix: any even spread will do.
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in names.iter().flat_map(|name| name.bytes().chain([0])) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    for multiplier in [0xbf58_476d_1ce4_e5b9_u64, 0x94d0_49bb_1331_11eb] {
+        hash = (hash ^ (hash >> 30)).wrapping_mul(multiplier);
     }
     most.mul_f64((hash >> 11) as f64 / (1_u64 << 53) as f64)
 }

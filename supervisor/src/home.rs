@@ -22,14 +22,18 @@ impl Home {
         &self.path
     }
 
+    /// The child's name.
+    pub fn child_name(&self) -> String {
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
     /// Held by the running supervisor.
     pub fn lock(&self) -> PathBuf {
         self.path.join("lock")
-    }
-
-    /// Held by whoever uses [`Home::source`].
-    pub fn source_lock(&self) -> PathBuf {
-        self.path.join("source.lock")
     }
 
     /// The update's state.

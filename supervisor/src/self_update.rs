@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    os::unix::{fs::MetadataExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
 };
 
@@ -28,6 +28,8 @@ pub struct Boot {
     pub release: String,
     /// Starts since it last reached its loop.
     pub tries: u32,
+    /// The process that became it.
+    pub pid: u32,
 }
 
 impl Boot {
@@ -49,33 +51,35 @@ impl Boot {
             self = Self {
                 release: release.to_owned(),
                 tries: 0,
+                pid: 0,
             };
         }
         self.tries += 1;
+        self.pid = std::process::id();
         let text = serde_json::to_vec(&self).unwrap_or_default();
         file::write_atomic_private(&home.boot(), &text)
             .map_err(|error| Failure::of(Exit::Machine, &error))
     }
 }
 
-/// Says that the running supervisor has reached its loop.
-pub fn arrived(home: &Home) {
-    let own = own_file().and_then(|(device, inode)| {
-        let current = program(home)?;
-        let meta = fs::metadata(&current.0).ok()?;
-        ((meta.dev(), meta.ino()) == (device, inode)).then_some(current.1)
-    });
-    if own.is_some_and(|release| Boot::read(home).release == release) {
+/// Returns the release that this process was started from, if another supervisor became it.
+pub fn identity(home: &Home) -> Option<String> {
+    let boot = Boot::read(home);
+    (boot.pid == std::process::id()).then_some(boot.release)
+}
+
+/// Says that the supervisor started as `identity` has reached its loop.
+pub fn arrived(home: &Home, identity: Option<&str>) {
+    if identity.is_some_and(|release| Boot::read(home).release == release) {
         let _ = fs::remove_file(home.boot());
     }
 }
 
 /// Returns the supervisor of the current release if it is another program than the running one
 /// and has not been given up.
-pub fn successor(home: &Home) -> Option<PathBuf> {
+pub fn successor(home: &Home, identity: Option<&str>) -> Option<PathBuf> {
     let (path, release) = program(home)?;
-    let meta = fs::metadata(&path).ok()?;
-    let same = own_file() == Some((meta.dev(), meta.ino())) || same_content(&path);
+    let same = identity == Some(release.as_str()) || same_content(&path);
     (!same && !Boot::read(home).given_up(&release)).then_some(path)
 }
 
@@ -105,11 +109,6 @@ fn program(home: &Home) -> Option<(PathBuf, String)> {
     let release = folder.file_name()?.to_str()?.to_owned();
     let path = folder.join(PROGRAM);
     path.is_file().then_some((path, release))
-}
-
-fn own_file() -> Option<(u64, u64)> {
-    let meta = fs::metadata(crate::job::OWN_IMAGE).ok()?;
-    Some((meta.dev(), meta.ino()))
 }
 
 fn same_content(path: &Path) -> bool {

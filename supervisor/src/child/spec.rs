@@ -3,10 +3,17 @@
 use std::{
     ffi::OsString,
     fs::File,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
+
+use nix::{
+    sys::resource::{Resource, setrlimit},
+    unistd::getpgrp,
+};
+use shared::{Exit, Failure};
 
 use crate::{home::Home, job::OWN_IMAGE};
 
@@ -70,4 +77,19 @@ impl Spec {
         command.args(&line[1..]);
         command
     }
+}
+
+/// Limits the memory of this process, then becomes the program named in `line`. The limit is on
+/// private memory (`RLIMIT_DATA`), because address space alone says little where a GPU is mapped.
+pub fn launch(memory_max: u64, line: &[OsString]) -> Result<Exit, Failure> {
+    setrlimit(Resource::RLIMIT_DATA, memory_max, memory_max).map_err(|errno| {
+        Failure::new(Exit::Machine, "could not limit the memory of the child").because(errno)
+    })?;
+    let Some((program, args)) = line.split_first() else {
+        return Err(Failure::new(Exit::Usage, "no program to launch"));
+    };
+    let mut command = shared::process::blocking_command(program);
+    let error = command.args(args).process_group(getpgrp().as_raw()).exec();
+    let text = format!("could not start {}", program.display());
+    Err(Failure::new(Exit::Failed, text).because(&error))
 }

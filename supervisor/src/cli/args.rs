@@ -39,6 +39,9 @@ pub(super) enum Command {
     Rollback(Query),
     /// List what happened to each update
     History(Query),
+    /// Set limits, then become the child
+    #[command(hide = true)]
+    Launch(Launch),
     /// Carry out one step of an update
     #[command(hide = true)]
     Worker { supervisor: u32 },
@@ -89,6 +92,17 @@ pub(super) struct Logs {
     /// Show the log of the last build instead
     #[arg(long)]
     pub(super) build: bool,
+}
+
+/// Options of `launch`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Launch {
+    /// Bytes
+    #[arg(long)]
+    pub(super) memory_max: u64,
+    /// Program and arguments
+    #[arg(last = true, required = true)]
+    pub(super) line: Vec<OsString>,
 }
 
 /// What to do with a branch that was rewritten.
@@ -161,7 +175,7 @@ pub(super) struct ChildArgs {
     pub(super) state_dir: Option<PathBuf>,
     /// Arguments of the child
     #[arg(last = true, value_name = "CHILD ARGS")]
-    pub(super) child_args: Vec<OsString>,
+    pub(super) args: Vec<OsString>,
 }
 
 /// Updates.

@@ -93,7 +93,7 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, Failure> {
         .map_err(|error: toml::de::Error| failure(error.to_string()))?;
     for (key, value) in table {
         let id = key.replace('-', "_");
-        let known = id == "child_args" || (id != CONFIG && has_arg(&command, &id));
+        let known = id != CONFIG && has_arg(&command, &id);
         if !known {
             return Err(failure(format!("there is no option {key}")));
         }

@@ -46,17 +46,12 @@ pub(super) fn show(options: &Logs) -> Result<Exit, Failure> {
 /// Asks the supervisor where the log is; without one it is where it is by default.
 fn path(options: &Logs) -> Result<PathBuf, Failure> {
     let home = talk::home(&options.which)?;
-    let log = match talk::ask(&home, &Command::Status) {
-        Ok(Reply::Status(report)) => PathBuf::from(report.log),
-        _ => {
-            let name = home
-                .path()
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            home.path().join("logs").join(format!("{name}.log"))
-        }
+    let log = if let Ok(Reply::Status(report)) = talk::ask(&home, &Command::Status) {
+        PathBuf::from(report.log)
+    } else {
+        home.path()
+            .join("logs")
+            .join(format!("{}.log", home.child_name()))
     };
     if !options.build {
         return Ok(log);
@@ -102,7 +97,7 @@ fn follow(path: &Path, mut file: File) -> io::Result<()> {
                 file = File::open(path)?;
                 continue;
             }
-            runtime.block_on(tokio::time::sleep(FOLLOW));
+            runtime.block_on(async { tokio::time::sleep(FOLLOW).await });
         }
     }
 }

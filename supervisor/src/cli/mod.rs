@@ -1,6 +1,7 @@
 //! The command line: what each subcommand does.
 
 mod args;
+mod configure;
 mod layers;
 mod logs;
 mod run;
@@ -25,6 +26,9 @@ pub fn main(line: &[OsString], version: Version) -> Result<Exit, Failure> {
         None => run::run(cli.run, line, version),
         Some(Command::Run(options)) => run::run(*options, line, version),
         Some(Command::Worker { supervisor }) => Ok(crate::worker::run(supervisor)),
+        Some(Command::Launch(launch)) => {
+            crate::child::spec::launch(launch.memory_max, &launch.line)
+        }
         Some(Command::Status(query)) => talk::status(&query),
         Some(Command::Restart(query)) => talk::order(&query, &crate::control::Command::Restart),
         Some(Command::Stop(query)) => talk::order(&query, &crate::control::Command::Stop),

@@ -6,7 +6,7 @@ use shared::{Exit, Failure, term};
 
 use super::{
     args::{Query, Which},
-    run::state_dir,
+    configure::state_dir,
 };
 use crate::{
     control::{self, Command, Reply},
@@ -57,15 +57,10 @@ pub(super) fn ask(home: &Home, command: &Command) -> Result<Reply, Failure> {
     runtime
         .block_on(control::ask(&path, command))
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                let name = home
-                    .path()
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned();
-                Failure::new(Exit::Failed, format!("no supervisor of {name} is running"))
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
+                Exit::Failed,
+                format!("no supervisor of {} is running", home.child_name()),
+            ),
             _ => Failure::new(Exit::Failed, "the supervisor did not answer").because(&error),
         })
 }

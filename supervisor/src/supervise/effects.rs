@@ -37,7 +37,9 @@ impl Supervisor {
             );
         }
         self.update = state;
-        effects.into_iter().for_each(|effect| self.perform(effect));
+        for effect in effects {
+            self.perform(effect);
+        }
     }
 
     pub(super) fn child_event(&mut self, event: child::Event) {
@@ -317,7 +319,7 @@ impl Supervisor {
     }
 
     fn find_successor(&self) -> Option<std::path::PathBuf> {
-        crate::self_update::successor(&self.config.home)
+        crate::self_update::successor(&self.config.home, self.identity.as_deref())
     }
 
     pub(super) fn become_successor(&mut self, program: &Path) {

@@ -39,6 +39,9 @@ use crate::{
 /// Between looks at a child that is not ours to wait for.
 const ADOPTED_POLL: Duration = Duration::from_millis(500);
 
+/// Both ends of a bounded queue.
+type Queue<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
+
 /// Reads the configuration anew, for SIGHUP.
 pub type Reload = Box<dyn Fn() -> Result<Config, Failure>>;
 
@@ -83,6 +86,7 @@ pub struct Supervisor {
     progress: Option<String>,
     polled_at: Option<jiff::Timestamp>,
     pings: Option<(Duration, Duration)>,
+    identity: Option<String>,
     successor: Option<std::path::PathBuf>,
     log: RotatedLog,
     pipe: Pipe,
@@ -90,8 +94,8 @@ pub struct Supervisor {
     ear: Ear,
     listener: UnixListener,
     scrapes: Option<tokio::net::TcpListener>,
-    lines: (mpsc::Sender<(u64, Line)>, mpsc::Receiver<(u64, Line)>),
-    orders: (mpsc::Sender<Order>, mpsc::Receiver<Order>),
+    lines: Queue<(u64, Line)>,
+    orders: Queue<Order>,
     signals: Signals,
     tasks: TaskSet,
     stuck: bool,
@@ -132,7 +136,7 @@ impl Supervisor {
     /// Keeps the child alive and up to date until told to stop.
     pub async fn run(mut self) -> Result<Exit, Failure> {
         self.recover();
-        crate::self_update::arrived(&self.config.home);
+        crate::self_update::arrived(&self.config.home, self.identity.as_deref());
         shared::notify::ready();
         loop {
             let input = self.next().await;
@@ -164,7 +168,7 @@ impl Supervisor {
         };
         let task = async {
             if self.tasks.next().await.is_none() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         let output = async {

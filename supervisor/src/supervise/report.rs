@@ -122,7 +122,7 @@ impl Supervisor {
         let running = self.child.running();
         let status =
             running.and_then(|child| health::read_status(&self.config.home.status(), child.pid));
-        let (state, reason) = describe(&self.child.stage);
+        let (state, reason) = describe(&self.child.stage, self.heard.speaks);
         ChildReport {
             state: state.to_owned(),
             reason,
@@ -166,9 +166,10 @@ impl Supervisor {
     }
 }
 
-fn describe(stage: &Stage) -> (&'static str, Option<String>) {
+/// A child that does not speak sd_notify counts as running when it is up.
+fn describe(stage: &Stage, speaks: bool) -> (&'static str, Option<String>) {
     match stage {
-        Stage::Up(child) if child.ready => ("running", None),
+        Stage::Up(child) if child.ready || !speaks => ("running", None),
         Stage::Up(_) => ("starting", None),
         Stage::Stopping { .. } | Stage::Sweeping { .. } => ("stopping", None),
         Stage::Down(Why::BackOff { how, .. }) => ("waiting", Some(format!("{how}; trying again"))),

@@ -36,7 +36,13 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Supervisor {
     /// Takes the locks and opens everything; nothing is started yet.
-    pub fn new(config: Config, reload: Reload, version: String) -> Result<Self, Failure> {
+    /// `identity` is the release that this process was started from, where that is known.
+    pub fn new(
+        config: Config,
+        reload: Reload,
+        version: String,
+        identity: Option<String>,
+    ) -> Result<Self, Failure> {
         let home = config.home.clone();
         let failed = |what: &str, error: &dyn std::error::Error| {
             Failure::new(
@@ -91,6 +97,7 @@ impl Supervisor {
             progress: None,
             polled_at: None,
             pings,
+            identity,
             successor: None,
             log,
             pipe,

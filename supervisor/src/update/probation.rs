@@ -45,7 +45,9 @@ pub fn judge(
         Some(now) if now <= before => Verdict::Passed,
         None | Some(Health::Green) => Verdict::Passed,
         Some(Health::Red) => Verdict::Worse,
-        Some(Health::Yellow) if served < 2 * term => Verdict::Longer(2 * term - served),
+        Some(Health::Yellow) if served < 2 * term => {
+            Verdict::Longer((2 * term).saturating_sub(served))
+        }
         Some(Health::Yellow) => Verdict::Degraded,
     }
 }

@@ -178,7 +178,7 @@ fn hidden(job: &Poll, checkout: &Repository, upstream: &Upstream, tip: Oid) -> V
         job.trusted.as_deref(),
         job.accepted.as_ref().map(|a| a.commit.as_str()),
     ];
-    let known = known.into_iter().flatten().filter_map(|id| parse(id));
+    let known = known.into_iter().flatten().filter_map(parse);
     [tip].into_iter().chain(tracking).chain(known).collect()
 }
 

@@ -1,0 +1,181 @@
+//! From options to a checked configuration.
+
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+use shared::{Exit, Failure};
+
+use super::args::{BuildArgs, ChildArgs, Echo, LogArgs, OnRewrite, Run, UpdateArgs};
+use crate::{
+    child::spec::Spec,
+    config::{Config, Hooks, Log, Source, spread, words},
+    home::Home,
+    update::state::Policy,
+};
+
+/// Turns options into a configuration.
+pub(super) fn configure(options: Run) -> Result<Config, Failure> {
+    let Run {
+        child,
+        update,
+        build,
+        log,
+    } = options;
+    let name = child.child_name.clone().ok_or_else(|| {
+        Failure::new(Exit::Usage, "the child has no name")
+            .hint("supervisor --child-name NAME -- [arguments of the child]")
+    })?;
+    check_name(&name)?;
+    let repo = std::fs::canonicalize(&update.repo).map_err(|error| {
+        let text = format!("there is no checkout at {}", update.repo.display());
+        Failure::new(Exit::Config, text)
+            .because(&error)
+            .hint("see --repo")
+    })?;
+    let home = Home::of(&state_dir(child.state_dir.as_deref())?, &name);
+    let (log, metrics_addr) = (logs(&log, &home)?, log.metrics_addr);
+    Ok(Config {
+        stop_timeout: child.stop_timeout,
+        child: spec(child, &build, &repo)?,
+        policy: policy(&update, &name),
+        window: update.window,
+        hooks: Hooks {
+            pre_update: update.pre_update.clone(),
+            post_update: update.post_update.clone(),
+            on_failure: update.on_failure.clone(),
+        },
+        notify: update.notify.clone(),
+        metrics_addr,
+        log,
+        source: source(update, build, repo, &home)?,
+        child_name: name,
+        home,
+    })
+}
+
+fn spec(child: ChildArgs, build: &BuildArgs, repo: &Path) -> Result<Spec, Failure> {
+    let Some(program) = build.bins.first().cloned() else {
+        return Err(Failure::new(Exit::Usage, "--bins names no program"));
+    };
+    Ok(Spec {
+        program,
+        args: child.args,
+        cwd: repo.to_owned(),
+        nice: child.nice,
+        watchdog: child.watchdog,
+        memory_max: child.memory_max,
+    })
+}
+
+fn policy(update: &UpdateArgs, name: &str) -> Policy {
+    let host = nix::unistd::gethostname()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let names = [name, host.as_str()];
+    Policy {
+        interval: update.interval,
+        jitter: spread(update.jitter.unwrap_or(update.interval / 10), &names),
+        hold_off: spread(update.hold_off.unwrap_or(update.interval), &names),
+        ready_timeout: update.ready_timeout,
+        probation: update.probation,
+        max_wait: update.max_wait,
+        updates: !update.no_update,
+    }
+}
+
+fn source(
+    update: UpdateArgs,
+    build: BuildArgs,
+    repo: PathBuf,
+    home: &Home,
+) -> Result<Source, Failure> {
+    let follow_rewrites = match update.on_rewrite {
+        Some(choice) => choice == OnRewrite::Accept,
+        None => update.require_signed.is_none(),
+    };
+    Ok(Source {
+        repo,
+        remote: update.remote,
+        branch: update.branch,
+        pin: update.pin,
+        signers: update.require_signed.as_deref().map(absolute).transpose()?,
+        every_commit: update.require_signed_all,
+        follow_rewrites,
+        bins: build.bins,
+        profile: build.profile,
+        features: build.features,
+        target_dir: match &build.target_dir {
+            Some(folder) => absolute(folder)?,
+            None => home.target(),
+        },
+        check: words(&build.check),
+        fetch_timeout: build.fetch_timeout,
+        build_timeout: build.build_timeout,
+        min_disk: build.min_disk,
+        min_memory: build.min_memory,
+        keep_releases: update.keep_releases,
+    })
+}
+
+fn logs(log: &LogArgs, home: &Home) -> Result<Log, Failure> {
+    let dir = match &log.log_dir {
+        Some(folder) => absolute(folder)?,
+        None => home.path().join("logs"),
+    };
+    let echo = match log.echo {
+        Echo::Auto => std::io::stdout().is_terminal(),
+        Echo::Always => true,
+        Echo::Never => false,
+    };
+    Ok(Log {
+        dir,
+        max_bytes: log.log_max_size,
+        keep: log.log_keep,
+        echo,
+    })
+}
+
+/// The name becomes a folder and part of file names.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !name.is_empty() && name.len() <= 64 && name.chars().all(good) && !name.starts_with('.') {
+        return Ok(());
+    }
+    Err(
+        Failure::new(Exit::Usage, format!("{name:?} can't be a child's name"))
+            .hint("letters, digits, - _ . and at most 64 of them"),
+    )
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::of(Exit::Machine, &error))
+}
+
+/// Returns the folder of all state: as told, else by the XDG rules.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cli is where the environment is read"
+)]
+pub(super) fn state_dir(told: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = told {
+        return absolute(path);
+    }
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(state) = set("XDG_STATE_HOME") {
+        return Ok(state.join("supervisor"));
+    }
+    match set("HOME") {
+        Some(home) => Ok(home.join(".local/state/supervisor")),
+        None => Err(
+            Failure::new(Exit::Config, "neither HOME nor XDG_STATE_HOME is set")
+                .hint("say where to keep state with --state-dir"),
+        ),
+    }
+}
