@@ -313,7 +313,6 @@ fn without_a_branch_to_follow_the_child_runs_and_status_says_why() {
     running.crash();
     let _running = bench.start(&["--branch", "main"]);
     let commit = bench.release("two", "");
-    bench.settled();
     assert_eq!(bench.update().update.accepted.unwrap().commit, commit);
 }
 
@@ -330,7 +329,6 @@ fn a_rewritten_branch_is_followed_or_refused_as_told() {
     assert!(problem.contains("was rewritten"), "{problem}");
     running.crash();
     let _running = bench.start(&[]);
-    bench.settled();
     let report = bench.update();
     assert_eq!(report.update.accepted.unwrap().commit, rewritten);
     // Nothing of the old branch was taken for a change of the operator's.

@@ -103,6 +103,8 @@ pub fn poll(job: &Poll) -> Result<Polled, Fault> {
     let Some(accepted) = &job.accepted else {
         return first(job, &checkout, &source, upstream.ok().as_ref());
     };
+    // Before anything else, as a checkout in the middle of a rebase looks detached.
+    worktree::refuse_unmerged(&checkout)?;
     let upstream = upstream?;
     let tip = fetch(&source, &upstream, job.pin.as_deref())?;
     if tip.to_string() == accepted.commit && !job.forced {

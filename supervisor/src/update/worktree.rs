@@ -61,12 +61,7 @@ pub struct Local {
 impl Local {
     /// Finds the commits of the checkout that `hidden` does not reach, and its uncommitted changes.
     pub fn of(checkout: &Repository, source: &Repository, hidden: &[Oid]) -> Result<Self, Fault> {
-        let conflicts = unmerged(checkout)?;
-        if !conflicts.is_empty() {
-            let text = format!("the checkout has unmerged files: {}", conflicts.join(", "));
-            return Err(Fault::new(Blame::Refused, text)
-                .hint("finish with `git rebase --continue` or give up with `git rebase --abort`"));
-        }
+        refuse_unmerged(checkout)?;
         let head = checkout.head()?.peel_to_commit()?.id();
         let mut walk = source.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
@@ -89,10 +84,15 @@ impl Local {
     }
 }
 
-fn unmerged(checkout: &Repository) -> Result<Vec<String>, Fault> {
-    let index = checkout.index()?;
-    let paths: BTreeSet<String> = conflicting_paths(&index)?;
-    Ok(paths.into_iter().collect())
+/// Refuses to make anything of a checkout with unmerged files.
+pub fn refuse_unmerged(checkout: &Repository) -> Result<(), Fault> {
+    let files: Vec<String> = conflicting_paths(&checkout.index()?)?.into_iter().collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let text = format!("the checkout has unmerged files: {}", files.join(", "));
+    Err(Fault::new(Blame::Refused, text)
+        .hint("finish with `git rebase --continue` or give up with `git rebase --abort`"))
 }
 
 fn conflicting_paths(index: &Index) -> Result<BTreeSet<String>, Fault> {

@@ -185,7 +185,9 @@ impl Bench {
 
     /// Asks for an update and waits until it has ended, one way or the other.
     pub(crate) fn update(&self) -> Report {
-        self.ask(&Command::Update { force: false }).unwrap();
+        self.wait("it can be asked", || {
+            self.ask(&Command::Update { force: false })
+        });
         self.settled()
     }
 
@@ -310,7 +312,7 @@ fn flags(extra: &[&str]) -> Vec<String> {
 }
 
 /// Runs git, which must succeed.
-fn git(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
     let output = try_git(dir, args);
     assert!(output.status.success(), "git {args:?}: {}", text(&output));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

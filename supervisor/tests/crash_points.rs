@@ -1,0 +1,167 @@
+//! Killed at each effect of an update, the next supervisor goes on: one child, old or new, and
+//! then the update completes.
+//!
+//! The bullet comes from inside the step that the effect has started (a build script, a smoke
+//! test, a hook), so it always hits while that effect is under way.
+
+#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+
+mod workbench;
+
+use std::fs;
+
+use supervisor::control::Command;
+use workbench::{Bench, Running, write};
+
+/// A shell line that kills the supervisor once.
+fn bullet(bench: &Bench) -> String {
+    let (pid, fired) = (bench.path().join("pid"), bench.path().join("fired"));
+    format!(
+        "if ! test -e {1}; then touch {1}; kill -9 $(cat {0}); sleep 60; fi",
+        pid.display(),
+        fired.display()
+    )
+}
+
+fn load(bench: &Bench, running: &Running<'_>) {
+    write(&bench.path().join("pid"), &running.pid().to_string());
+}
+
+/// Runs an update that is shot at, starts again, and checks that it completes with one child.
+fn survive(bench: &Bench, flags: &[&str], release: impl FnOnce() -> String) {
+    let running = bench.start_and_settle(flags);
+    load(bench, &running);
+    let commit = release();
+    bench.ask(&Command::Update { force: false }).unwrap();
+    assert!(!running.ended().success());
+    assert!(bench.path().join("fired").exists());
+    assert!(bench.children().len() <= 1, "{:?}", bench.children());
+    let _running = bench.start(flags);
+    let report = bench.update();
+    assert_eq!(bench.children().len(), 1);
+    assert_eq!(report.update.accepted.unwrap().commit, commit);
+    assert_eq!(bench.runs().last().map(String::as_str), Some("two"));
+    assert!(
+        fs::canonicalize(bench.home.current())
+            .unwrap()
+            .ends_with(&commit)
+    );
+}
+
+#[test]
+fn while_building() {
+    let bench = Bench::new();
+    let script = format!(
+        "fn main() {{ std::process::Command::new(\"sh\").args([\"-c\", {:?}]).status().unwrap(); }}\n",
+        bullet(&bench)
+    );
+    survive(&bench, &[], || {
+        bench.write("build.rs", &script);
+        bench.release("two", "")
+    });
+}
+
+#[test]
+fn while_testing() {
+    let bench = Bench::new();
+    let main = fs::read_to_string(bench.work().join("src/main.rs")).unwrap();
+    let check = format!(
+        "Some(\"check\") => {{ Command::new(\"sh\").args([\"-c\", {:?}]).status().unwrap(); return; }}",
+        bullet(&bench)
+    );
+    survive(&bench, &[], || {
+        bench.write(
+            "src/main.rs",
+            &main.replace("Some(\"check\") => return,", &check),
+        );
+        bench.release("two", "")
+    });
+}
+
+#[test]
+fn while_switching() {
+    let bench = Bench::new();
+    // The first version is switched to as well, before the gun is loaded.
+    let hook = format!(
+        "test ! -e {} || {{ {}; }}",
+        bench.path().join("pid").display(),
+        bullet(&bench)
+    );
+    survive(&bench, &["--pre-update", &hook], || {
+        bench.release("two", "")
+    });
+}
+
+#[test]
+fn while_accepting() {
+    let bench = Bench::new();
+    let hook = format!(
+        "test ! -e {} || {{ {}; }}",
+        bench.path().join("pid").display(),
+        bullet(&bench)
+    );
+    survive(&bench, &["--post-update", &hook], || {
+        bench.release("two", "")
+    });
+}
+
+#[test]
+fn while_waiting_for_a_safe_point() {
+    let bench = Bench::new();
+    bench.release("one", "busy");
+    bench.git_checkout(&["pull", "-q"]);
+    let running = bench.start_and_settle(&[]);
+    let commit = bench.release("two", "");
+    bench.ask(&Command::Update { force: false }).unwrap();
+    bench.until("it waits", |report| report.update.phase == "waiting");
+    let pid = bench.report().unwrap().child.pid;
+    running.crash();
+    let _running = bench.start(&[]);
+    bench.wait("it can be asked", || {
+        bench.ask(&Command::Update { force: false })
+    });
+    let report = bench.until("it waits again", |report| report.update.phase == "waiting");
+    assert_eq!(report.child.pid, pid);
+    write(&bench.home.path().join("safe"), "");
+    assert_eq!(bench.settled().update.accepted.unwrap().commit, commit);
+}
+
+#[test]
+fn on_probation() {
+    let bench = Bench::new();
+    let running = bench.start_and_settle(&["--probation", "1h"]);
+    let commit = bench.release("two", "");
+    bench.ask(&Command::Update { force: false }).unwrap();
+    let report = bench.until("it is on probation", |report| {
+        report.update.phase == "probation" && report.child.state == "running"
+    });
+    let pid = report.child.pid;
+    running.crash();
+    let _running = bench.start(&["--probation", "100ms"]);
+    let report = bench.settled();
+    // The new version was adopted, not started again.
+    assert_eq!(report.child.pid, pid);
+    assert_eq!(report.update.accepted.unwrap().commit, commit);
+}
+
+#[test]
+fn while_rolling_back() {
+    let bench = Bench::new();
+    let hook = format!(
+        "test ! -e {} || {{ {}; }}",
+        bench.path().join("pid").display(),
+        bullet(&bench)
+    );
+    let flags = ["--on-failure", hook.as_str()];
+    let running = bench.start_and_settle(&flags);
+    load(&bench, &running);
+    let first = bench.report().unwrap().child.release;
+    let bad = bench.release("two", "crash");
+    bench.ask(&Command::Update { force: false }).unwrap();
+    assert!(!running.ended().success());
+    let _running = bench.start(&flags);
+    let report = bench.update();
+    assert_eq!(report.child.release, first);
+    assert!(report.update.quarantine.contains_key(&bad));
+    assert_eq!(bench.children().len(), 1);
+}

@@ -1,0 +1,131 @@
+//! What the operator changed in the checkout goes into each new version, or refuses it by name.
+
+mod workbench;
+
+use std::fs;
+
+use supervisor::control::Command;
+use workbench::{Bench, write};
+
+#[test]
+fn commits_and_edits_are_carried_onto_each_new_version() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    let main = fs::read_to_string(bench.checkout().join("src/main.rs")).unwrap();
+    write(
+        &bench.checkout().join("src/main.rs"),
+        &main.replace("\"running {", "\"patched {"),
+    );
+    write(&bench.checkout().join("NOTES"), "mine\n");
+    bench.git_checkout(&["add", "NOTES"]);
+    bench.git_checkout(&["commit", "-q", "-m", "notes", "NOTES"]);
+    let before = bench.git_checkout(&["status", "--porcelain"]);
+    for version in ["two", "three"] {
+        let commit = bench.release(version, "");
+        let report = bench.update();
+        assert_eq!(
+            report.update.accepted.as_ref().unwrap().commit,
+            commit,
+            "{report:#?}"
+        );
+        let release = report.child.release.unwrap();
+        assert!(
+            release.starts_with(&commit) && release.contains("-local-"),
+            "{release}"
+        );
+        assert!(bench.child_log().contains(&format!("patched {version}")));
+    }
+    assert_eq!(bench.git_checkout(&["status", "--porcelain"]), before);
+    assert_eq!(bench.git_checkout(&["log", "-1", "--format=%s"]), "notes");
+    // The same edits on the same commit are no news, even when asked for by force.
+    bench.ask(&Command::Update { force: true }).unwrap();
+    bench.settled();
+    assert_eq!(bench.runs(), ["one", "two", "three"]);
+}
+
+#[test]
+fn new_edits_alone_are_built_only_when_forced() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    let main = fs::read_to_string(bench.checkout().join("src/main.rs")).unwrap();
+    write(
+        &bench.checkout().join("src/main.rs"),
+        &main.replace("\"running {", "\"patched {"),
+    );
+    bench.update();
+    assert_eq!(bench.runs(), ["one"]);
+    bench.ask(&Command::Update { force: true }).unwrap();
+    bench.settled();
+    assert_eq!(bench.runs(), ["one", "one"]);
+    assert!(bench.child_log().contains("patched one"));
+}
+
+#[test]
+fn a_change_that_upstream_took_over_is_no_longer_local() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    write(&bench.checkout().join("README.md"), "two\n");
+    bench.git_checkout(&["commit", "-qam", "my wording"]);
+    bench.write("README.md", "two\n");
+    let commit = bench.release("two", "");
+    let report = bench.update();
+    assert_eq!(report.child.release, Some(commit));
+}
+
+#[test]
+fn a_shallow_checkout_is_as_good() {
+    let bench = Bench::new();
+    bench.release("two", "");
+    bench.release("three", "");
+    fs::remove_dir_all(bench.checkout()).unwrap();
+    let remote = format!("file://{}", bench.path().join("remote.git").display());
+    workbench::git(
+        bench.path(),
+        &["clone", "-q", "--depth", "1", &remote, "checkout"],
+    );
+    let _running = bench.start_and_settle(&[]);
+    assert_eq!(bench.runs(), ["three"]);
+    let commit = bench.release("four", "");
+    assert_eq!(bench.update().update.accepted.unwrap().commit, commit);
+}
+
+#[test]
+fn submodules_come_along() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    workbench::git(bench.path(), &["init", "-q", "-b", "main", "part"]);
+    let part = bench.path().join("part");
+    write(
+        &part.join("word.rs"),
+        "pub const WORD: &str = \"from a submodule\";\n",
+    );
+    workbench::git(&part, &["add", "-A"]);
+    workbench::git(&part, &["commit", "-q", "-m", "part"]);
+    bench.git_work(&[
+        "-c",
+        "protocol.file.allow=always",
+        "submodule",
+        "add",
+        "-q",
+        "../part",
+        "part",
+    ]);
+    let main = fs::read_to_string(bench.work().join("src/main.rs")).unwrap();
+    let main = main
+        .replace(
+            "mod behavior;",
+            "mod behavior;\n#[path = \"../part/word.rs\"]\nmod word;",
+        )
+        .replace(
+            "println!(\"running {VERSION}\");",
+            "println!(\"{}\", word::WORD);",
+        );
+    bench.write("src/main.rs", &main);
+    bench.release("two", "");
+    bench.update();
+    assert!(
+        bench.child_log().contains("from a submodule"),
+        "{}",
+        bench.child_log()
+    );
+}
