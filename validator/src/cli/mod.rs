@@ -3,8 +3,12 @@
 mod arguments;
 pub mod competitions;
 pub mod flags;
+pub mod inspect;
+pub mod inspect_store;
+pub mod models;
 pub mod samples;
 pub mod score;
+pub mod verify;
 
 use std::future::Future;
 
@@ -26,10 +30,15 @@ struct Cli {
 enum Command {
     /// Show the competitions of the subnet file
     Competitions(competitions::Args),
+    /// Look at one part of what the validator knows
+    #[command(subcommand)]
+    Inspect(inspect::Inspect),
     /// Fetch, filter and draw samples as a step would
     Samples(Box<samples::SamplesArgs>),
     /// Compute wins and weights from a losses table or a step record
     Score(score::Args),
+    /// Judge a model as the validator would
+    Verify(Box<verify::VerifyArgs>),
 }
 
 /// Parses the command line, runs the command, prints what failed.
@@ -61,8 +70,10 @@ fn command(version: &Version) -> clap::Command {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Competitions(args) => competitions::run(&args),
+        Command::Inspect(kind) => inspect::run(&kind),
         Command::Samples(args) => samples::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Verify(args) => verify::run(&args),
     }
 }
 
