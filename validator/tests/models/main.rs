@@ -1,0 +1,10 @@
+//! Models from a real hub over HTTP: judged, fetched, kept, cleaned up.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's panic is its verdict"
+)]
+
+mod golden;
+mod refusals;
+mod world;
