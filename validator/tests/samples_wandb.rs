@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use localnet::{
     http::{Fault, Rule},
-    samples::{Conversation, generate},
-    wandb::{RunState, StoredRun, Wandb},
+    samples::generate,
+    wandb::Wandb,
 };
 use validator::{
     report::wandb::{
@@ -15,10 +15,6 @@ use validator::{
     },
     samples::{Fetcher, filter::Filter, hub, wandb},
 };
-
-fn conversations(count: usize) -> Vec<Conversation> {
-    generate(7, count)
-}
 
 fn fetcher(server: &Wandb, spec: &str, cache: &std::path::Path) -> Fetcher {
     Fetcher::new(validator::samples::Settings {
@@ -39,38 +35,45 @@ fn fetcher(server: &Wandb, spec: &str, cache: &std::path::Path) -> Fetcher {
 
 #[tokio::test]
 async fn a_bad_run_is_skipped_and_named_and_the_others_are_read() {
-    let server = Wandb::start(0).await.unwrap();
-    let all = conversations(120);
-    for (uid, chunk) in all.chunks(40).enumerate() {
-        let run = StoredRun::cortex(&format!("run{uid}"), uid as u16, chunk);
-        server.add_run("cortex-t", "multi-modality", run);
-    }
-    let mut finished = StoredRun::cortex("old", 9, &conversations(5));
-    finished.state = RunState::Finished;
-    server.add_run("cortex-t", "multi-modality", finished);
-    server.poison("run1");
+    // Two runs of 64 conversations and one of 22.
+    let server = Wandb::start(0, &generate(7, 150)).await.unwrap();
+    server.edit(|store| {
+        let project = store.project("cortex-t", "multi-modality");
+        project.runs[1].broken = true;
+        project.runs[2].state = "finished".into();
+    });
     let cache = tempfile::tempdir().unwrap();
     let pool = fetcher(&server, "wandb:cortex-t/multi-modality", cache.path())
         .fetch(100, 1)
         .await;
     let set = pool.draw(100, 1).unwrap();
-    let duplicates = pool.reports[0].dropped.0.get("duplicate").copied().unwrap_or_default();
-    assert_eq!(set.samples.len() as u64 + duplicates, 80, "{:?}", pool.reports);
+    let duplicates = pool.reports[0]
+        .dropped
+        .0
+        .get("duplicate")
+        .copied()
+        .unwrap_or_default();
+    assert_eq!(
+        set.samples.len() as u64 + duplicates,
+        64,
+        "{:?}",
+        pool.reports
+    );
     let notes = pool.reports[0].notes.join("\n");
     assert!(
-        notes.contains("run run1") && notes.contains("502"),
+        notes.contains("run c0r7ex01: W&B") && notes.contains("502"),
         "{notes}"
     );
     assert!(
-        !set.samples
+        set.samples
             .iter()
-            .any(|sample| sample.origin.contains("old"))
+            .all(|sample| sample.origin.contains("c0r7ex00"))
     );
 }
 
 #[tokio::test]
 async fn a_hidden_project_says_what_to_do() {
-    let server = Wandb::start(0).await.unwrap();
+    let server = Wandb::start(0, &[]).await.unwrap();
     let cache = tempfile::tempdir().unwrap();
     let fetcher = fetcher(&server, "wandb:nobody/nothing", cache.path());
     let fault = fetcher.fetch(5, 1).await.draw(5, 1).unwrap_err();
@@ -106,7 +109,7 @@ fn row(step: u64) -> Row {
 
 #[tokio::test]
 async fn rows_survive_an_outage_neither_lost_nor_doubled() {
-    let server = Wandb::start(0).await.unwrap();
+    let server = Wandb::start(0, &[]).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     // Every request of the first seconds fails; the third attempt of each gets through.
     server.server.faults.add(Rule {
@@ -119,19 +122,19 @@ async fn rows_survive_an_outage_neither_lost_nor_doubled() {
     }
     logger.finish(0, Duration::from_secs(60)).await;
 
-    let runs = server.runs("me", "ours");
+    let runs = server.edit(|store| store.get("me", "ours").unwrap().runs.clone());
     assert_eq!(runs.len(), 2, "rotated after three steps");
     let mut steps: Vec<u64> = Vec::new();
     for run in &runs {
         assert_eq!(run.exit_code, Some(0));
-        assert_eq!(run.state, RunState::Finished);
+        assert_eq!(run.state, "finished");
         let signature: String = run.config["signature"]["value"]
             .as_str()
             .unwrap()
             .to_owned();
-        let reversed: Vec<u8> = run.id.bytes().rev().collect();
+        let reversed: Vec<u8> = run.name.bytes().rev().collect();
         assert_eq!(signature, hex::encode(reversed));
-        for line in &run.history {
+        for line in run.history() {
             assert!(line.contains("\"2\":Infinity"), "{line}");
             let (_, step) = line.split_once("\"_step\":").unwrap();
             let step: String = step.chars().take_while(char::is_ascii_digit).collect();
@@ -145,13 +148,16 @@ async fn rows_survive_an_outage_neither_lost_nor_doubled() {
 
 #[tokio::test]
 async fn a_refused_key_keeps_the_rows_on_disk() {
-    let server = Wandb::start(0).await.unwrap();
-    server.demand_key(Some("another".into()));
+    let server = Wandb::start(0, &[]).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let mut logger = Logger::new(settings(&server, folder.path()));
+    let key = Some("too short for a key".into());
+    let mut logger = Logger::new(Settings {
+        key,
+        ..settings(&server, folder.path())
+    });
     logger.log(1, row(1)).unwrap();
     logger.finish(0, Duration::from_secs(60)).await;
-    assert!(server.runs("me", "ours").is_empty());
+    assert!(server.edit(|store| store.get("me", "ours").is_none()));
     assert_eq!(
         validator::report::wandb::unsent_runs(folder.path()).len(),
         1

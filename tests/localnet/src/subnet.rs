@@ -77,12 +77,18 @@ impl Default for Options {
 impl Options {
     /// All kinds of miners for both competitions.
     pub fn all_miners() -> Vec<(Family, Role)> {
-        Role::ALL.iter().flat_map(|role| Family::ALL.map(|family| (family, *role))).collect()
+        Role::ALL
+            .iter()
+            .flat_map(|role| Family::ALL.map(|family| (family, *role)))
+            .collect()
     }
 
     /// A subnet without models, up in an instant.
     pub fn without_miners() -> Self {
-        Self { miners: Vec::new(), ..Self::default() }
+        Self {
+            miners: Vec::new(),
+            ..Self::default()
+        }
     }
 }
 
@@ -159,7 +165,11 @@ impl Localnet {
             })
             .collect();
         let chain = start_chain(port(0), &options, &validator, &wallets).await?;
-        let hub = Hub::start(hub::Ports { hub: port(1), cdn: port(2) }).await?;
+        let hub = Hub::start(hub::Ports {
+            hub: port(1),
+            cdn: port(2),
+        })
+        .await?;
         let conversations = samples::generate(options.seed ^ FEED_SEED, options.samples);
         let lines = samples::to_jsonl(&conversations);
         hub.commit_dataset(
@@ -218,7 +228,9 @@ impl Localnet {
 
     /// Returns the miner of a role.
     pub fn miner(&self, family: Family, role: Role) -> Option<&Miner> {
-        self.miners.iter().find(|miner| miner.family == family && miner.role == role)
+        self.miners
+            .iter()
+            .find(|miner| miner.family == family && miner.role == role)
     }
 
     /// Returns where everything is.
@@ -307,7 +319,9 @@ fn folder(asked: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), Failure> {
     match asked {
         Some(path) => {
             file::create_dir(path).map_err(disk)?;
-            let absolute = path.canonicalize().map_err(file::FileError::on("find", path));
+            let absolute = path
+                .canonicalize()
+                .map_err(file::FileError::on("find", path));
             Ok((absolute.map_err(disk)?, None))
         }
         None => {
@@ -346,7 +360,9 @@ async fn start_chain(
         }],
         ..ChainConfig::default()
     };
-    Chain::start(config).await.map_err(|error| chain_failure(&error))
+    Chain::start(config)
+        .await
+        .map_err(|error| chain_failure(&error))
 }
 
 /// Trains and publishes on a thread of its own: it is work for seconds.
@@ -367,7 +383,10 @@ async fn make_miners(
             let (mut done, all) = (0, Workshop::steps());
             let workshop = Workshop::open(&models, family, seed, || {
                 done += 1;
-                progress(&format!("training {} miners: step {done} of {all}", family.word()));
+                progress(&format!(
+                    "training {} miners: step {done} of {all}",
+                    family.word()
+                ));
             })?;
             hub.commit_model(family.tokenizer_repository(), workshop.tokenizer_files()?);
             for (index, (wanted, role)) in plan.iter().enumerate() {

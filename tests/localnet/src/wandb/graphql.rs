@@ -32,6 +32,10 @@ pub(super) async fn answer(
         .as_str()
         .unwrap_or_else(|| operation_name(query));
     let mut store = shelf.store.lock().unwrap_or_else(PoisonError::into_inner);
+    let run = ["run", "name"].map(|name| body["variables"][name].as_str().unwrap_or_default());
+    if run.iter().any(|run| store.is_broken(run)) {
+        return crate::http::error(StatusCode::BAD_GATEWAY, "bad gateway");
+    }
     match respond(&mut store, operation, &body["variables"], &shelf.url) {
         Ok(data) => Json(json!({ "data": data })).into_response(),
         Err(problem) => errors(StatusCode::OK, &problem),

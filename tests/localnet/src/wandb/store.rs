@@ -21,6 +21,12 @@ impl Store {
             .or_default()
     }
 
+    /// Whether reads of a run of this name end with 502.
+    pub(super) fn is_broken(&self, run: &str) -> bool {
+        let mut runs = self.projects.values().flat_map(|project| &project.runs);
+        runs.any(|known| known.broken && known.name == run)
+    }
+
     /// Returns a project if it exists.
     pub fn get(&self, entity: &str, name: &str) -> Option<&Project> {
         self.projects.get(&(entity.to_owned(), name.to_owned()))
@@ -65,6 +71,8 @@ pub struct Run {
     pub posts: u32,
     /// Whether its owner pressed Stop.
     pub stopped: bool,
+    /// Whether every read of its history ends with 502.
+    pub broken: bool,
 }
 
 /// The file of history rows.

@@ -1,0 +1,172 @@
+//! Samples from datasets on localnet's hub: parquet, JSONL, and the viewer where neither is there.
+#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+
+use std::{sync::Arc, time::Duration};
+
+use localnet::{
+    http::{Fault, Rule},
+    hub::{Content, Hub, Ports},
+    samples::{generate, to_jsonl},
+};
+use parquet::{
+    basic::Compression,
+    data_type::{ByteArray, ByteArrayType},
+    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    schema::parser::parse_message_type,
+};
+use validator::samples::{Fetcher, Pool, Settings, filter::Filter, hub, wandb};
+
+async fn fetch(hub: &Hub, spec: &str, wanted: usize, seed: u64) -> Pool {
+    let cache = tempfile::tempdir().unwrap();
+    let url: url::Url = hub.url().parse().unwrap();
+    let settings = Settings {
+        sources: vec![spec.parse().unwrap()],
+        minimum: 1,
+        cache: cache.path().to_owned(),
+        max_age: Duration::ZERO,
+        filter: Filter::default(),
+        http_token: None,
+        hub: hub::Access {
+            endpoint: url.clone(),
+            viewer: url,
+            token: None,
+        },
+        wandb: wandb::Access::default(),
+    };
+    Fetcher::new(settings).unwrap().fetch(wanted, seed).await
+}
+
+/// Rows of a question and a long answer, in several row groups.
+fn parquet(groups: usize, rows: usize, answer_bytes: usize) -> Vec<u8> {
+    let schema = "message m { required binary question (UTF8); required binary answer (UTF8); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_dictionary_enabled(false)
+        .set_data_page_row_count_limit(50)
+        .build();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+    for group in 0..groups {
+        let mut columns = writer.next_row_group().unwrap();
+        let texts: [Vec<ByteArray>; 2] = [
+            (0..rows)
+                .map(|row| ByteArray::from(format!("q{group}.{row}").as_str()))
+                .collect(),
+            (0..rows)
+                .map(|row| ByteArray::from(format!("{row} ").repeat(answer_bytes / 4).as_str()))
+                .collect(),
+        ];
+        for values in texts {
+            let mut column = columns.next_column().unwrap().unwrap();
+            column
+                .typed::<ByteArrayType>()
+                .write_batch(&values, None, None)
+                .unwrap();
+            column.close().unwrap();
+        }
+        columns.close().unwrap();
+    }
+    writer.into_inner().unwrap()
+}
+
+#[tokio::test]
+async fn a_parquet_dataset_is_read_in_part() {
+    let hub = Hub::start(Ports::default()).await.unwrap();
+    let bytes = parquet(6, 2000, 1000);
+    let size = bytes.len() as u64;
+    assert!(size > 10 << 20);
+    hub.commit_dataset(
+        "org/chat",
+        [("data/train-0.parquet".into(), Content::from(bytes))],
+    );
+    let pool = fetch(&hub, "hf:org/chat:train", 100, 5).await;
+    let set = pool.draw(100, 5).unwrap();
+    assert_eq!(set.samples.len(), 100, "{:?}", pool.reports);
+    let sent = hub.bytes_sent("train-0.parquet");
+    assert!(sent < size / 3, "{sent} of {size} bytes");
+    assert_eq!(
+        set.digest,
+        fetch(&hub, "hf:org/chat:train", 100, 5)
+            .await
+            .draw(100, 5)
+            .unwrap()
+            .digest
+    );
+    assert_ne!(
+        set.digest,
+        fetch(&hub, "hf:org/chat:train", 100, 6)
+            .await
+            .draw(100, 6)
+            .unwrap()
+            .digest
+    );
+}
+
+#[tokio::test]
+async fn jsonl_files_of_the_wanted_split_are_read() {
+    let hub = Hub::start(Ports::default()).await.unwrap();
+    hub.commit_dataset(
+        "org/lines",
+        [
+            (
+                "en/train.jsonl".into(),
+                Content::from(to_jsonl(&generate(1, 200))),
+            ),
+            ("en/test.jsonl".into(), Content::from("{oops\n".to_owned())),
+            ("README.md".into(), Content::from("# none".to_owned())),
+        ],
+    );
+    let set = fetch(&hub, "hf:org/lines/en:train", 50, 1)
+        .await
+        .draw(50, 1)
+        .unwrap();
+    assert_eq!(set.samples.len(), 50);
+    assert!(
+        set.samples
+            .iter()
+            .all(|sample| sample.origin.contains("en/train.jsonl#"))
+    );
+}
+
+#[tokio::test]
+async fn the_viewer_helps_where_the_files_do_not() {
+    let hub = Hub::start(Ports::default()).await.unwrap();
+    hub.commit_dataset(
+        "org/viewed",
+        [(
+            "data/train.jsonl".into(),
+            Content::from(to_jsonl(&generate(2, 300))),
+        )],
+    );
+    hub.faults().add(Rule::always(Fault::Gated).on("/resolve/"));
+    let pool = fetch(&hub, "hf:org/viewed", 50, 1).await;
+    let set = pool.draw(50, 1).unwrap();
+    assert!(
+        set.samples
+            .iter()
+            .all(|sample| sample.origin.starts_with("viewer:org/viewed#"))
+    );
+    assert!(
+        !pool.reports[0].notes.is_empty(),
+        "the refusal is not hidden"
+    );
+}
+
+#[tokio::test]
+async fn a_broken_parquet_file_is_named() {
+    let hub = Hub::start(Ports::default()).await.unwrap();
+    let mut bytes = parquet(1, 50, 100);
+    let end = bytes.len();
+    bytes[end - 20..end - 8].fill(0xff);
+    hub.commit_dataset(
+        "org/broken",
+        [("train.parquet".into(), Content::from(bytes))],
+    );
+    let pool = fetch(&hub, "hf:org/broken", 10, 1).await;
+    assert!(pool.draw(10, 1).is_err());
+    let notes = pool.reports[0].notes.join("\n");
+    assert!(
+        notes.contains("hf:org/broken@main/train.parquet"),
+        "{notes}"
+    );
+}
