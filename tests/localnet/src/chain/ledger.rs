@@ -328,7 +328,7 @@ fn make(
     if apply(&inherent).is_ok() {
         extrinsics.push(inherent);
     }
-    let outcomes = changes.into_iter().map(|change| whole(change)).collect();
+    let outcomes = changes.into_iter().map(whole).collect();
     let mut settled = Vec::with_capacity(ready.len());
     for (hash, extrinsic) in ready {
         match apply(&extrinsic) {

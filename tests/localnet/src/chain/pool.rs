@@ -155,15 +155,13 @@ impl Pool {
     ) {
         let statuses = &mut self.statuses;
         self.waiting
-            .retain_mut(|waiting| match validate(&waiting.extrinsic) {
-                Ok(validity) => {
+            .retain_mut(|waiting| {
+                if let Ok(validity) = validate(&waiting.extrinsic) {
                     waiting.validity = validity;
-                    true
+                    return true;
                 }
-                Err(_) => {
-                    statuses.insert(waiting.hash, Status::Invalid);
-                    false
-                }
+                statuses.insert(waiting.hash, Status::Invalid);
+                false
             });
         self.sort_out();
     }

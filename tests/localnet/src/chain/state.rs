@@ -62,7 +62,7 @@ impl Archive {
         let result = run(&backend, &mut overlay, code)?;
         let changes = overlay
             .drain_storage_changes(&backend, StateVersion::V1)
-            .map_err(|error| Trapped(error.to_string()))?;
+            .map_err(Trapped)?;
         drop(backend);
         let mut transaction = changes.transaction;
         for (key, (node, references)) in transaction.drain() {

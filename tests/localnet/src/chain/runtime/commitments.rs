@@ -4,7 +4,8 @@ use codec::{Decode, DecodeWithMemTracking, Encode, Input, MaxEncodedLen, Output}
 use frame_support::{BoundedVec, traits::ConstU32};
 use scale_info::{
     Path, Type, TypeInfo,
-    build::{Fields, Variants},
+    form::MetaForm,
+    build::{FieldBuilder, Fields, Variants},
 };
 
 pub use pallet::*;
@@ -132,7 +133,7 @@ impl TypeInfo for Data {
             variants = variants.variant(name, |variant| {
                 variant
                     .index(index)
-                    .fields(Fields::unnamed().field(|hash| hash.ty::<[u8; 32]>()))
+                    .fields(Fields::unnamed().field(FieldBuilder::<MetaForm, _>::ty::<[u8; 32]>))
             });
         }
         let variants = variants
@@ -147,7 +148,7 @@ impl TypeInfo for Data {
             .variant("BigRaw", |variant| {
                 variant
                     .index(136)
-                    .fields(Fields::unnamed().field(|f| f.ty::<BoundedVec<u8, ConstU32<512>>>()))
+                    .fields(Fields::unnamed().field(FieldBuilder::<MetaForm, _>::ty::<BoundedVec<u8, ConstU32<512>>>))
             });
         Type::builder()
             .path(Path::new("Data", "pallet_commitments::types"))

@@ -2,7 +2,11 @@
 
 use codec::{Decode, DecodeWithMemTracking, Encode};
 use frame_support::{dispatch::DispatchInfo, pallet_prelude::Weight};
-use scale_info::{Type, TypeInfo, build::Fields};
+use scale_info::{
+    Type, TypeInfo,
+    form::MetaForm,
+    build::{FieldBuilder, Fields},
+};
 use sp_runtime::{
     AccountId32,
     traits::{
@@ -261,7 +265,7 @@ impl TypeInfo for DrandPriority {
             sp_externalities::with_externalities(|s| s.storage(SHOW_UNKNOWN_EXTENSION).is_some());
         let named = Type::builder().path(scale_info::Path::new("DrandPriority", "drand_priority"));
         if unknown == Some(true) {
-            named.composite(Fields::unnamed().field(|field| field.ty::<u32>()))
+            named.composite(Fields::unnamed().field(FieldBuilder::<MetaForm, _>::ty::<u32>))
         } else {
             named.composite(Fields::unit())
         }
@@ -296,7 +300,7 @@ fn check_weights(who: &AccountId32, call: &subtensor::Call<Runtime>) -> Result<(
             reveal_round,
             ..
         } => (*netuid, *mecid, Some(*reveal_round)),
-        _ => return Ok(()),
+        Call::__Ignore(..) => return Ok(()),
     };
     if !Subtensor::has_stake_for_weights(netuid, who) {
         return Err(STAKE_AMOUNT_TOO_LOW);

@@ -1,7 +1,10 @@
 //! The runtime: Bittensor's pallets, calls, storage and runtime APIs, compiled natively.
 #![expect(
     unreachable_pub,
-    reason = "FRAME's macros want `pub` for what stays in this crate"
+    unused_qualifications,
+    clippy::nonminimal_bool,
+    clippy::unnecessary_wraps,
+    reason = "FRAME's macros write it so, and want `pub` for what stays in this crate"
 )]
 
 pub mod apis;

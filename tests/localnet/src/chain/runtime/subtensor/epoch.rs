@@ -97,7 +97,7 @@ impl<T: Config> Pallet<T> {
             let outcome = consensus(&weighed, &rows, kappa);
             Incentive::<T>::insert(
                 index,
-                outcome.incentive.iter().map(per_u16).collect::<Vec<_>>(),
+                column(&outcome.incentive, per_u16),
             );
             for (uid, row) in rows.iter().enumerate().filter(|(uid, _)| weighed[*uid] > 0) {
                 Bonds::<T>::insert(index, uid as u16, row.clone());
@@ -114,7 +114,7 @@ impl<T: Config> Pallet<T> {
         let total: f64 = weighed.iter().map(|stake| *stake as f64).sum();
         let share = |stake: &u64| {
             if total > 0.0 {
-                per_u16(&(*stake as f64 / total)).0
+                per_u16(*stake as f64 / total).0
             } else {
                 0
             }
@@ -156,11 +156,11 @@ impl<T: Config> Pallet<T> {
     }
 }
 
-fn column<V>(values: &[f64], each: impl Fn(&f64) -> V) -> Vec<V> {
-    values.iter().map(each).collect()
+fn column<V>(values: &[f64], each: impl Fn(f64) -> V) -> Vec<V> {
+    values.iter().copied().map(each).collect()
 }
 
-fn per_u16(share: &f64) -> PerU16 {
+fn per_u16(share: f64) -> PerU16 {
     PerU16((share.clamp(0.0, 1.0) * 65_535.0) as u16)
 }
 
@@ -248,7 +248,9 @@ fn supported(share: &[f64], matrix: &[Vec<f64>], uid: usize, kappa: f64) -> f64 
 fn normalized(mut values: Vec<f64>) -> Vec<f64> {
     let sum: f64 = values.iter().sum();
     if sum > 0.0 {
-        values.iter_mut().for_each(|value| *value /= sum);
+        for value in &mut values {
+            *value /= sum;
+        }
     }
     values
 }
