@@ -97,7 +97,10 @@ impl DecoderSpec {
         let llama_like = matches!(architecture, Architecture::Llama | Architecture::Gemma);
         let stablelm = architecture == Architecture::StableLm;
         let attention_bias = llama_like && fields.flag("attention_bias", false)?;
-        let partial = stablelm || current;
+        if current && fields.flag("use_bidirectional_attention", false)? {
+            let reason = "bidirectional attention is not supported";
+            return Err(ConfigError::Unsupported(reason.into()));
+        }
         let max_positions = fields.size(
             "max_position_embeddings",
             defaults.max_positions,
@@ -125,7 +128,6 @@ impl DecoderSpec {
                 compatibility,
                 head_dim,
                 max_positions,
-                partial,
             )?,
             window: window(&fields, architecture, compatibility, layers)?,
             qkv_bias: match architecture {
@@ -186,7 +188,7 @@ fn head_dim(
         Architecture::StableLm => false,
     };
     let indivisible = !hidden_size.is_multiple_of(heads);
-    if indivisible && !(own && current && !fields.is_null("head_dim")) {
+    if indivisible && !(own && current && architecture != Architecture::Llama) {
         return Err(ConfigError::Unsupported(format!(
             "hidden_size {hidden_size} is not divisible by {heads} attention heads"
         )));
@@ -209,10 +211,8 @@ fn activation(
     architecture: Architecture,
     compatibility: Compatibility,
 ) -> Result<Activation, ConfigError> {
-    let field = if architecture == Architecture::Gemma
-        && (compatibility == Compatibility::V4_40 || !fields.is_null("hidden_activation"))
-    {
-        // Gemma's first configurations said "gelu" and meant the approximation.
+    let gemma = architecture == Architecture::Gemma;
+    let field = if gemma && compatibility == Compatibility::V4_40 {
         if fields.is_null("hidden_activation") {
             return Ok(Activation::GeluTanh);
         }
@@ -220,14 +220,12 @@ fn activation(
     } else {
         "hidden_act"
     };
-    let default = if architecture == Architecture::Gemma {
-        "gelu_pytorch_tanh"
-    } else {
-        "silu"
-    };
+    let default = if gemma { "gelu_pytorch_tanh" } else { "silu" };
     let name = fields.string(field, default)?;
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),
+        // Gemma's first configurations said so and meant the approximation.
+        "gelu" if field == "hidden_act" && gemma => Ok(Activation::GeluTanh),
         "gelu" | "gelu_python" => Ok(Activation::Gelu),
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => {
             Ok(Activation::GeluTanh)
@@ -277,9 +275,7 @@ fn window(
         if !fields.flag("use_sliding_window", false)? {
             return Ok(None);
         }
-        fields
-            .size_or_zero("max_window_layers", 28, usize::MAX)?
-            .min(layers)
+        first_sliding(fields, layers)?
     } else {
         0
     };
@@ -295,4 +291,29 @@ fn window(
         left: if current { size - 1 } else { size },
         first_layer,
     }))
+}
+
+/// Returns the first of the layers with a window, which must be the last ones.
+fn first_sliding(fields: &Fields, layers: usize) -> Result<usize, ConfigError> {
+    let kinds = fields.strings("layer_types")?;
+    if kinds.is_empty() {
+        return Ok(fields
+            .size_or_zero("max_window_layers", 28, usize::MAX)?
+            .min(layers));
+    }
+    let first = kinds
+        .iter()
+        .take_while(|&kind| kind == "full_attention")
+        .count();
+    let sorted = kinds[first..]
+        .iter()
+        .all(|kind| kind == "sliding_attention");
+    if sorted && kinds.len() == layers {
+        Ok(first)
+    } else {
+        Err(fields.wrong(
+            "layer_types",
+            "full_attention first, then sliding_attention",
+        ))
+    }
 }

@@ -50,7 +50,6 @@ impl Rotary {
         compatibility: Compatibility,
         head_dim: usize,
         max_positions: usize,
-        partial: bool,
     ) -> Result<Self, ConfigError> {
         let current = compatibility == Compatibility::Current;
         let reads_scaling =
@@ -77,17 +76,12 @@ impl Rotary {
             (None, Some(scaling)) => scaling_of_4_40(scaling)?,
             _ => RotaryScaling::None,
         };
-        let default = if architecture == Architecture::StableLm {
-            0.25
-        } else {
-            1.0
-        };
         let factor = match &parameters {
+            _ if architecture != Architecture::StableLm => 1.0,
             Some(parameters) if !parameters.is_null("partial_rotary_factor") => {
-                parameters.number("partial_rotary_factor", default)?
+                parameters.number("partial_rotary_factor", 0.25)?
             }
-            _ if partial => fields.number("partial_rotary_factor", default)?,
-            _ => 1.0,
+            _ => fields.number("partial_rotary_factor", 0.25)?,
         };
         let dims = (factor * head_dim as f64).trunc();
         if !(0.0..=head_dim as f64).contains(&dims) || dims as usize % 2 == 1 {
