@@ -1,4 +1,18 @@
-//! Loads untrusted models and computes their losses.
+//! The evaluation engine: loads untrusted models and computes their losses, packed.
+//!
+//! [`tokenize`] turns conversations into samples; [`load`] reads a model's files into a
+//! [`decoder::Model`]; [`loss`] evaluates samples with it, [`generate`] continues a prompt. All
+//! run on a [`device`].
 
+mod attention;
+mod cpu;
+pub mod decoder;
+pub mod device;
+mod fault;
+pub mod generate;
+pub mod load;
+pub mod loss;
+mod norm;
+mod rotary;
 pub mod template;
 pub mod tokenize;

@@ -123,8 +123,7 @@ impl DecoderSpec {
         let keys = (self.kv_heads * self.head_dim) as u64;
         let inner = self.intermediate_size as u64;
         let prefix = format!("model.layers.{layer}");
-        let mut tensors = Vec::new();
-        for (name, rows, columns, bias) in [
+        let projections = [
             ("self_attn.q_proj", queries, hidden, self.qkv_bias),
             ("self_attn.k_proj", keys, hidden, self.qkv_bias),
             ("self_attn.v_proj", keys, hidden, self.qkv_bias),
@@ -132,15 +131,17 @@ impl DecoderSpec {
             ("mlp.gate_proj", inner, hidden, self.mlp_bias),
             ("mlp.up_proj", inner, hidden, self.mlp_bias),
             ("mlp.down_proj", hidden, inner, self.mlp_bias),
-        ] {
-            tensors.push(expected(
-                format!("{prefix}.{name}.weight"),
-                &[rows, columns],
-            ));
-            if bias {
-                tensors.push(expected(format!("{prefix}.{name}.bias"), &[rows]));
-            }
-        }
+        ];
+        // Side by side, so that the weights (and biases) of projections that are computed together
+        // are neighbors when the tensors are laid out in this order.
+        let weights = projections.iter().map(|&(name, rows, columns, _)| {
+            expected(format!("{prefix}.{name}.weight"), &[rows, columns])
+        });
+        let biases = projections
+            .iter()
+            .filter(|&&(.., bias)| bias)
+            .map(|&(name, rows, ..)| expected(format!("{prefix}.{name}.bias"), &[rows]));
+        let mut tensors: Vec<_> = weights.chain(biases).collect();
         self.push_norm(&mut tensors, &format!("{prefix}.input_layernorm"));
         if !self.parallel_residual {
             self.push_norm(&mut tensors, &format!("{prefix}.post_attention_layernorm"));

@@ -1,0 +1,340 @@
+//! Causal attention over packed sequences, on any device.
+//!
+//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, flash attention
+//! on CUDA (feature `flash-attn`), and plain matrix products in chunks of queries everywhere.
+
+use std::{ops::Range, sync::Arc};
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
+use model::Attention;
+
+use crate::cpu::attention::PackedAttention;
+
+/// Queries whose scores exist at the same time in the unfused way.
+const CHUNK: usize = 256;
+
+/// Which way attention is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Blocks on the CPU, in f32.
+    Blocks,
+    /// Flash attention on CUDA.
+    #[cfg(feature = "flash-attn")]
+    Flash,
+    /// Matrix products and a softmax in f32.
+    Unfused,
+}
+
+impl Way {
+    /// Chooses the way for what was asked; also says what replaces it if it can't be had.
+    pub(crate) fn choose(
+        asked: Attention,
+        dtype: DType,
+        device: &Device,
+    ) -> (Self, Option<String>) {
+        let blocks = device.is_cpu() && dtype == DType::F32;
+        let best = if blocks { Self::Blocks } else { Self::Unfused };
+        if asked != Attention::Flash || device.is_cpu() {
+            return (best, None);
+        }
+        #[cfg(feature = "flash-attn")]
+        if dtype != DType::F32 {
+            return (Self::Flash, None);
+        }
+        let reason = if cfg!(feature = "flash-attn") {
+            "flash_attention_2 needs bfloat16 or float16, sdpa is used"
+        } else {
+            "this build is without flash_attention_2, sdpa is used"
+        };
+        (best, Some(reason.to_owned()))
+    }
+}
+
+/// Shape of the attention of a model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads {
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) dim: usize,
+}
+
+/// Where each sequence of a pack begins and ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Sequences {
+    pub(crate) spans: Arc<[Range<usize>]>,
+    /// Starts of the sequences and the end of the last, on the device.
+    #[cfg(feature = "flash-attn")]
+    pub(crate) bounds: Tensor,
+}
+
+impl Sequences {
+    /// Lays sequences of the given lengths one after another.
+    #[cfg_attr(
+        not(feature = "flash-attn"),
+        expect(
+            clippy::unnecessary_wraps,
+            reason = "only flash attention needs the device"
+        )
+    )]
+    pub(crate) fn new(lengths: impl Iterator<Item = usize>, device: &Device) -> Result<Self> {
+        let mut end = 0;
+        let spans: Arc<[Range<usize>]> = lengths
+            .map(|length| {
+                let start = end;
+                end += length;
+                start..end
+            })
+            .collect();
+        #[cfg(not(feature = "flash-attn"))]
+        let _ = device;
+        Ok(Self {
+            #[cfg(feature = "flash-attn")]
+            bounds: {
+                let ends = spans.iter().map(|span| span.end as u32);
+                let bounds: Vec<u32> = std::iter::once(0).chain(ends).collect();
+                Tensor::new(bounds, device)?
+            },
+            spans,
+        })
+    }
+}
+
+/// Cosines and sines of a pack's positions, `[tokens, rotated / 2]` each.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotation {
+    pub(crate) cos: Tensor,
+    pub(crate) sin: Tensor,
+}
+
+/// Keys and values of one layer seen so far, `[tokens, heads, dim]` each.
+pub(crate) type KeysAndValues = Option<(Tensor, Tensor)>;
+
+/// Splits `[tokens, queries | keys | values]` into three of `[tokens, heads, dim]`.
+pub(crate) fn split(qkv: &Tensor, heads: Heads) -> Result<(Tensor, Tensor, Tensor)> {
+    let tokens = qkv.dim(0)?;
+    let part = |first: usize, count: usize| {
+        qkv.narrow(1, first * heads.dim, count * heads.dim)?
+            .contiguous()?
+            .reshape((tokens, count, heads.dim))
+    };
+    Ok((
+        part(0, heads.queries)?,
+        part(heads.queries, heads.keys)?,
+        part(heads.queries + heads.keys, heads.keys)?,
+    ))
+}
+
+/// Attends within each sequence: from `[tokens, queries | keys | values]` to
+/// `[tokens, queries * dim]`. A token sees `window` tokens before itself, or all.
+pub(crate) fn attend(
+    way: Way,
+    qkv: &Tensor,
+    rotation: &Rotation,
+    sequences: &Sequences,
+    heads: Heads,
+    window: Option<usize>,
+) -> Result<Tensor> {
+    if way == Way::Blocks {
+        let attention = PackedAttention {
+            heads: heads.queries,
+            kv_heads: heads.keys,
+            head_dim: heads.dim,
+            sequences: sequences.spans.clone(),
+            window,
+        };
+        return qkv.apply_op3_no_bwd(&rotation.cos, &rotation.sin, &attention);
+    }
+    let (q, k, v) = split(qkv, heads)?;
+    let (q, k) = (rotate(&q, rotation)?, rotate(&k, rotation)?);
+    #[cfg(feature = "flash-attn")]
+    if way == Way::Flash {
+        let longest = sequences.spans.iter().map(Range::len).max().unwrap_or(0);
+        let bounds = &sequences.bounds;
+        let scale = 1.0 / (heads.dim as f32).sqrt();
+        return candle_flash_attn::flash_attn_varlen_windowed(
+            &q,
+            &k,
+            &v,
+            bounds,
+            bounds,
+            longest,
+            longest,
+            scale,
+            window,
+            Some(0),
+        )?
+        .flatten_from(1);
+    }
+    let mut parts = Vec::with_capacity(sequences.spans.len());
+    for span in sequences.spans.iter() {
+        let of = |x: &Tensor| x.narrow(0, span.start, span.len());
+        parts.push(unfused(&of(&q)?, &of(&k)?, &of(&v)?, heads, window)?);
+    }
+    Tensor::cat(&parts, 0)
+}
+
+/// Attends from the newest tokens of one sequence to all of it, and remembers keys and values.
+pub(crate) fn attend_cached(
+    qkv: &Tensor,
+    rotation: &Rotation,
+    seen: &mut KeysAndValues,
+    heads: Heads,
+    window: Option<usize>,
+) -> Result<Tensor> {
+    let (q, k, v) = split(qkv, heads)?;
+    let (q, k) = (rotate(&q, rotation)?, rotate(&k, rotation)?);
+    let (k, v) = match seen.take() {
+        Some((keys, values)) => (
+            Tensor::cat(&[&keys, &k], 0)?,
+            Tensor::cat(&[&values, &v], 0)?,
+        ),
+        None => (k, v),
+    };
+    let out = unfused(&q, &k, &v, heads, window)?;
+    *seen = Some((k, v));
+    Ok(out)
+}
+
+/// Rotates the first dimensions of each head (`[tokens, heads, dim]`).
+fn rotate(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
+    let rotated = 2 * rotation.cos.dim(1)?;
+    let dim = x.dim(D::Minus1)?;
+    if rotated == 0 {
+        return Ok(x.clone());
+    }
+    let turn = |x: &Tensor| rope_thd(&x.unsqueeze(0)?, &rotation.cos, &rotation.sin)?.squeeze(0);
+    if rotated == dim {
+        return turn(x);
+    }
+    let first = turn(&x.narrow(2, 0, rotated)?.contiguous()?)?;
+    Tensor::cat(&[&first, &x.narrow(2, rotated, dim - rotated)?], 2)
+}
+
+/// Attends from the last tokens of one sequence (`q`) to all of it (`k`, `v`), in chunks of
+/// queries. Heads that share a key head are stacked, so that keys are never copied per head.
+fn unfused(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: Heads,
+    window: Option<usize>,
+) -> Result<Tensor> {
+    let (new, group) = (q.dim(0)?, heads.queries / heads.keys);
+    let total = k.dim(0)?;
+    let k = k.permute((1, 2, 0))?.contiguous()?;
+    let v = v.transpose(0, 1)?.contiguous()?;
+    let scale = 1.0 / (heads.dim as f64).sqrt();
+    let mut parts = Vec::new();
+    for from in (0..new).step_by(CHUNK) {
+        let rows = CHUNK.min(new - from);
+        let chunk = q
+            .narrow(0, from, rows)?
+            .reshape((rows, heads.keys, group, heads.dim))?
+            .permute((1, 2, 0, 3))?
+            .contiguous()?
+            .reshape((heads.keys, group * rows, heads.dim))?;
+        let scores = (chunk.matmul(&k)? * scale)?.to_dtype(DType::F32)?;
+        let mask = mask(total - new + from, rows, total, window, q.device())?;
+        let weights = scores
+            .reshape((heads.keys, group, rows, total))?
+            .broadcast_add(&mask)?
+            .reshape((heads.keys, group * rows, total))?;
+        let weights = softmax_last_dim(&weights)?.to_dtype(v.dtype())?;
+        let out = weights
+            .matmul(&v)?
+            .reshape((heads.keys, group, rows, heads.dim))?
+            .permute((2, 0, 1, 3))?
+            .contiguous()?
+            .reshape((rows, heads.queries * heads.dim))?;
+        parts.push(out);
+    }
+    Tensor::cat(&parts, 0)
+}
+
+/// What is added to the scores of `rows` tokens from position `first` on: zero for what they see
+/// of `total` tokens, minus infinity for the rest.
+fn mask(
+    first: usize,
+    rows: usize,
+    total: usize,
+    window: Option<usize>,
+    device: &Device,
+) -> Result<Tensor> {
+    let hidden = |row: usize, key: usize| key > row || window.is_some_and(|left| row - key > left);
+    let mask: Vec<f32> = (first..first + rows)
+        .flat_map(|row| (0..total).map(move |key| (row, key)))
+        .map(|(row, key)| {
+            if hidden(row, key) {
+                f32::NEG_INFINITY
+            } else {
+                0.0
+            }
+        })
+        .collect();
+    Tensor::from_vec(mask, (rows, total), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys, queries and rotation of three sequences, the middle one of a single token.
+    fn attended(way: Way, heads: Heads, rotated: usize, window: Option<usize>) -> Vec<f32> {
+        let device = &Device::Cpu;
+        let lengths = [70, 1, 300];
+        let tokens: usize = lengths.iter().sum();
+        let wave = |rows: usize, columns: usize, step: f32| {
+            let values = (0..rows * columns).map(|i| (i as f32 * step).sin());
+            Tensor::from_vec(values.collect(), (rows, columns), device).unwrap()
+        };
+        let qkv = wave(tokens, (heads.queries + 2 * heads.keys) * heads.dim, 0.713);
+        let cos = wave(tokens, rotated / 2, 0.01);
+        let rotation = Rotation {
+            sin: (1.0 - cos.sqr().unwrap()).unwrap().sqrt().unwrap(),
+            cos,
+        };
+        let sequences = Sequences::new(lengths.into_iter(), device).unwrap();
+        let out = attend(way, &qkv, &rotation, &sequences, heads, window).unwrap();
+        out.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn both_ways_lead_to_the_same_numbers() {
+        for (heads, rotated) in [
+            (
+                Heads {
+                    queries: 6,
+                    keys: 3,
+                    dim: 8,
+                },
+                8,
+            ),
+            (
+                Heads {
+                    queries: 4,
+                    keys: 1,
+                    dim: 24,
+                },
+                6,
+            ),
+            (
+                Heads {
+                    queries: 2,
+                    keys: 2,
+                    dim: 10,
+                },
+                0,
+            ),
+        ] {
+            for window in [None, Some(0), Some(5), Some(64), Some(1000)] {
+                let blocks = attended(Way::Blocks, heads, rotated, window);
+                let unfused = attended(Way::Unfused, heads, rotated, window);
+                assert_eq!(blocks.len(), unfused.len());
+                for (a, b) in blocks.iter().zip(&unfused) {
+                    assert!((a - b).abs() < 1e-5, "{heads:?} {window:?}: {a} and {b}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Loops for the CPU: what the tensor library does op by op, done in one pass over the data.
+
+#![expect(
+    clippy::inline_always,
+    reason = "loops are compiled for the vectors of their caller"
+)]
+
+pub(crate) mod attention;
+pub(crate) mod cross_entropy;
+mod exp;
+pub(crate) mod gated;
+mod matrix;
+pub(crate) mod norm;
+
+use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
+use half::{bf16, f16};
+
+/// Runs a loop compiled for the widest vectors this machine has.
+///
+/// The loop must be an `#[inline(always)]` closure of `#[inline(always)]` functions: only what is
+/// inlined here is compiled for those vectors.
+#[inline(always)]
+fn vectorized<R>(run: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn with_avx2<R>(run: impl FnOnce() -> R) -> R {
+            run()
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            #[expect(unsafe_code, reason = "calling a function compiled for other vectors")]
+            // SAFETY: the machine was just found to have the features the function is compiled for.
+            return unsafe { with_avx2(run) };
+        }
+    }
+    run()
+}
+
+/// Number of partial results a reduction keeps, so that its steps need not wait for each other.
+const LANES: usize = 32;
+
+/// Returns the sum of `value` over a row.
+///
+/// The partial sums are added in the order of the reference, eight at a time: where large weights
+/// make every rounding count, the same order brings the losses closest.
+#[inline(always)]
+fn sum<T: Copy>(row: &[T], value: impl Fn(T) -> f32) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (groups, rest) = row.as_chunks::<LANES>();
+    for group in groups {
+        for (lane, &element) in lanes.iter_mut().zip(group) {
+            *lane += value(element);
+        }
+    }
+    for (lane, &element) in lanes.iter_mut().zip(rest) {
+        *lane += value(element);
+    }
+    let (first, others) = lanes.split_at_mut(8);
+    for other in others.as_chunks::<8>().0 {
+        for (lane, &other) in first.iter_mut().zip(other) {
+            *lane += other;
+        }
+    }
+    first.iter().sum()
+}
+
+/// Returns the largest element of a row; NaNs are passed over.
+#[inline(always)]
+fn max<T: Copy>(row: &[T], value: impl Fn(T) -> f32) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (groups, rest) = row.as_chunks::<LANES>();
+    for group in groups {
+        for (lane, &element) in lanes.iter_mut().zip(group) {
+            *lane = larger(*lane, value(element));
+        }
+    }
+    for (lane, &element) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*lane, value(element));
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
+}
+
+/// A number type models are computed in.
+pub(crate) trait Element: WithDType {
+    /// Returns the value as f32, exactly.
+    fn widen(self) -> f32;
+    /// Returns the nearest value of this type.
+    fn round(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn round(value: f32) -> Self {
+        value
+    }
+}
+
+impl Element for bf16 {
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+
+    fn round(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+}
+
+impl Element for f16 {
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+
+    fn round(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+}
+
+/// Returns the elements of a contiguous tensor.
+fn contiguous<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
+        None => bail!("the tensor is not contiguous: {layout:?}"),
+    }
+}
+
+/// Rows handed to a thread at once: enough for the loop to outweigh the hand-over.
+fn rows_at_once(width: usize) -> usize {
+    (16_384 / width.max(1)).max(1)
+}

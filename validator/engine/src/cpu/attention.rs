@@ -1,0 +1,293 @@
+//! Causal attention over packed sequences: rotation, scores, softmax and sum in blocks of queries,
+//! so that no more than one block's scores exist at a time on each thread.
+
+use std::{ops::Range, sync::Arc};
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
+use rayon::prelude::*;
+
+use super::{
+    contiguous,
+    exp::exp,
+    matrix::{View, multiply},
+    max, rows_at_once, sum, vectorized,
+};
+
+/// Queries computed together; their scores stay in the cache.
+const BLOCK: usize = 64;
+
+/// From `[tokens, (heads + 2 * kv_heads) * head_dim]` (queries, keys and values side by side) and
+/// rotary cosines and sines (`[tokens, rotated / 2]` each) to `[tokens, heads * head_dim]`.
+#[derive(Debug, Clone)]
+pub(crate) struct PackedAttention {
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    /// Tokens of each sequence.
+    pub(crate) sequences: Arc<[Range<usize>]>,
+    /// How many tokens before the current one are seen, if not all.
+    pub(crate) window: Option<usize>,
+}
+
+/// The inputs as plain numbers.
+struct Input<'a> {
+    qkv: &'a [f32],
+    /// Rotated keys, `[tokens, kv_heads * head_dim]`.
+    keys: Vec<f32>,
+    cos: &'a [f32],
+    sin: &'a [f32],
+    /// Half the rotated dimensions of a head.
+    half: usize,
+}
+
+impl Input<'_> {
+    /// Copies one head of one token and rotates it.
+    #[inline(always)]
+    fn rotate(&self, token: usize, head: &[f32], out: &mut [f32]) {
+        rotate(self.cos, self.sin, self.half, token, head, out);
+    }
+}
+
+#[inline(always)]
+fn rotate(cos: &[f32], sin: &[f32], half: usize, token: usize, head: &[f32], out: &mut [f32]) {
+    let table = token * half..(token + 1) * half;
+    let (cos, sin) = (&cos[table.clone()], &sin[table]);
+    let (first, rest) = head.split_at(half);
+    let (second, rest) = rest.split_at(half);
+    let (out_first, out_rest) = out.split_at_mut(half);
+    let (out_second, out_rest) = out_rest.split_at_mut(half);
+    for i in 0..half {
+        out_first[i] = first[i] * cos[i] - second[i] * sin[i];
+        out_second[i] = second[i] * cos[i] + first[i] * sin[i];
+    }
+    out_rest.copy_from_slice(rest);
+}
+
+/// A block of queries of one sequence.
+struct Block<'a> {
+    out: &'a mut [f32],
+    tokens: Range<usize>,
+    sequence: Range<usize>,
+}
+
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    scores: Vec<f32>,
+    summed: Vec<f32>,
+}
+
+impl PackedAttention {
+    const fn width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    fn rotated_keys(&self, qkv: &[f32], cos: &[f32], sin: &[f32], half: usize) -> Vec<f32> {
+        let dim = self.head_dim;
+        let row = self.kv_heads * dim;
+        let from = self.heads * dim;
+        let mut keys = vec![0.0; qkv.len() / self.width() * row];
+        keys.par_chunks_exact_mut(row)
+            .zip(qkv.par_chunks_exact(self.width()))
+            .enumerate()
+            .with_min_len(rows_at_once(row))
+            .for_each(|(token, (keys, qkv))| {
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (out, head) in keys
+                            .chunks_exact_mut(dim)
+                            .zip(qkv[from..].chunks_exact(dim))
+                        {
+                            rotate(cos, sin, half, token, head, out);
+                        }
+                    },
+                );
+            });
+        keys
+    }
+
+    /// Whether a key or value of the sequence is NaN or infinite. The reference multiplies what
+    /// the mask hides by zero, so that one such number makes the whole sequence NaN.
+    fn is_poisoned(&self, qkv: &[f32], sequence: &Range<usize>) -> bool {
+        let from = self.heads * self.head_dim;
+        qkv[sequence.start * self.width()..sequence.end * self.width()]
+            .chunks_exact(self.width())
+            .any(|row| {
+                vectorized(
+                    #[inline(always)]
+                    || !sum(&row[from..], |x| x * 0.0).is_finite(),
+                )
+            })
+    }
+
+    fn blocks<'a>(&self, mut out: &'a mut [f32]) -> Vec<Block<'a>> {
+        let row = self.heads * self.head_dim;
+        let mut blocks = Vec::new();
+        for sequence in self.sequences.iter() {
+            for start in sequence.clone().step_by(BLOCK) {
+                let tokens = start..(start + BLOCK).min(sequence.end);
+                let (block, rest) = out.split_at_mut(tokens.len() * row);
+                blocks.push(Block {
+                    out: block,
+                    tokens,
+                    sequence: sequence.clone(),
+                });
+                out = rest;
+            }
+        }
+        blocks
+    }
+
+    fn block(&self, input: &Input<'_>, block: &mut Block<'_>, scratch: &mut Scratch) {
+        let (dim, group) = (self.head_dim, self.heads / self.kv_heads);
+        let rows = block.tokens.len();
+        let first_key = self.window.map_or(block.sequence.start, |left| {
+            block
+                .sequence
+                .start
+                .max(block.tokens.start.saturating_sub(left))
+        });
+        let keys = block.tokens.end - first_key;
+        scratch.queries.resize(group * BLOCK * dim, 0.0);
+        scratch.summed.resize(group * BLOCK * dim, 0.0);
+        if scratch.scores.len() < group * BLOCK * keys {
+            scratch.scores.resize(group * BLOCK * keys, 0.0);
+        }
+        let root = (dim as f32).sqrt();
+        for kv_head in 0..self.kv_heads {
+            self.take_queries(input, &block.tokens, kv_head, &mut scratch.queries);
+            let key_row = self.kv_heads * dim;
+            let key_rows = View::rows(&input.keys[first_key * key_row + kv_head * dim..], key_row);
+            let queries = View::rows(&scratch.queries, dim);
+            let scores = &mut scratch.scores;
+            multiply(
+                (group * rows, dim, keys),
+                queries,
+                key_rows.transposed(),
+                scores,
+                keys,
+            );
+            for (i, row) in scores.chunks_exact_mut(keys).take(group * rows).enumerate() {
+                let token = block.tokens.start + i % rows;
+                let from = self.window.map_or(0, |left| {
+                    token.saturating_sub(left).max(first_key) - first_key
+                });
+                softmax(row, from..token + 1 - first_key, root);
+            }
+            let value = first_key * self.width() + (self.heads + self.kv_heads + kv_head) * dim;
+            let values = View::rows(&input.qkv[value..], self.width());
+            let weights = View::rows(scores, keys);
+            multiply(
+                (group * rows, keys, dim),
+                weights,
+                values,
+                &mut scratch.summed,
+                dim,
+            );
+            for (i, summed) in scratch
+                .summed
+                .chunks_exact(dim)
+                .take(group * rows)
+                .enumerate()
+            {
+                let head = kv_head * group + i / rows;
+                let from = (i % rows * self.heads + head) * dim;
+                block.out[from..from + dim].copy_from_slice(summed);
+            }
+        }
+    }
+
+    /// Gathers the block's queries that share a key head, rotated and scaled: one head after
+    /// another.
+    fn take_queries(
+        &self,
+        input: &Input<'_>,
+        tokens: &Range<usize>,
+        kv_head: usize,
+        queries: &mut [f32],
+    ) {
+        let (dim, group) = (self.head_dim, self.heads / self.kv_heads);
+        let mut rows = queries.chunks_exact_mut(dim);
+        for head in kv_head * group..(kv_head + 1) * group {
+            for (token, out) in tokens.clone().zip(&mut rows) {
+                let from = token * self.width() + head * dim;
+                vectorized(
+                    #[inline(always)]
+                    || input.rotate(token, &input.qkv[from..from + dim], out),
+                );
+            }
+        }
+    }
+}
+
+/// Turns the scores in `seen`, divided by `root`, into weights that add up to one, the others
+/// into zeros.
+///
+/// Where large weights make large scores, each rounding shows in the losses: the order of the
+/// operations is that of the reference.
+fn softmax(scores: &mut [f32], seen: Range<usize>, root: f32) {
+    scores[..seen.start].fill(0.0);
+    scores[seen.end..].fill(0.0);
+    let seen = &mut scores[seen];
+    vectorized(
+        #[inline(always)]
+        || {
+            for score in seen.iter_mut() {
+                *score /= root;
+            }
+            let max = max(seen, |score| score);
+            for score in seen.iter_mut() {
+                *score = exp(*score - max);
+            }
+            let sum = sum(seen, |weight| weight);
+            for weight in seen.iter_mut() {
+                *weight /= sum;
+            }
+        },
+    );
+}
+
+impl CustomOp3 for PackedAttention {
+    fn name(&self) -> &'static str {
+        "packed-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        qkv: &CpuStorage,
+        qkv_layout: &Layout,
+        cos: &CpuStorage,
+        cos_layout: &Layout,
+        sin: &CpuStorage,
+        sin_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (tokens, half) = cos_layout.shape().dims2()?;
+        let qkv: &[f32] = contiguous(qkv, qkv_layout)?;
+        let (cos, sin) = (contiguous(cos, cos_layout)?, contiguous(sin, sin_layout)?);
+        let keys = self.rotated_keys(qkv, cos, sin, half);
+        let input = Input {
+            qkv,
+            keys,
+            cos,
+            sin,
+            half,
+        };
+        let row = self.heads * self.head_dim;
+        let mut output = vec![0.0; tokens * row];
+        let blocks = self.blocks(&mut output);
+        blocks
+            .into_par_iter()
+            .for_each_init(Scratch::default, |scratch, mut block| {
+                self.block(&input, &mut block, scratch);
+            });
+        let poisoned = self
+            .sequences
+            .par_iter()
+            .filter(|tokens| self.is_poisoned(qkv, tokens));
+        for tokens in poisoned.cloned().collect::<Vec<_>>() {
+            output[tokens.start * row..tokens.end * row].fill(f32::NAN);
+        }
+        Ok((CpuStorage::F32(output), (tokens, row).into()))
+    }
+}

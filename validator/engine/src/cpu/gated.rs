@@ -1,0 +1,80 @@
+//! The gated feed-forward activation: `activation(gate) * up`, from both side by side.
+
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, bail};
+use half::{bf16, f16};
+use model::config::Activation;
+use rayon::prelude::*;
+
+use super::{Element, contiguous, exp::exp, rows_at_once, vectorized};
+
+/// From rows of gate and up side by side (`[.., 2 * n]`) to rows of their product (`[.., n]`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gated(pub(crate) Activation);
+
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    const SCALE: f32 = 0.797_884_6;
+    // x * (1 + tanh(y)) / 2 is x times the logistic function of 2y.
+    let y = SCALE * (x + 0.044_715 * x * x * x);
+    x / (1.0 + exp(-2.0 * y))
+}
+
+fn gelu(x: f32) -> f32 {
+    let x = f64::from(x);
+    let erf = candle_core::cpu::erf::erf_f64(x * std::f64::consts::FRAC_1_SQRT_2);
+    (0.5 * x * (1.0 + erf)) as f32
+}
+
+impl Gated {
+    fn apply<T: Element>(self, input: &[T], width: usize) -> Vec<T> {
+        let mut output = vec![T::zero(); input.len() / 2];
+        input
+            .par_chunks_exact(2 * width)
+            .zip(output.par_chunks_exact_mut(width))
+            .with_min_len(rows_at_once(width))
+            .for_each(|(input, output)| {
+                let (gate, up) = input.split_at(width);
+                vectorized(
+                    #[inline(always)]
+                    || match self.0 {
+                        Activation::Silu => product(gate, up, output, |x| x / (1.0 + exp(-x))),
+                        Activation::GeluTanh => product(gate, up, output, gelu_tanh),
+                        Activation::Gelu => product(gate, up, output, gelu),
+                        // A NaN stays one.
+                        Activation::Relu => {
+                            product(gate, up, output, |x| if x < 0.0 { 0.0 } else { x });
+                        }
+                    },
+                );
+            });
+        output
+    }
+}
+
+#[inline(always)]
+fn product<T: Element>(gate: &[T], up: &[T], output: &mut [T], activation: impl Fn(f32) -> f32) {
+    for ((out, gate), up) in output.iter_mut().zip(gate).zip(up) {
+        *out = T::round(T::round(activation(gate.widen())).widen() * up.widen());
+    }
+}
+
+impl CustomOp1 for Gated {
+    fn name(&self) -> &'static str {
+        "gated"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        use candle_core::backend::BackendStorage;
+        let (rows, columns) = layout.shape().dims2()?;
+        let width = columns / 2;
+        let output = match storage.dtype() {
+            DType::F32 => CpuStorage::F32(self.apply::<f32>(contiguous(storage, layout)?, width)),
+            DType::BF16 => {
+                CpuStorage::BF16(self.apply::<bf16>(contiguous(storage, layout)?, width))
+            }
+            DType::F16 => CpuStorage::F16(self.apply::<f16>(contiguous(storage, layout)?, width)),
+            dtype => bail!("no activation of {dtype:?}"),
+        };
+        Ok((output, (rows, width).into()))
+    }
+}

@@ -1,0 +1,217 @@
+//! Loading a model: its files are read once, in large blocks, and hashed, judged by their norms
+//! and converted in the same pass.
+
+mod arena;
+mod stream;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use arena::Arena;
+use candle_core::{Device, Tensor};
+use half::{bf16, f16};
+use model::{
+    Attention, Dtype, Fault, MachineFaultKind, ModelFaultKind,
+    config::DecoderSpec,
+    header::Header,
+    inventory::{INDEX_FILE, Inventory, MAX_INDEX_BYTES, SINGLE_FILE, shards_of_index},
+    norms::ProjectionNorms,
+};
+use rayon::prelude::*;
+use stream::Streamed;
+
+use crate::{
+    attention::Way,
+    cpu::Element,
+    decoder::{Build, Model, Parameter, tensor_dtype},
+    fault,
+};
+
+/// How a model is to be loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// The type to compute in.
+    pub dtype: Dtype,
+    /// How attention is computed.
+    pub attention: Attention,
+    /// Where.
+    pub device: &'a Device,
+}
+
+/// What was learnt about a model while its files were read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadReport {
+    /// Bytes read from disk, each once.
+    pub bytes_read: u64,
+    /// SHA-256 of each weights file and the index, by path relative to the folder.
+    pub digests: BTreeMap<String, [u8; 32]>,
+    /// Norms of the projections, to be judged by the rules of the subnet.
+    pub norms: ProjectionNorms,
+    /// Number of parameters; tied ones are counted once.
+    pub parameters: u64,
+    /// What is odd without being wrong: tensors that are not used, attention that is replaced.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A file of weights.
+struct Shard {
+    name: String,
+    file: File,
+    header: Header,
+}
+
+/// Loads the model in `directory` as `spec` says; `progress` is told how many bytes were read.
+///
+/// # Errors
+/// The model's fault if its files are malformed or don't fit `spec`, else the machine's.
+pub fn load(
+    directory: &Path,
+    spec: &DecoderSpec,
+    options: Options<'_>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(Model, LoadReport), Fault> {
+    let begun = Instant::now();
+    let mut digests = BTreeMap::new();
+    let names = shard_names(directory, &mut digests)?;
+    let shards: Vec<Shard> = names
+        .into_iter()
+        .map(|name| open(directory, name))
+        .collect::<Result<_, _>>()?;
+    let headers = shards
+        .iter()
+        .map(|shard| (shard.name.clone(), shard.header.clone()))
+        .collect();
+    let inventory = Inventory::take(spec, &headers).map_err(weights)?;
+    let arena = Arena::new(spec);
+    let (base, streamed) = match options.dtype {
+        Dtype::F32 => fill::<f32>(&arena, &shards, options.device, progress)?,
+        Dtype::Bf16 => fill::<bf16>(&arena, &shards, options.device, progress)?,
+        Dtype::F16 => fill::<f16>(&arena, &shards, options.device, progress)?,
+    };
+    let Options {
+        dtype,
+        attention,
+        device,
+    } = options;
+    let build = Build {
+        spec,
+        dtype,
+        attention,
+        device,
+    };
+    let model = build
+        .build(|parameter: &Parameter| arena.tensor(&base, parameter))
+        .map_err(|error| fault::of_tensors(&error))?;
+    let mut report = LoadReport {
+        bytes_read: 0,
+        digests,
+        norms: ProjectionNorms::default(),
+        parameters: inventory.parameters,
+        warnings: warnings(&inventory, options),
+        took: begun.elapsed(),
+    };
+    for (shard, streamed) in shards.into_iter().zip(streamed) {
+        report.bytes_read += streamed.bytes;
+        report.digests.insert(shard.name, streamed.digest);
+        report.norms.extend(streamed.norms);
+    }
+    Ok((model, report))
+}
+
+fn warnings(inventory: &Inventory, options: Options<'_>) -> Vec<String> {
+    let unknown = &inventory.unknown;
+    let unused = (unknown.total > 0).then(|| {
+        format!(
+            "{} tensors are not part of the model: {unknown}",
+            unknown.total
+        )
+    });
+    let (_, replaced) = Way::choose(
+        options.attention,
+        tensor_dtype(options.dtype),
+        options.device,
+    );
+    unused.into_iter().chain(replaced).collect()
+}
+
+fn weights(error: impl std::fmt::Display) -> Fault {
+    Fault::model(ModelFaultKind::Weights, error)
+}
+
+fn storage(path: &Path, error: &io::Error) -> Fault {
+    if error.kind() == io::ErrorKind::NotFound {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        return weights(format!("{name} is missing"));
+    }
+    Fault::machine(
+        MachineFaultKind::Storage,
+        format!("{}: {error}", path.display()),
+    )
+}
+
+/// Returns the weights files of a model: the only one, or those its index names.
+fn shard_names(
+    directory: &Path,
+    digests: &mut BTreeMap<String, [u8; 32]>,
+) -> Result<Vec<String>, Fault> {
+    use sha2::{Digest, Sha256};
+    if directory.join(SINGLE_FILE).exists() {
+        return Ok(vec![SINGLE_FILE.to_owned()]);
+    }
+    let read = shared::file::read_limited(&directory.join(INDEX_FILE), MAX_INDEX_BYTES);
+    let Some(json) = read.map_err(weights)? else {
+        return Err(weights(format!(
+            "neither {SINGLE_FILE} nor {INDEX_FILE} is there"
+        )));
+    };
+    digests.insert(INDEX_FILE.to_owned(), Sha256::digest(&json).into());
+    shards_of_index(&json).map_err(weights)
+}
+
+fn open(directory: &Path, name: String) -> Result<Shard, Fault> {
+    let path = directory.join(&name);
+    let io = |error: io::Error| storage(&path, &error);
+    let mut file = File::open(&path).map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    let header = Header::read(&mut file, bytes)
+        .map_err(io)?
+        .map_err(|error| weights(format!("{name}: {error}")))?;
+    Ok(Shard { name, file, header })
+}
+
+/// Reads all files, in parallel, into one tensor that holds the whole model.
+fn fill<T: Element>(
+    arena: &Arena,
+    shards: &[Shard],
+    device: &Device,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(Tensor, Vec<Streamed>), Fault> {
+    let mut elements = vec![T::zero(); arena.elements()];
+    let mut slots = arena.slots(&mut elements);
+    let work: Vec<_> = shards
+        .iter()
+        .map(|shard| {
+            let names = shard.header.tensors().keys();
+            let own = names
+                .filter_map(|name| slots.remove_entry(name.as_str()))
+                .collect();
+            (shard, own)
+        })
+        .collect();
+    let streamed = candle_core::utils::with_threadpool(|| {
+        work.into_par_iter()
+            .map(|(shard, slots)| stream::read(&shard.file, &shard.header, slots, progress))
+            .collect::<io::Result<Vec<_>>>()
+    })
+    .map_err(|error| Fault::machine(MachineFaultKind::Storage, error))?;
+    let base = Tensor::from_vec(elements, arena.elements(), device)
+        .map_err(|error| fault::of_tensors(&error))?;
+    Ok((base, streamed))
+}

@@ -1,0 +1,156 @@
+//! One pass over a weights file: hash, norms and conversion, block by block.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read, Seek},
+};
+
+use model::{
+    header::{Dtype, Header},
+    norms::{FileNorms, ProjectionNorms},
+};
+use sha2::{Digest, Sha256};
+
+use crate::cpu::Element;
+
+/// Bytes read at once.
+const BLOCK: usize = 8 << 20;
+
+/// What was learnt from a file.
+#[derive(Debug)]
+pub(super) struct Streamed {
+    pub(super) bytes: u64,
+    pub(super) digest: [u8; 32],
+    pub(super) norms: ProjectionNorms,
+}
+
+/// Reads a file from its start; tensors that have a slot are converted into it.
+pub(super) fn read<T: Element>(
+    mut file: &File,
+    header: &Header,
+    mut slots: BTreeMap<&str, &mut [T]>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> io::Result<Streamed> {
+    file.rewind()?;
+    let mut hash = Sha256::new();
+    let mut norms = FileNorms::new(header);
+    let mut tensors = Tensors::new(header);
+    let mut buffer = vec![0; BLOCK + Tensors::MAX_CARRY];
+    // Bytes at the start of the buffer that are the beginning of an element.
+    let mut carry = 0;
+    let mut bytes = 0;
+    loop {
+        let count = file.read(&mut buffer[carry..carry + BLOCK])?;
+        if count == 0 {
+            break;
+        }
+        let fresh = &buffer[carry..carry + count];
+        hash.update(fresh);
+        norms.update(fresh);
+        let known = &buffer[..carry + count];
+        let used = tensors.take(bytes - carry as u64, known, |name, first, dtype, bytes| {
+            if let Some(slot) = slots.get_mut(name) {
+                convert(dtype, bytes, &mut slot[first..]);
+            }
+        });
+        let end = carry + count;
+        buffer.copy_within(used..end, 0);
+        carry = end - used;
+        bytes += count as u64;
+        progress(count as u64);
+    }
+    match norms.finish() {
+        Some(norms) if tensors.are_done() => Ok(Streamed {
+            bytes,
+            digest: hash.finalize().into(),
+            norms,
+        }),
+        _ => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "a file became shorter",
+        )),
+    }
+}
+
+/// The tensors of a file, in the order of their bytes.
+struct Tensors<'a> {
+    /// Name, dtype, start and end in the file; the next one last.
+    ahead: Vec<(&'a str, Dtype, u64, u64)>,
+}
+
+impl<'a> Tensors<'a> {
+    /// Most bytes of an element that may be left over.
+    const MAX_CARRY: usize = 7;
+
+    fn new(header: &'a Header) -> Self {
+        let start = header.data_start();
+        let place = |(name, info): (&'a str, &model::header::TensorInfo)| {
+            (
+                name,
+                info.dtype,
+                start + info.bytes.start,
+                start + info.bytes.end,
+            )
+        };
+        let mut ahead: Vec<_> = header.in_file_order().into_iter().map(place).collect();
+        ahead.reverse();
+        Self { ahead }
+    }
+
+    const fn are_done(&self) -> bool {
+        self.ahead.is_empty()
+    }
+
+    /// Hands out the whole elements among `bytes`, which lie at `position` of the file: tensor,
+    /// number of the first element, dtype, bytes. Returns how many bytes need not be seen again.
+    fn take(
+        &mut self,
+        position: u64,
+        bytes: &[u8],
+        mut give: impl FnMut(&str, usize, Dtype, &[u8]),
+    ) -> usize {
+        let end = position + bytes.len() as u64;
+        while let Some(&(name, dtype, first, last)) = self.ahead.last() {
+            if first >= end && first < last {
+                break;
+            }
+            let size = dtype.bytes();
+            let from = first.max(position);
+            let to = last.min(end);
+            let whole = (to - from) / size * size;
+            let range = (from - position) as usize..(from - position + whole) as usize;
+            give(
+                name,
+                ((from - first) / size) as usize,
+                dtype,
+                &bytes[range.clone()],
+            );
+            if last > end {
+                return range.end;
+            }
+            self.ahead.pop();
+        }
+        bytes.len()
+    }
+}
+
+fn convert<T: Element>(dtype: Dtype, bytes: &[u8], out: &mut [T]) {
+    use half::{bf16, f16};
+    match dtype {
+        Dtype::F32 => each(bytes, out, |b| T::round(f32::from_le_bytes(b))),
+        Dtype::BF16 => each(bytes, out, |b| T::round(bf16::from_le_bytes(b).widen())),
+        Dtype::F16 => each(bytes, out, |b| T::round(f16::from_le_bytes(b).widen())),
+        Dtype::F64 => each(bytes, out, |b| T::round(f64::from_le_bytes(b) as f32)),
+        // The inventory lets no other dtype through.
+        _ => {}
+    }
+}
+
+#[inline]
+fn each<const N: usize, T>(bytes: &[u8], out: &mut [T], value: impl Fn([u8; N]) -> T) {
+    let (elements, _) = bytes.as_chunks::<N>();
+    for (out, &element) in out.iter_mut().zip(elements) {
+        *out = value(element);
+    }
+}

@@ -1,0 +1,157 @@
+//! Losses of tiny models against those of the Python validator.
+#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+
+use std::{fs, path::PathBuf};
+
+use candle_core::Device;
+use engine::{
+    decoder::Model,
+    load::{LoadReport, Options, load},
+    loss::{Rounding, evaluate},
+};
+use model::{
+    Architecture, Attention, Compatibility, Dtype, PackingPlan, TokenizedSample,
+    config::DecoderSpec,
+};
+use serde_json::Value;
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn json(name: &str) -> Value {
+    serde_json::from_slice(&fs::read(fixtures().join(name)).unwrap()).unwrap()
+}
+
+fn model(name: &str, dtype: Dtype, attention: Attention) -> (Model, LoadReport) {
+    let folder = fixtures().join("models").join(name);
+    let config = fs::read(folder.join("config.json")).unwrap();
+    let architecture = Architecture::declared(&config).unwrap();
+    let spec = DecoderSpec::parse(&config, architecture, Compatibility::V4_40).unwrap();
+    let options = Options {
+        dtype,
+        attention,
+        device: &Device::Cpu,
+    };
+    load(&folder, &spec, options, &|_| ()).unwrap()
+}
+
+fn samples(tokenizer: &str) -> Vec<TokenizedSample> {
+    let tokenized = json(&format!("tokenized_{tokenizer}.json"));
+    let rows = tokenized["samples"].as_array().unwrap();
+    rows.iter().map(sample).collect()
+}
+
+fn sample(row: &Value) -> TokenizedSample {
+    let ids = row["ids"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_u64().unwrap() as u32);
+    let prompt_len = row["prompt_len"].as_u64().unwrap() as usize;
+    TokenizedSample {
+        ids: ids.collect(),
+        prompt_len,
+    }
+}
+
+fn losses(model: &Model, samples: &[TokenizedSample], pack_tokens: usize) -> Vec<f64> {
+    let plan = PackingPlan::new(samples, pack_tokens);
+    evaluate(model, samples, &plan, Rounding::AsReference, |_| ())
+        .unwrap()
+        .losses
+}
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
+}
+
+/// NaN and infinity have to be the same, others to be near.
+fn assert_near(found: f64, expected: f64, tolerance: f64, what: &str) {
+    let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
+    assert!(
+        same || (found - expected).abs() <= tolerance,
+        "{what}: {found}, expected {expected}, {:e} apart",
+        (found - expected).abs()
+    );
+}
+
+/// Every golden loss in f32, packed and one at a time.
+#[test]
+fn losses_in_f32_are_those_of_the_reference() {
+    let golden = json("losses.json");
+    for (name, golden) in golden["models"].as_object().unwrap() {
+        let all = samples(golden["tokenizer"].as_str().unwrap());
+        let (model, _) = model(name, Dtype::F32, Attention::Sdpa);
+        let packed = losses(&model, &all, 8192);
+        let single = losses(&model, &all, 1);
+        for run in ["float32/sdpa", "float32/eager"] {
+            let run = &golden["runs"][run];
+            let expected = run["losses"].as_array().unwrap();
+            for (index, expected) in run["samples"].as_array().unwrap().iter().zip(expected) {
+                let index = index.as_u64().unwrap() as usize;
+                let what = format!("{name} sample {index}");
+                assert_near(packed[index], number(expected), 1e-4, &what);
+                assert_near(
+                    packed[index],
+                    single[index],
+                    1e-5,
+                    &format!("{what}, packed"),
+                );
+            }
+        }
+    }
+}
+
+/// In 16 bits every implementation rounds differently: single losses are near, their mean nearer.
+#[test]
+fn losses_in_bf16_are_near_those_of_the_reference() {
+    let golden = json("losses.json");
+    for (name, golden) in golden["models"].as_object().unwrap() {
+        let (model, _) = model(name, Dtype::Bf16, Attention::Eager);
+        let run = &golden["runs"]["bfloat16/eager"];
+        let expected: Vec<f64> = run["losses"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(number)
+            .collect();
+        let samples = &samples(golden["tokenizer"].as_str().unwrap())[..expected.len()];
+        let found = losses(&model, samples, 8192);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_near(*found, *expected, 0.1, name);
+        }
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        assert_near(mean(&found), mean(&expected), 0.06, name);
+        if model.spec().loss_in_logits_dtype {
+            // The loss itself is a number of 16 bits: a multiple of 1/32 from 4 on.
+            let fractions = found.iter().map(|loss| (loss * 32.0).fract().abs());
+            assert!(fractions.max_by(f64::total_cmp) < Some(1e-9), "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn odd_inputs_give_what_the_reference_gives() {
+    let special = json("special_losses.json");
+    let (model, _) = model(
+        special["model"].as_str().unwrap(),
+        Dtype::F32,
+        Attention::Sdpa,
+    );
+    let rows = special["rows"].as_array().unwrap();
+    let samples: Vec<_> = rows.iter().map(sample).collect();
+    for pack_tokens in [8192, 1] {
+        let losses = losses(&model, &samples, pack_tokens);
+        for (row, loss) in rows.iter().zip(losses) {
+            assert_near(
+                loss,
+                number(&row["loss"]),
+                1e-4,
+                row["name"].as_str().unwrap(),
+            );
+        }
+    }
+}
