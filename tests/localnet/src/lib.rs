@@ -1,6 +1,8 @@
 //! A whole subnet on loopback: chain, hub, miners, samples, W&B stand-in, git remote.
 
 pub mod chain;
+pub mod cli;
+pub mod demo;
 pub mod feed;
 pub mod http;
 pub mod hub;

@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The `localnet` binary.
+
+fn main() -> shared::Exit {
+    localnet::cli::main(shared::version!())
+}

@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
+use comfy_table::Table;
 use serde::Serialize;
 use shared::{
     Exit, Failure,
     file::{self, FileLock},
+    term,
 };
 use tempfile::TempDir;
 
@@ -141,6 +143,24 @@ pub struct Endpoints {
     pub subnet: PathBuf,
 }
 
+impl Endpoints {
+    /// Returns them as a table for people.
+    pub fn table(&self) -> Table {
+        let mut table = term::table(["what", "where"]);
+        let subnet = format!("{} (netuid {})", self.chain, self.netuid);
+        table.add_row(["chain", &subnet]);
+        table.add_row(["hub", &self.hub]);
+        table.add_row(["samples", &self.samples]);
+        table.add_row(["W&B stand-in", &self.wandb]);
+        if let Some(git) = &self.git {
+            table.add_row(["git remote", git]);
+        }
+        table.add_row(["wallets", &self.wallets.display().to_string()]);
+        table.add_row(["subnet file", &self.subnet.display().to_string()]);
+        table
+    }
+}
+
 impl Localnet {
     /// Starts everything; `progress` is told what is being done.
     pub async fn start_with(
@@ -233,6 +253,21 @@ impl Localnet {
             .find(|miner| miner.family == family && miner.role == role)
     }
 
+    /// Returns the miners as a table for people.
+    pub fn miner_table(&self) -> Table {
+        let mut table = term::table(["uid", "competition", "miner", "repository", "hotkey"]);
+        for miner in &self.miners {
+            table.add_row([
+                miner.uid.to_string(),
+                miner.family.competition().to_owned(),
+                miner.role.to_string(),
+                miner.repository.clone(),
+                miner.wallet.hotkey.ss58(),
+            ]);
+        }
+        table
+    }
+
     /// Returns where everything is.
     pub fn endpoints(&self) -> Endpoints {
         Endpoints {
@@ -249,7 +284,20 @@ impl Localnet {
         }
     }
 
-    /// Returns the arguments that lead a validator here, hub and samples included.
+    /// Returns the environment that leads programs here.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let endpoints = self.endpoints();
+        vec![
+            ("BT_SUBTENSOR_CHAIN_ENDPOINT", endpoints.chain),
+            ("BT_WALLET_PATH", endpoints.wallets.display().to_string()),
+            ("BT_WALLET_NAME", endpoints.wallet),
+            ("HF_ENDPOINT", endpoints.hub),
+            ("WANDB_BASE_URL", endpoints.wandb),
+            ("WANDB_API_KEY", crate::wandb::API_KEY.to_owned()),
+        ]
+    }
+
+    /// Returns the arguments that, with [`Localnet::environment`], lead a validator here.
     pub fn validator_arguments(&self) -> Vec<String> {
         let endpoints = self.endpoints();
         [
@@ -257,7 +305,6 @@ impl Localnet {
             ("--wallet.path", endpoints.wallets.display().to_string()),
             ("--wallet.name", endpoints.wallet),
             ("--subnet", endpoints.subnet.display().to_string()),
-            ("--hub-url", endpoints.hub),
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
@@ -285,14 +332,7 @@ impl Localnet {
         let json = serde_json::to_vec_pretty(&endpoints).unwrap_or_default();
         file::write_atomic(&self.folder.join("endpoints.json"), &json).map_err(disk)?;
         let mut env = String::new();
-        for (name, value) in [
-            ("BT_SUBTENSOR_CHAIN_ENDPOINT", endpoints.chain),
-            ("BT_WALLET_PATH", endpoints.wallets.display().to_string()),
-            ("BT_WALLET_NAME", endpoints.wallet),
-            ("HF_ENDPOINT", endpoints.hub),
-            ("WANDB_BASE_URL", endpoints.wandb),
-            ("WANDB_API_KEY", crate::wandb::API_KEY.to_owned()),
-        ] {
+        for (name, value) in self.environment() {
             let _ = writeln!(env, "export {name}='{value}'");
         }
         file::write_atomic(&self.folder.join("localnet.env"), env.as_bytes()).map_err(disk)

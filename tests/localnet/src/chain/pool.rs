@@ -154,15 +154,14 @@ impl Pool {
         mut validate: impl FnMut(&Extrinsic) -> Result<ValidTransaction, TransactionValidityError>,
     ) {
         let statuses = &mut self.statuses;
-        self.waiting
-            .retain_mut(|waiting| {
-                if let Ok(validity) = validate(&waiting.extrinsic) {
-                    waiting.validity = validity;
-                    return true;
-                }
-                statuses.insert(waiting.hash, Status::Invalid);
-                false
-            });
+        self.waiting.retain_mut(|waiting| {
+            if let Ok(validity) = validate(&waiting.extrinsic) {
+                waiting.validity = validity;
+                return true;
+            }
+            statuses.insert(waiting.hash, Status::Invalid);
+            false
+        });
         self.sort_out();
     }
 

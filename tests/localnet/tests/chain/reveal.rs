@@ -19,7 +19,10 @@ const GENESIS: u64 = 1_692_803_367;
 const PERIOD: u64 = 3;
 
 fn hyperparameters() -> Hyperparameters {
-    Hyperparameters { commit_reveal_weights_enabled: true, ..Hyperparameters::default() }
+    Hyperparameters {
+        commit_reveal_weights_enabled: true,
+        ..Hyperparameters::default()
+    }
 }
 
 /// Returns the round of three blocks after this one begins.
@@ -49,10 +52,23 @@ fn seal(chain: &Chain, payload: &[u8], round: u64) -> Vec<u8> {
     .unwrap();
     let mut bytes = Vec::new();
     sealed.header.u.serialize_compressed(&mut bytes).unwrap();
-    sealed.header.v.to_vec().serialize_compressed(&mut bytes).unwrap();
-    sealed.header.w.to_vec().serialize_compressed(&mut bytes).unwrap();
+    sealed
+        .header
+        .v
+        .to_vec()
+        .serialize_compressed(&mut bytes)
+        .unwrap();
+    sealed
+        .header
+        .w
+        .to_vec()
+        .serialize_compressed(&mut bytes)
+        .unwrap();
     sealed.body.serialize_compressed(&mut bytes).unwrap();
-    sealed.cipher_suite.serialize_compressed(&mut bytes).unwrap();
+    sealed
+        .cipher_suite
+        .serialize_compressed(&mut bytes)
+        .unwrap();
     bytes
 }
 
@@ -63,9 +79,15 @@ async fn commit(client: &Client, commit: Vec<u8>, round: u64, version: u16) -> R
         Value::u128(round.into()),
         Value::u128(version.into()),
     ];
-    submit(client, "SubtensorModule", "commit_timelocked_weights", arguments, "//Alice")
-        .await
-        .map(drop)
+    submit(
+        client,
+        "SubtensorModule",
+        "commit_timelocked_weights",
+        arguments,
+        "//Alice",
+    )
+    .await
+    .map(drop)
 }
 
 #[tokio::test]
@@ -99,19 +121,26 @@ async fn commits_are_refused_for_each_reason() {
     let round = round_after(&chain, 20);
     let sealed = || vec![1; 100];
     let refused = commit(&client, sealed(), round, 3).await.unwrap_err();
-    assert!(refused.contains("IncorrectCommitRevealVersion"), "{refused}");
+    assert!(
+        refused.contains("IncorrectCommitRevealVersion"),
+        "{refused}"
+    );
     let refused = commit(&client, sealed(), 1, 4).await.unwrap_err();
     assert!(refused.contains("Custom error: 15"), "{refused}");
     commit(&client, sealed(), round, 4).await.unwrap();
     let refused = commit(&client, sealed(), round, 4).await.unwrap_err();
     assert!(refused.contains("CommittingWeightsTooFast"), "{refused}");
-    chain.set_hyperparameter(NETUID, Hyperparameter::WeightsRateLimit, 0).unwrap();
+    chain
+        .set_hyperparameter(NETUID, Hyperparameter::WeightsRateLimit, 0)
+        .unwrap();
     for _ in 1..10 {
         commit(&client, sealed(), round, 4).await.unwrap();
     }
     let refused = commit(&client, sealed(), round, 4).await.unwrap_err();
     assert!(refused.contains("TooManyUnrevealedCommits"), "{refused}");
-    chain.set_hyperparameter(NETUID, Hyperparameter::CommitRevealWeightsEnabled, 0).unwrap();
+    chain
+        .set_hyperparameter(NETUID, Hyperparameter::CommitRevealWeightsEnabled, 0)
+        .unwrap();
     let refused = commit(&client, sealed(), round, 4).await.unwrap_err();
     assert!(refused.contains("CommitRevealDisabled"), "{refused}");
 }
@@ -120,7 +149,9 @@ async fn commits_are_refused_for_each_reason() {
 async fn after_reveal(seal_with: impl Fn(&Chain, u64) -> Vec<u8>) -> Vec<(u16, u16)> {
     let (chain, client) = start(hyperparameters()).await;
     let round = round_after(&chain, 20);
-    commit(&client, seal_with(&chain, round), round, 4).await.unwrap();
+    commit(&client, seal_with(&chain, round), round, 4)
+        .await
+        .unwrap();
     chain.produce_blocks(30).await.unwrap();
     chain.neurons(NETUID)[0].weights.clone()
 }
@@ -128,16 +159,31 @@ async fn after_reveal(seal_with: impl Fn(&Chain, u64) -> Vec<u8>) -> Vec<(u16, u
 #[tokio::test]
 async fn what_does_not_open_rightly_never_becomes_weights() {
     let mine = || payload(key("//Alice"), &[2], &[1], 0);
-    assert_eq!(after_reveal(|chain, round| seal(chain, &mine(), round)).await, [(2, 65_535)]);
+    assert_eq!(
+        after_reveal(|chain, round| seal(chain, &mine(), round)).await,
+        [(2, 65_535)]
+    );
     // The form before hotkeys were named.
     let legacy = (vec![2_u16], vec![1_u16], 0_u64).encode();
-    assert_eq!(after_reveal(|chain, round| seal(chain, &legacy, round)).await, [(2, 65_535)]);
+    assert_eq!(
+        after_reveal(|chain, round| seal(chain, &legacy, round)).await,
+        [(2, 65_535)]
+    );
 
     let others = payload(key("//Bob"), &[2], &[1], 0);
-    assert_eq!(after_reveal(|chain, round| seal(chain, &others, round)).await, []);
+    assert_eq!(
+        after_reveal(|chain, round| seal(chain, &others, round)).await,
+        []
+    );
     let twice = payload(key("//Alice"), &[2, 2], &[1, 1], 0);
-    assert_eq!(after_reveal(|chain, round| seal(chain, &twice, round)).await, []);
-    assert_eq!(after_reveal(|chain, round| seal(chain, &mine(), round + 1)).await, []);
+    assert_eq!(
+        after_reveal(|chain, round| seal(chain, &twice, round)).await,
+        []
+    );
+    assert_eq!(
+        after_reveal(|chain, round| seal(chain, &mine(), round + 1)).await,
+        []
+    );
     let unframed = |chain: &Chain, round| {
         let mut bytes = seal(chain, &mine(), round);
         bytes.drain(96..104);
@@ -161,7 +207,9 @@ async fn a_silent_beacon_delays_the_reveal_within_the_epoch_and_then_loses_it() 
 
     let (chain, client) = start(hyperparameters()).await;
     chain.pause_beacon(true);
-    commit(&client, sealed, round_after(&chain, 20), 4).await.unwrap();
+    commit(&client, sealed, round_after(&chain, 20), 4)
+        .await
+        .unwrap();
     chain.produce_blocks(40).await.unwrap();
     chain.pause_beacon(false);
     chain.produce_blocks(10).await.unwrap();

@@ -4,8 +4,8 @@ use codec::{Decode, DecodeWithMemTracking, Encode, Input, MaxEncodedLen, Output}
 use frame_support::{BoundedVec, traits::ConstU32};
 use scale_info::{
     Path, Type, TypeInfo,
-    form::MetaForm,
     build::{FieldBuilder, Fields, Variants},
+    form::MetaForm,
 };
 
 pub use pallet::*;
@@ -146,9 +146,10 @@ impl TypeInfo for Data {
             })
             .variant("ResetBondsFlag", |variant| variant.index(135))
             .variant("BigRaw", |variant| {
-                variant
-                    .index(136)
-                    .fields(Fields::unnamed().field(FieldBuilder::<MetaForm, _>::ty::<BoundedVec<u8, ConstU32<512>>>))
+                variant.index(136).fields(
+                    Fields::unnamed()
+                        .field(FieldBuilder::<MetaForm, _>::ty::<BoundedVec<u8, ConstU32<512>>>),
+                )
             });
         Type::builder()
             .path(Path::new("Data", "pallet_commitments::types"))

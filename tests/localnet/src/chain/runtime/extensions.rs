@@ -4,8 +4,8 @@ use codec::{Decode, DecodeWithMemTracking, Encode};
 use frame_support::{dispatch::DispatchInfo, pallet_prelude::Weight};
 use scale_info::{
     Type, TypeInfo,
-    form::MetaForm,
     build::{FieldBuilder, Fields},
+    form::MetaForm,
 };
 use sp_runtime::{
     AccountId32,

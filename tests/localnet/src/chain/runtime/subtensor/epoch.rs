@@ -95,10 +95,7 @@ impl<T: Config> Pallet<T> {
                 .map(|uid| Self::valid_row(netuid, mecid, uid as u16))
                 .collect();
             let outcome = consensus(&weighed, &rows, kappa);
-            Incentive::<T>::insert(
-                index,
-                column(&outcome.incentive, per_u16),
-            );
+            Incentive::<T>::insert(index, column(&outcome.incentive, per_u16));
             for (uid, row) in rows.iter().enumerate().filter(|(uid, _)| weighed[*uid] > 0) {
                 Bonds::<T>::insert(index, uid as u16, row.clone());
             }

@@ -1,0 +1,137 @@
+//! The demo: the real supervisor builds and runs the real validator on a local subnet, sets
+//! weights, updates itself; each thing shown is checked.
+
+mod programs;
+mod record;
+mod story;
+mod trouble;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use shared::{
+    Exit, Failure,
+    shutdown::{Shutdown, Stop},
+    term,
+};
+
+use programs::Supervisor;
+pub use trouble::{Trouble, UnknownTrouble};
+
+use crate::{Localnet, Options};
+
+/// What to play.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where everything goes.
+    pub state_dir: PathBuf,
+    /// Decides keys, models and samples.
+    pub seed: u64,
+    /// The project's checkout.
+    pub source: PathBuf,
+    /// Trouble to rehearse.
+    pub troubles: Vec<Trouble>,
+    /// Cargo profile of what is built.
+    pub profile: String,
+    /// Target folder of what is built.
+    pub target_dir: Option<PathBuf>,
+}
+
+/// Wall clock between two blocks; on the chain it is 12 s.
+const BLOCK_TIME: Duration = Duration::from_millis(500);
+/// How long the supervisor has to stop itself and the validator.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// What must be cleared away at the end, however the play ends.
+#[derive(Debug, Default)]
+struct Stage {
+    subnet: Option<Localnet>,
+    supervisor: Option<Supervisor>,
+}
+
+/// Plays the demo until it ends or is stopped, and leaves no process and no port behind.
+pub async fn run(plan: Plan, shutdown: Shutdown) -> Result<Exit, Failure> {
+    let began = Instant::now();
+    let mut stage = Stage::default();
+    let played = tokio::select! {
+        played = story::play(&plan, &mut stage) => Some(played),
+        () = shutdown.requested() => None,
+    };
+    if played.is_none() {
+        term::note("stopping the supervisor and the validator (Ctrl-C again: at once)");
+    }
+    let left = stage.clear(&shutdown).await;
+    match (played, left) {
+        (None, Ok(())) => {
+            term::note("stopped; nothing is left behind");
+            Ok(Exit::Interrupted)
+        }
+        (Some(Err(failure)), left) => Err(left
+            .err()
+            .into_iter()
+            .fold(failure, |failure, left| failure.because(left))),
+        (_, Err(left)) => Err(left),
+        (Some(Ok(report)), Ok(())) => {
+            term::line(report);
+            let seconds = began.elapsed().as_secs();
+            term::line(format_args!(
+                "\nDone in {} min {} s. No process and no port is left; logs, records and state \
+                 are in {}.",
+                seconds / 60,
+                seconds % 60,
+                plan.state_dir.display()
+            ));
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+impl Stage {
+    async fn clear(&mut self, shutdown: &Shutdown) -> Result<(), Failure> {
+        let stopped = match self.supervisor.take() {
+            Some(supervisor) => {
+                supervisor
+                    .stop(STOP_LIMIT, shutdown.reached(Stop::Now))
+                    .await
+            }
+            None => Ok(()),
+        };
+        // The ports close with the subnet.
+        self.subnet = None;
+        stopped
+    }
+
+    /// Returns the running subnet.
+    fn subnet(&self) -> Result<&Localnet, Failure> {
+        self.subnet
+            .as_ref()
+            .ok_or_else(|| Failure::new(Exit::Bug, "the subnet is not up"))
+    }
+}
+
+/// What a demo subnet starts with.
+fn options(plan: &Plan) -> Options {
+    Options {
+        state_dir: Some(plan.state_dir.clone()),
+        seed: plan.seed,
+        block_time: Some(BLOCK_TIME),
+        source: Some(plan.source.clone()),
+        ..Options::default()
+    }
+}
+
+/// Removes what an earlier demo left, but for the trained models.
+fn sweep(folder: &Path) -> Result<(), Failure> {
+    for name in ["supervisor", "validator", "models-cache", "checkout", "hf"] {
+        let path = folder.join(name);
+        if path.exists() {
+            std::fs::remove_dir_all(&path).map_err(|error| {
+                Failure::of(Exit::Machine, &error)
+                    .because(format_args!("could not remove {}", path.display()))
+            })?;
+        }
+    }
+    Ok(())
+}

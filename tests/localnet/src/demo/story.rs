@@ -1,0 +1,448 @@
+//! The story of the demo, scene by scene; each scene ends when what it promises is there.
+
+use std::{
+    fmt::{self, Write as _},
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use indicatif::ProgressBar;
+use shared::{Exit, Failure, term};
+
+use super::{
+    Plan, Stage, options,
+    programs::{self, Launch, Report, Supervisor},
+    record::{self, Step},
+    sweep,
+    trouble::CHAIN_TROUBLE,
+};
+use crate::{Localnet, miners::Family, remote::Remote};
+
+/// Longest time for the first build of the validator; cold, it compiles hundreds of crates.
+const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// Longest time for any other scene.
+const SCENE_LIMIT: Duration = Duration::from_secs(180);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(400);
+/// The file a new commit changes; it is compiled into the validator.
+const TOUCHED: &str = "validator/src/main.rs";
+/// How the validator evaluates here.
+const VALIDATOR: &str = "--device cpu --dtype float32 --attn_implementation eager \
+                         --latest_cortex_samples 24 --genesis --wandb.off";
+
+/// Prints scenes with the time since the start.
+struct Scenes {
+    began: Instant,
+    spinner: ProgressBar,
+}
+
+impl Scenes {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            spinner: term::spinner(""),
+        }
+    }
+
+    fn say(&self, text: impl fmt::Display) {
+        let seconds = self.began.elapsed().as_secs();
+        let (minutes, seconds) = (seconds / 60, seconds % 60);
+        self.show(format_args!("[{minutes:2}:{seconds:02}] {text}"));
+    }
+
+    fn show(&self, text: impl fmt::Display) {
+        self.spinner.suspend(|| term::line(text));
+    }
+
+    /// Shows what is going on where there is a terminal to show it on.
+    fn going_on(&self, what: impl Into<String>) {
+        if std::io::stderr().is_terminal() {
+            self.spinner.set_message(what.into());
+        }
+    }
+}
+
+impl Drop for Scenes {
+    fn drop(&mut self) {
+        self.spinner.finish_and_clear();
+    }
+}
+
+/// Plays all scenes; returns the closing report.
+pub(super) async fn play(plan: &Plan, stage: &mut Stage) -> Result<String, Failure> {
+    let scenes = Scenes::new();
+    programs::check_cargo().await?;
+    sweep(&plan.state_dir)?;
+    start_subnet(plan, stage, &scenes).await?;
+    start_supervisor(plan, stage, &scenes).await?;
+    let before = validator_up(plan, stage, &scenes).await?;
+    let steps = both_competitions(plan, stage, &scenes).await?;
+    name_the_bad(stage.subnet()?, &steps, &scenes)?;
+    let settled = weights_on_chain(plan, stage, &scenes).await?;
+    let after = update(stage, &scenes, &before).await?;
+    let resumed = state_kept(plan, stage, &scenes, &after, settled.step).await?;
+    let subnet = stage.subnet()?;
+    let bad = subnet
+        .miners
+        .iter()
+        .filter(|miner| !miner.role.is_honest())
+        .count();
+    let mut report = String::from("\nWhat happened:\n");
+    let _ = writeln!(
+        report,
+        "  {} models judged, {bad} bad ones named",
+        subnet.miners.len()
+    );
+    let _ = writeln!(
+        report,
+        "  weights of step {} read back from the chain, equal",
+        settled.step
+    );
+    let _ = writeln!(
+        report,
+        "  updated from {} to {}",
+        short(&before),
+        short(&after)
+    );
+    let _ = write!(report, "  went on with step {resumed}, no state lost");
+    for trouble in &plan.troubles {
+        let _ = write!(report, "\n  survived {}", trouble.report(subnet));
+    }
+    Ok(report)
+}
+
+async fn start_subnet(plan: &Plan, stage: &mut Stage, scenes: &Scenes) -> Result<(), Failure> {
+    let spinner = scenes.spinner.clone();
+    let progress = move |what: &str| spinner.set_message(what.to_owned());
+    let subnet = Localnet::start_with(options(plan), progress).await?;
+    scenes.say("the subnet is up: chain, hub, samples, W&B stand-in, git remote");
+    scenes.show(subnet.endpoints().table());
+    scenes.say(format_args!(
+        "{} miners have committed their models",
+        subnet.miners.len()
+    ));
+    stage.subnet = Some(subnet);
+    Ok(())
+}
+
+async fn start_supervisor(plan: &Plan, stage: &mut Stage, scenes: &Scenes) -> Result<(), Failure> {
+    let subnet = stage.subnet()?;
+    let remote = git_remote(subnet)?;
+    let target_dir = target_dir(plan)?;
+    let source = absolute(&plan.source)?;
+    let program = programs::build(
+        "supervisor",
+        &source,
+        &plan.profile,
+        &target_dir,
+        &scenes.spinner,
+    )
+    .await?;
+    let folder = subnet.folder().to_owned();
+    let own = |name: &str| folder.join(name).display().to_string();
+    remote.clone_to(&folder.join("checkout"))?;
+    let mut environment = subnet.environment();
+    environment.push(("HF_HOME", own("hf")));
+    let mut arguments = subnet.validator_arguments();
+    arguments.extend(["--state-dir".to_owned(), own("validator")]);
+    arguments.extend(["--model_dir".to_owned(), own("models-cache")]);
+    arguments.extend(VALIDATOR.split_whitespace().map(ToOwned::to_owned));
+    let supervisor = Supervisor::start(Launch {
+        program,
+        folder: &folder.join("supervisor"),
+        checkout: &folder.join("checkout"),
+        allowed_signers: remote.allowed_signers(),
+        profile: &plan.profile,
+        target_dir: &target_dir,
+        environment,
+        arguments,
+    })?;
+    stage.supervisor = Some(supervisor);
+    scenes.say("the supervisor runs; it builds the validator and its worker from the git remote");
+    Ok(())
+}
+
+fn git_remote(subnet: &Localnet) -> Result<&Remote, Failure> {
+    let remote = subnet.remote.as_ref();
+    remote.ok_or_else(|| Failure::new(Exit::Bug, "the git remote is not up"))
+}
+
+/// Where to build: as told, else where this program was built.
+fn target_dir(plan: &Plan) -> Result<PathBuf, Failure> {
+    if let Some(told) = &plan.target_dir {
+        return absolute(told);
+    }
+    let own = std::env::current_exe().ok();
+    let built_in = own
+        .as_deref()
+        .and_then(|program| program.parent()?.parent());
+    match built_in.filter(|folder| folder.join("CACHEDIR.TAG").exists()) {
+        Some(folder) => Ok(folder.to_owned()),
+        None => Ok(absolute(&plan.source)?.join("target")),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::of(Exit::Machine, &error))
+}
+
+async fn validator_up(plan: &Plan, stage: &mut Stage, scenes: &Scenes) -> Result<String, Failure> {
+    for trouble in plan
+        .troubles
+        .iter()
+        .filter(|trouble| !trouble.is_of_chain())
+    {
+        trouble.set(stage.subnet()?);
+    }
+    let running = |report: &Report| match &report.child.release {
+        Some(release) if report.child.state == "running" => Some(release.clone()),
+        _ => None,
+    };
+    let release = watch(stage, scenes, "the validator running", BUILD_LIMIT, running).await?;
+    scenes.say(format_args!(
+        "the validator runs: commit {}",
+        short(&release)
+    ));
+    Ok(release)
+}
+
+/// Looks at the supervisor until `found` finds what it looks for in its report.
+async fn watch<T>(
+    stage: &mut Stage,
+    scenes: &Scenes,
+    what: &str,
+    limit: Duration,
+    found: impl Fn(&Report) -> Option<T>,
+) -> Result<T, Failure> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let report = supervisor(stage)?.report().await?;
+        if let Some(thing) = report.as_ref().and_then(&found) {
+            return Ok(thing);
+        }
+        if Instant::now() > deadline || report.as_ref().is_some_and(Report::is_hopeless) {
+            return Err(missed(stage, what, limit, report.as_ref()));
+        }
+        scenes.going_on(report.map_or_else(|| "waiting".to_owned(), |report| report.line()));
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Looks at the step records until `found` finds what it looks for.
+async fn watch_steps<T>(
+    plan: &Plan,
+    stage: &mut Stage,
+    scenes: &Scenes,
+    what: &str,
+    found: impl Fn(&Localnet, &[Step]) -> Option<T>,
+) -> Result<T, Failure> {
+    let deadline = Instant::now() + SCENE_LIMIT;
+    loop {
+        let steps = record::read(&plan.state_dir.join("validator/steps.jsonl"));
+        if let Some(thing) = found(stage.subnet()?, &steps) {
+            return Ok(thing);
+        }
+        let report = supervisor(stage)?.report().await?;
+        if Instant::now() > deadline {
+            return Err(missed(stage, what, SCENE_LIMIT, report.as_ref()));
+        }
+        let line = report.map_or_else(String::new, |report| report.line());
+        scenes.going_on(format!("{} steps · {line}", steps.len()));
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn supervisor(stage: &mut Stage) -> Result<&mut Supervisor, Failure> {
+    let found = stage.supervisor.as_mut();
+    found.ok_or_else(|| Failure::new(Exit::Bug, "the supervisor is not running"))
+}
+
+fn missed(stage: &Stage, what: &str, limit: Duration, report: Option<&Report>) -> Failure {
+    let text = format!("{what}: did not happen within {} s", limit.as_secs());
+    let words = stage
+        .supervisor
+        .as_ref()
+        .map(Supervisor::last_words)
+        .unwrap_or_default();
+    let trouble = report.and_then(Report::trouble);
+    trouble
+        .into_iter()
+        .chain(words)
+        .fold(Failure::new(Exit::Failed, text), Failure::because)
+}
+
+/// Waits until both competitions have a step with both honest miners in it and every bad miner is
+/// explained.
+async fn both_competitions(
+    plan: &Plan,
+    stage: &mut Stage,
+    scenes: &Scenes,
+) -> Result<Vec<Step>, Failure> {
+    let complete = |subnet: &Localnet, steps: &[Step]| {
+        let newest = record::newest(steps);
+        let judged = subnet.miners.iter().all(|miner| {
+            let step = newest.get(miner.family.competition());
+            if miner.role.is_honest() {
+                let model = step.and_then(|step| step.models.get(&miner.uid));
+                return model.is_some_and(record::Model::is_sound);
+            }
+            record::reason(steps, miner).is_some()
+        });
+        judged.then(|| steps.to_vec())
+    };
+    let steps = watch_steps(plan, stage, scenes, "a verdict on every miner", complete).await?;
+    let subnet = stage.subnet()?;
+    let newest = record::newest(&steps);
+    for family in Family::ALL {
+        if let Some(step) = newest.get(family.competition()) {
+            scenes.say(format_args!(
+                "step {}: competition {}",
+                step.step, step.competition
+            ));
+            scenes.show(step.table(&subnet.miners));
+        }
+    }
+    Ok(steps)
+}
+
+fn name_the_bad(subnet: &Localnet, steps: &[Step], scenes: &Scenes) -> Result<(), Failure> {
+    let newest = record::newest(steps);
+    let mut table = term::table(["uid", "competition", "miner", "reason"]);
+    for miner in subnet.miners.iter().filter(|miner| !miner.role.is_honest()) {
+        let reason = record::reason(steps, miner).unwrap_or_default();
+        table.add_row([
+            miner.uid.to_string(),
+            miner.family.competition().to_owned(),
+            miner.role.to_string(),
+            reason.chars().take(110).collect(),
+        ]);
+        let step = newest.get(miner.family.competition());
+        let model = step.and_then(|step| step.models.get(&miner.uid));
+        // The softmax gives every uid of a step a sliver; what matters is that it is one.
+        if let Some(model) = model.filter(|model| model.weight > 0.01) {
+            let text = format!("the {} miner got weight {}", miner.role, model.weight);
+            return Err(Failure::new(Exit::Failed, text));
+        }
+    }
+    scenes.say("these won nothing, and why:");
+    scenes.show(table);
+    Ok(())
+}
+
+/// Waits until the chain has the weights of a step, to the last unit.
+async fn weights_on_chain(
+    plan: &Plan,
+    stage: &mut Stage,
+    scenes: &Scenes,
+) -> Result<Step, Failure> {
+    let troubles = plan.troubles.iter().filter(|trouble| trouble.is_of_chain());
+    for trouble in troubles {
+        scenes.say(format_args!("the chain is in trouble: {trouble}"));
+        trouble.set(stage.subnet()?);
+        tokio::time::sleep(CHAIN_TROUBLE).await;
+        trouble.end(stage.subnet()?);
+    }
+    let equal = |subnet: &Localnet, steps: &[Step]| {
+        let on_chain = weights_of_validator(subnet);
+        steps
+            .iter()
+            .rev()
+            .find(|step| step.on_chain() == on_chain)
+            .cloned()
+    };
+    let what = "weights on the chain equal to those of a step";
+    let step = watch_steps(plan, stage, scenes, what, equal).await?;
+    let subnet = stage.subnet()?;
+    scenes.say(format_args!(
+        "the chain has the weights of step {}",
+        step.step
+    ));
+    let mut table = term::table(["uid", "miner", "weight", "of 65535", "on the chain"]);
+    let on_chain = weights_of_validator(subnet);
+    for (uid, expected) in step.on_chain() {
+        let miner = subnet.miners.iter().find(|miner| miner.uid == uid);
+        let stored = on_chain.iter().find(|(stored, _)| *stored == uid);
+        table.add_row([
+            uid.to_string(),
+            miner.map_or_else(String::new, |m| {
+                format!("{} {}", m.family.competition(), m.role)
+            }),
+            format!("{:.6}", step.weights_after[usize::from(uid)]),
+            expected.to_string(),
+            stored.map_or_else(
+                || "newer by now".to_owned(),
+                |(_, weight)| weight.to_string(),
+            ),
+        ]);
+    }
+    scenes.show(table);
+    Ok(step)
+}
+
+fn weights_of_validator(subnet: &Localnet) -> Vec<(u16, u16)> {
+    let neurons = subnet.chain.neurons(subnet.netuid);
+    neurons
+        .first()
+        .map(|validator| validator.weights.clone())
+        .unwrap_or_default()
+}
+
+/// Pushes a commit and waits until the supervisor runs it.
+async fn update(stage: &mut Stage, scenes: &Scenes, before: &str) -> Result<String, Failure> {
+    let remote = git_remote(stage.subnet()?)?;
+    let text = remote.read(TOUCHED)?;
+    let text = format!("{text}// Touched by the demo to make a new version.\n");
+    let commit = remote.push("Make a new version", &[(TOUCHED, text.as_bytes())])?;
+    scenes.say(format_args!("pushed commit {}", short(&commit)));
+    let switched = |report: &Report| {
+        let release = report.child.release.as_ref()?;
+        let new = release != before && report.child.state == "running";
+        (new && report.update.phase == "idle").then(|| release.clone())
+    };
+    let release = watch(
+        stage,
+        scenes,
+        "the new version running",
+        SCENE_LIMIT,
+        switched,
+    )
+    .await?;
+    let (before, after) = (short(before), short(&release));
+    scenes.say(format_args!(
+        "the supervisor has built it and switched: {before} -> {after}"
+    ));
+    Ok(release)
+}
+
+/// Waits for a step of the new version that goes on where the old one stopped.
+async fn state_kept(
+    plan: &Plan,
+    stage: &mut Stage,
+    scenes: &Scenes,
+    release: &str,
+    last_known: u64,
+) -> Result<u64, Failure> {
+    let resumed = |_: &Localnet, steps: &[Step]| {
+        let at = steps
+            .iter()
+            .position(|step| step.version.contains(release))?;
+        Some((steps.get(at.checked_sub(1)?)?.clone(), steps[at].clone()))
+    };
+    let what = "a step of the new version";
+    let (old, new) = watch_steps(plan, stage, scenes, what, resumed).await?;
+    if new.step <= old.step || new.step <= last_known || new.weights_before != old.weights_after {
+        let text = format!("step {} does not go on from step {}", new.step, old.step);
+        return Err(Failure::new(Exit::Failed, text)
+            .because("the running weights of the old version are not those of the new one"));
+    }
+    scenes.say(format_args!(
+        "step {} of the new version went on with the weights of step {}",
+        new.step, old.step
+    ));
+    Ok(new.step)
+}
+
+fn short(release: &str) -> &str {
+    release.get(..12).unwrap_or(release)
+}
