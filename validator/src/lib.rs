@@ -17,6 +17,7 @@ pub mod models;
 pub mod report;
 pub mod samples;
 pub mod score;
+pub mod service;
 pub mod state;
 pub mod step;
 pub mod subnet;

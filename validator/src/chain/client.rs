@@ -105,11 +105,9 @@ impl Client {
         Ok(self.best_header().await?.number)
     }
 
-    /// Returns the hash of the block at a height, if the chain is that high.
-    pub async fn block_hash(&self, number: BlockNumber) -> Result<Option<[u8; 32]>, ChainError> {
-        let hash = self.0.methods.chain_get_block_hash(Some(number.into()));
-        let hash = hash.await.map_err(ChainError::on("chain_getBlockHash"))?;
-        Ok(hash.map(|hash| hash.0))
+    /// Returns the hash of the block at a height.
+    pub async fn block_hash(&self, number: BlockNumber) -> Result<[u8; 32], ChainError> {
+        Ok(self.hash_at(number).await?.0)
     }
 
     /// Returns the state at the best block.

@@ -6,7 +6,10 @@ use clap::Args;
 use model::{Attention, Dtype};
 use shared::{Exit, Failure};
 
-use crate::subnet::{Netuid, Parameters};
+use crate::{
+    chain::wallet::WalletPath,
+    subnet::{Netuid, Parameters},
+};
 
 pub use super::competitions::SubnetArg;
 
@@ -126,6 +129,17 @@ pub struct StateFlags {
     /// Folder of this validator's state, in place of the one under the logging folder
     #[arg(long = "state-dir", value_name = "DIR", env = "VALIDATOR_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+}
+
+impl WalletFlags {
+    /// Returns where the wallet lies.
+    pub fn path(&self) -> WalletPath {
+        WalletPath {
+            folder: expand_home(&self.wallet_path),
+            name: self.wallet_name.clone(),
+            hotkey: self.wallet_hotkey.clone(),
+        }
+    }
 }
 
 impl ChainFlags {

@@ -6,6 +6,7 @@ pub mod flags;
 pub mod inspect;
 pub mod inspect_store;
 pub mod models;
+pub mod run;
 pub mod samples;
 pub mod score;
 pub mod verify;
@@ -28,6 +29,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Evaluate models and set weights, until told to stop (the default command)
+    Run(Box<run::RunArgs>),
     /// Show the competitions of the subnet file
     Competitions(competitions::Args),
     /// Look at one part of what the validator knows
@@ -60,15 +63,16 @@ pub fn main(version: Version) -> Exit {
             return error.print().map_or(Exit::Failed, |()| exit);
         }
     };
-    run(cli).unwrap_or_else(|failure| failure.print())
+    run(cli, version).unwrap_or_else(|failure| failure.print())
 }
 
 fn command(version: &Version) -> clap::Command {
     Cli::command().version(version.to_string())
 }
 
-fn run(cli: Cli) -> Result<Exit, Failure> {
+fn run(cli: Cli, version: Version) -> Result<Exit, Failure> {
     match cli.command {
+        Command::Run(args) => run::run(&args, version),
         Command::Competitions(args) => competitions::run(&args),
         Command::Inspect(kind) => inspect::run(&kind),
         Command::Samples(args) => samples::run(&args),

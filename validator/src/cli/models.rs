@@ -52,11 +52,15 @@ impl StoreFlags {
 
     /// Opens the store, making it if need be.
     pub fn open(&self) -> Result<Store, Failure> {
-        let limits = Limits {
+        Store::open(&self.root(), self.limits()).map_err(|error| store_failure(&error))
+    }
+
+    /// Returns how much disk the models may take.
+    pub fn limits(&self) -> Limits {
+        Limits {
             max_disk: self.max_disk.map(|size| size.0),
             min_free: self.min_free.0,
-        };
-        Store::open(&self.root(), limits).map_err(|error| store_failure(&error))
+        }
     }
 }
 
@@ -94,6 +98,11 @@ impl FetchFlags {
     /// Makes the client of the hub. The token is the one given, or the one the hub's own tools
     /// have stored.
     pub fn hub(&self, flags: &HubFlags) -> Result<Hub, Failure> {
+        Hub::new(self.options(flags)?).map_err(|error| Failure::of(Exit::Config, &error))
+    }
+
+    /// Returns how the hub is reached.
+    pub fn options(&self, flags: &HubFlags) -> Result<HubOptions, Failure> {
         let mut options = HubOptions::new(flags.hub_url.clone());
         options.token = match &flags.hub_token {
             Some(token) => Token::new(token),
@@ -102,7 +111,7 @@ impl FetchFlags {
         options.connections = self.connections;
         options.bandwidth = self.bandwidth.map(|size| size.0);
         options.xet = self.xet;
-        Hub::new(options).map_err(|error| Failure::of(Exit::Config, &error))
+        Ok(options)
     }
 
     fn stored_token(&self) -> Result<Option<Token>, Failure> {

@@ -116,11 +116,14 @@ impl Source<'_> {
         let small = unknown
             .into_iter()
             .filter(|(_, entry)| entry.size.is_none_or(|n| n <= MAX_SMALL));
-        let fetched: Vec<_> = stream::iter(small)
+        // Collected first: a closure inside the stream would keep the future from being `Send`.
+        let fetches: Vec<_> = small
             .map(|(path, entry)| async move {
                 let (digest, content) = self.small(path, entry).await?;
                 Ok::<_, Rejection>((path.clone(), digest, content))
             })
+            .collect();
+        let fetched: Vec<_> = stream::iter(fetches)
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
@@ -188,11 +191,12 @@ impl Source<'_> {
             .iter()
             .filter_map(|path| Some((path, manifest.files.get(path)?)));
         let mut headers = BTreeMap::new();
-        let mut fetched = stream::iter(weights)
+        let fetches: Vec<_> = weights
             .map(|(path, entry)| async move {
                 Ok::<_, Rejection>((path, self.header(path, entry).await?))
             })
-            .buffered(AT_ONCE);
+            .collect();
+        let mut fetched = stream::iter(fetches).buffered(AT_ONCE);
         let mut total = 0;
         while let Some((path, seen)) = fetched.try_next().await? {
             total += seen.header.data_start();

@@ -49,6 +49,9 @@ pub struct State {
     pub weights: Weights,
     /// Block of the last step that changed them, or of the consensus they were taken from.
     pub weights_block: BlockNumber,
+    /// Block at which we were last alive: until then the weights were our opinion.
+    #[serde(default)]
+    pub alive_at: BlockNumber,
     /// Hotkeys by uid at that block: a uid that changed hands since has no weight.
     #[serde(default)]
     pub owners: Vec<Hotkey>,
@@ -143,6 +146,7 @@ impl State {
             steps_done: 0,
             weights: Weights::default(),
             weights_block: 0,
+            alive_at: 0,
             owners: Vec::new(),
             news_from: 0,
             pools: BTreeMap::new(),
@@ -189,7 +193,8 @@ impl State {
         known.models.insert(content.to_owned(), losses);
     }
 
-    /// Takes over what a completed step decided. The record is the step's commit: one that is in
+    /// Takes over what a completed step decided. Members of the pool that took no part, because
+    /// they are not on disk yet or the machine failed them, stay. The record is the step's commit: one that is in
     /// the journal and not in the state, because we were killed between the two, is taken over at
     /// the next start.
     pub fn absorb(&mut self, record: &StepRecord, turn: BlockNumber) {
@@ -197,6 +202,7 @@ impl State {
         self.steps_done += 1;
         self.weights = record.weights_after.iter().copied().collect();
         self.weights_block = record.block;
+        self.alive_at = self.alive_at.max(record.block);
         self.open = None;
         self.turns.insert(record.competition.clone(), turn);
         let pool = record

@@ -11,6 +11,7 @@ use model::{
     Architecture, ContentHash, Fault as EvalFault, MachineFault, PackingPlan, TokenizedSample,
     protocol::{Evaluate, Evaluation, ModelSource, Progress},
 };
+use shared::term;
 use tokio::time::Instant;
 
 use super::{Candidate, Context, Field};
@@ -59,7 +60,10 @@ impl Round<'_> {
         field: &Field,
     ) -> Result<BTreeMap<ContentHash, Verdict>, Fault> {
         let (mut verdicts, mut queue) = self.known(context, field);
-        let bar = context.bar(queue.len(), &format!("evaluating {}", self.competition.id));
+        let bar = term::bar(
+            queue.len() as u64,
+            format!("evaluating {}", self.competition.id),
+        );
         let mut running = FuturesUnordered::new();
         let mut finished = verdicts.values().filter(|verdict| verdict.is_ok()).count();
         loop {

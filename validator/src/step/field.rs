@@ -8,6 +8,7 @@ use std::{
 use model::ContentHash;
 
 use crate::{
+    chain::ChainSnapshot,
     score::{Claim, copies},
     state::State,
     subnet::{BlockNumber, CompetitionId, Hotkey, ModelId, Uid},
@@ -71,6 +72,21 @@ impl Field {
         self.candidates
             .iter()
             .any(|(uid, candidate)| is_pending(state, *uid, candidate))
+    }
+
+    /// Leaves out every uid that changed hands since the step began: its model is not its own.
+    #[must_use]
+    pub fn still_owned(mut self, now: &ChainSnapshot) -> Self {
+        self.candidates.retain(|uid, candidate| {
+            let owned = now
+                .by_uid(*uid)
+                .is_some_and(|neuron| neuron.hotkey == candidate.hotkey);
+            if !owned {
+                tracing::info!(%uid, "the uid changed hands during the step: it gets nothing");
+            }
+            owned
+        });
+        self
     }
 
     /// Returns the models to be evaluated, one for each content, by the uid it counts for.

@@ -13,9 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::ProgressBar;
 use model::{Architecture, Attention, Dtype};
 use shared::term;
+use tokio::sync::watch;
 
 use self::{evaluation::Round, scoring::Found};
 pub use self::{
@@ -23,6 +23,7 @@ pub use self::{
     tokens::Tokenizer,
 };
 use crate::{
+    chain::ChainSnapshot,
     eval::Evaluator,
     report::{Board, Journal, StepRecord, step_record, table},
     samples::{Fetcher, Seed},
@@ -78,6 +79,8 @@ pub struct Context {
     pub journal: Journal,
     /// What we say of ourselves.
     pub board: Arc<Board>,
+    /// The newest chain snapshot.
+    pub snapshots: watch::Receiver<Arc<ChainSnapshot>>,
 }
 
 /// A step about to run.
@@ -122,6 +125,7 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
     };
     let verdicts = round.run(context, field).await?;
     timer.lap("losses");
+    let field = &field.clone().still_owned(&context.snapshots.borrow());
     let record = scoring::record(
         context,
         Found {
@@ -174,10 +178,6 @@ impl Context {
             .append(record, sign)
             .map_err(|error| Fault::machine(shared::Failure::of(shared::Exit::Machine, &error)))?;
         self.update(|state| state.absorb(record, turn))
-    }
-
-    fn bar(&self, total: usize, what: &str) -> ProgressBar {
-        term::bar(total as u64, what)
     }
 }
 

@@ -104,7 +104,7 @@ async fn tokenize(
     let samples = context
         .evaluator
         .tokenize(request, Patience::within(LIMIT), &|_| {
-            shared::notify::watchdog()
+            shared::notify::watchdog();
         })
         .await?;
     let packs = PackingPlan::new(&samples, settings.pack_tokens);

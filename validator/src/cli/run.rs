@@ -1,0 +1,218 @@
+//! `validator run`: the validator itself.
+
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+use shared::{Exit, Failure, status, version::Version};
+
+use super::{
+    flags::{ChainFlags, EngineFlags, LogFlags, StateFlags, WalletFlags, expand_home},
+    models::{FetchFlags, StoreFlags},
+    samples::SampleFlags,
+};
+use crate::{
+    chain::{Endpoints, wallet::Passwords},
+    eval,
+    service::{self, Settings},
+    step,
+    subnet::Parameters,
+};
+
+/// Evaluate models and set weights, until told to stop
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// YAML or TOML file with these flags as keys; the command line beats it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    wallet: WalletFlags,
+    #[command(flatten)]
+    chain: ChainFlags,
+    #[command(flatten)]
+    engine: EngineFlags,
+    #[command(flatten)]
+    samples: SampleFlags,
+    #[command(flatten)]
+    store: StoreFlags,
+    #[command(flatten)]
+    fetch: FetchFlags,
+    /// Minutes for which models that nobody needs are kept
+    #[arg(long = "grace_period_minutes", value_name = "N", default_value_t = 120)]
+    grace_period_minutes: u64,
+    #[command(flatten)]
+    state: StateFlags,
+    #[command(flatten)]
+    log: LogFlags,
+    #[command(flatten)]
+    old: OldFlags,
+    /// Blocks between weight sets [default: the subnet file's]
+    #[arg(long = "blocks_per_epoch", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    blocks_per_epoch: Option<u64>,
+    /// Models kept for each step [default: the subnet file's]
+    #[arg(long = "sample_min", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    sample_min: Option<u64>,
+    /// Compute weights and never set them
+    #[arg(long = "dont_set_weights")]
+    dont_set_weights: bool,
+    /// No W&B, no weights, no registration check; works from chain data on disk if need be
+    #[arg(long)]
+    offline: bool,
+    /// Start from nothing rather than from the state on disk or the chain's consensus
+    #[arg(long)]
+    genesis: bool,
+    /// Minutes between looks at a uid's commitment
+    #[arg(long = "update_delay_minutes", value_name = "N", default_value_t = 5)]
+    update_delay_minutes: u64,
+    /// Minutes one attempt at a step may take; what is computed is kept
+    #[arg(long = "step-minutes", value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    step_minutes: u64,
+    /// Stop after this many steps
+    #[arg(long = "max-steps", value_name = "N")]
+    max_steps: Option<u64>,
+    /// Where the supervisor wants the status
+    #[arg(long = "status-file", value_name = "FILE", env = status::ENV, hide_env_values = true)]
+    status_file: Option<PathBuf>,
+}
+
+/// Flags of the Python validator that mean nothing any more.
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches")]
+struct OldFlags {
+    #[arg(long = "axon.port", hide = true, value_name = "X")]
+    axon_port: Option<String>,
+    #[arg(long = "axon.ip", hide = true, value_name = "X")]
+    axon_ip: Option<String>,
+    #[arg(long = "axon.external_ip", hide = true, value_name = "X")]
+    axon_external_ip: Option<String>,
+    #[arg(long = "axon.external_port", hide = true, value_name = "X")]
+    axon_external_port: Option<String>,
+    #[arg(long = "axon.max_workers", hide = true, value_name = "X")]
+    axon_max_workers: Option<String>,
+    #[arg(long = "no_prompt", hide = true)]
+    no_prompt: bool,
+    #[arg(long = "no_version_checking", hide = true)]
+    no_version_checking: bool,
+    #[arg(long = "strict", hide = true)]
+    strict: bool,
+    #[arg(long = "logging.record_log", hide = true)]
+    record_log: bool,
+}
+
+impl OldFlags {
+    fn given(&self) -> Vec<&'static str> {
+        [
+            ("--axon.port", self.axon_port.is_some()),
+            ("--axon.ip", self.axon_ip.is_some()),
+            ("--axon.external_ip", self.axon_external_ip.is_some()),
+            ("--axon.external_port", self.axon_external_port.is_some()),
+            ("--axon.max_workers", self.axon_max_workers.is_some()),
+            ("--no_prompt", self.no_prompt),
+            ("--no_version_checking", self.no_version_checking),
+            ("--strict", self.strict),
+            ("--logging.record_log", self.record_log),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect()
+    }
+}
+
+pub(super) fn run(args: &RunArgs, version: Version) -> Result<Exit, Failure> {
+    args.log.init();
+    let old = args.old.given();
+    if !old.is_empty() {
+        tracing::warn!(
+            flags = old.join(" "),
+            "these flags mean nothing any more and are ignored"
+        );
+    }
+    let settings = args.settings(version)?;
+    super::block_on(service::run(settings))
+}
+
+impl RunArgs {
+    /// Returns what the service needs, or what is wrong with the flags.
+    pub fn settings(&self, version: Version) -> Result<Settings, Failure> {
+        let parameters = self.parameters()?;
+        let folder = self.state.folder(&self.wallet, parameters.netuid);
+        let endpoints = self.chain.endpoints();
+        let endpoints = Endpoints::resolve(self.chain.subtensor_network.as_deref(), &endpoints)
+            .map_err(|error| Failure::of(Exit::Usage, &error))?;
+        let model_folder = self.store.root();
+        Ok(Settings {
+            samples: self
+                .samples
+                .settings(&parameters, folder.join("sample-cache"))?,
+            workers: self.engine.workers(&model_folder)?,
+            step: step::Settings {
+                parameters,
+                dtype: self.engine.dtype,
+                attention: self.engine.attention,
+                pack_tokens: self.engine.pack_tokens,
+                samples: self.samples.count,
+                seed: self.samples.seed,
+                sync_blocks: self.samples.sync_blocks,
+                limit: minutes(self.step_minutes),
+            },
+            version: version.to_string(),
+            folder,
+            status_file: self.status_file.clone(),
+            endpoints,
+            wallet: self.wallet.path(),
+            locks: expand_home(&self.store.data_home).join("finetune-vali/locks"),
+            passwords: Arc::new(passwords()),
+            offline: self.offline,
+            dont_set_weights: self.dont_set_weights,
+            genesis: self.genesis,
+            update_delay: minutes(self.update_delay_minutes),
+            grace: minutes(self.grace_period_minutes),
+            model_folder,
+            limits: self.store.limits(),
+            hub: self.fetch.options(&self.samples.hub)?,
+            max_steps: self.max_steps,
+        })
+    }
+
+    fn parameters(&self) -> Result<Parameters, Failure> {
+        let mut parameters = self.chain.parameters()?;
+        parameters.blocks_per_epoch = self.blocks_per_epoch.unwrap_or(parameters.blocks_per_epoch);
+        if let Some(keep) = self.sample_min {
+            parameters.sample_min = usize::try_from(keep).unwrap_or(usize::MAX);
+        }
+        Ok(parameters)
+    }
+}
+
+impl EngineFlags {
+    /// Returns how workers are started; they may read the folder of the models only.
+    pub fn workers(&self, models: &std::path::Path) -> Result<eval::Options, Failure> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the command line reads the environment"
+        )]
+        let environment = eval::ENVIRONMENT
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)));
+        Ok(eval::Options {
+            program: eval::program(self.eval_worker.as_deref())?,
+            devices: self.device.split(',').map(ToOwned::to_owned).collect(),
+            readable: vec![models.to_owned()],
+            memory: None,
+            device_memory: None,
+            threads: None,
+            environment: environment.collect(),
+        })
+    }
+}
+
+/// Returns where passwords of encrypted hotkeys come from: environment, file, prompt.
+pub fn passwords() -> Passwords {
+    use std::io::IsTerminal;
+    let environment = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Passwords::new(environment, std::io::stdin().is_terminal())
+}
+
+fn minutes(n: u64) -> Duration {
+    Duration::from_secs(n.saturating_mul(60))
+}
