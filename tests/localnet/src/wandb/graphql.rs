@@ -30,6 +30,7 @@ pub(super) async fn answer(
     let query = body["query"].as_str().unwrap_or_default();
     let operation = body["operationName"]
         .as_str()
+        .filter(|name| !name.is_empty())
         .unwrap_or_else(|| operation_name(query));
     let mut store = shelf.store.lock().unwrap_or_else(PoisonError::into_inner);
     let run = ["run", "name"].map(|name| body["variables"][name].as_str().unwrap_or_default());
