@@ -3,13 +3,14 @@
 use ark_ec::PrimeGroup;
 use ark_ff::PrimeField;
 use ark_serialize::CanonicalSerialize;
+use frame_support::traits::Get;
 use sp_io::hashing::sha2_256;
 use timelock::{
     engines::{EngineBLS, drand::TinyBLS381},
     ibe::fullident::Identity,
 };
 
-use super::runtime::drand::{BEACON_GENESIS, BEACON_PERIOD, BeaconConfiguration, Pulse};
+use super::runtime::drand::{BeaconConfiguration, Metadata, Pulse, Quicknet};
 
 type Scalar = <TinyBLS381 as EngineBLS>::Scalar;
 type PublicKey = <TinyBLS381 as EngineBLS>::PublicKeyGroup;
@@ -51,13 +52,12 @@ impl Beacon {
     pub(super) fn configuration(&self) -> BeaconConfiguration {
         BeaconConfiguration {
             public_key: self.public_key().try_into().unwrap_or_default(),
-            period: BEACON_PERIOD as u32,
-            genesis_time: BEACON_GENESIS as u32,
-            scheme_id: b"bls-unchained-g1-rfc9380"
-                .to_vec()
-                .try_into()
-                .unwrap_or_default(),
-            ..BeaconConfiguration::default()
+            hash: Default::default(),
+            group_hash: Default::default(),
+            metadata: Metadata {
+                beacon_id: b"localnet".to_vec().try_into().unwrap_or_default(),
+            },
+            ..Quicknet::get()
         }
     }
 }

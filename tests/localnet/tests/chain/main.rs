@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
 mod faults;
+mod metadata;
 mod reads;
 mod reveal;
 mod weights;

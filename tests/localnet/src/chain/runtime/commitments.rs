@@ -108,12 +108,8 @@ impl MaxEncodedLen for Data {
 macro_rules! raw_variants {
     ($variants:expr, $($length:literal)*) => {
         $variants$(.variant(concat!("Raw", $length), |variant| {
-            let variant = variant.index($length + 1);
-            if $length == 0 {
-                variant
-            } else {
-                variant.fields(Fields::unnamed().field(|field| field.ty::<[u8; $length]>()))
-            }
+            let field = Fields::unnamed().field(FieldBuilder::<MetaForm, _>::ty::<[u8; $length]>);
+            variant.index($length + 1).fields(field)
         }))*
     };
 }

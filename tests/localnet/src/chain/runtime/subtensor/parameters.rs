@@ -23,6 +23,12 @@ pub struct FixedI64 {
     pub bits: i64,
 }
 
+/// A fixed-point number of 128 bits, half of them the fraction.
+#[derive(Encode, Decode, TypeInfo, Clone, Debug)]
+pub struct FixedU128 {
+    pub bits: u128,
+}
+
 /// A value of [`HyperparamEntry`].
 #[derive(Encode, Decode, TypeInfo, Clone, Debug)]
 pub enum HyperparamValue {
@@ -33,6 +39,7 @@ pub enum HyperparamValue {
     U128(Compact<u128>),
     TaoBalance(Compact<TaoBalance>),
     I32F32(FixedI64),
+    U64F64(FixedU128),
 }
 
 /// A hyperparameter by its name: the form of `get_subnet_hyperparams_v3`.
