@@ -2,7 +2,8 @@
 //!
 //! [`tokenize`] turns conversations into samples; [`load`] reads a model's files into a
 //! [`decoder::Model`]; [`loss`] evaluates samples with it, [`generate`] continues a prompt. All
-//! run on a [`device`].
+//! run on a [`device`]. [`worker`] does all that for the validator, behind the walls of the
+//! [`sandbox`].
 
 mod attention;
 mod cpu;
@@ -14,5 +15,7 @@ pub mod load;
 pub mod loss;
 mod norm;
 mod rotary;
+pub mod sandbox;
 pub mod template;
 pub mod tokenize;
+pub mod worker;

@@ -1,2 +1,148 @@
-//! Placeholder.
-fn main() {}
+//! The `eval-worker` binary: evaluates models for the validator, behind walls.
+
+use std::{
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::mpsc::{self, Receiver},
+};
+
+use clap::Parser;
+use engine::{
+    device::DeviceSpec,
+    sandbox::{self, Allowed},
+    worker::{Setup, Worker},
+};
+use model::protocol::{self, ProtocolError, Request};
+use nix::{sys::signal, unistd};
+use shared::{Exit, Failure, log};
+
+/// Evaluates models for the validator, which starts it; it is of no use by itself.
+#[derive(Debug, Parser)]
+#[command(name = "eval-worker")]
+struct Args {
+    /// Where to compute: cpu, cuda:N or auto
+    #[arg(long, default_value = "auto")]
+    device: DeviceSpec,
+    /// A directory of models or tokenizers
+    #[arg(long, value_name = "DIR")]
+    readable: Vec<PathBuf>,
+    /// Directories of libraries beyond the usual ones
+    #[arg(
+        long,
+        value_name = "DIRS",
+        env = "LD_LIBRARY_PATH",
+        value_delimiter = ':'
+    )]
+    libraries: Vec<PathBuf>,
+    /// The most memory to take, in bytes
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<u64>,
+    /// The most device memory for models that stay loaded, in bytes
+    #[arg(long, value_name = "BYTES")]
+    device_memory: Option<u64>,
+    /// Threads to compute with
+    #[arg(long, value_name = "N", env = "RAYON_NUM_THREADS")]
+    threads: Option<usize>,
+    /// How much to log
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+}
+
+/// Deep recursion in a hostile template or tokenizer should meet its limit before the stack's.
+const STACK: usize = 64 << 20;
+
+fn main() -> Exit {
+    let version = shared::version!();
+    let command = <Args as clap::CommandFactory>::command().version(version.to_string());
+    let parsed = command.try_get_matches();
+    let args = match parsed.and_then(|matches| clap::FromArgMatches::from_arg_matches(&matches)) {
+        Ok(args) => args,
+        Err(error) => {
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            };
+            return error.print().map_or(Exit::Failed, |()| exit);
+        }
+    };
+    run(args, version.release).unwrap_or_else(|failure| failure.print())
+}
+
+fn run(args: Args, release: &str) -> Result<Exit, Failure> {
+    let Args {
+        device,
+        readable,
+        libraries,
+        memory,
+        device_memory,
+        threads,
+        log,
+    } = args;
+    log::init(&log, log::Format::Text);
+    let frames = take_stdout().map_err(|error| Failure::of(Exit::Machine, &error))?;
+    let sandbox = sandbox::enter(&Allowed {
+        readable,
+        libraries,
+        memory,
+    });
+    let threads = threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .stack_size(STACK)
+        .build_global()
+        .map_err(|error| Failure::of(Exit::Machine, &error))?;
+    let setup = Setup {
+        release: release.to_owned(),
+        device,
+        device_memory,
+        threads,
+        sandbox,
+    };
+    let requests = receive();
+    // The main thread's stack is whatever the system gave it.
+    let worker = std::thread::Builder::new()
+        .name("worker".to_owned())
+        .stack_size(STACK)
+        .spawn(move || Worker::serve(setup, frames, requests))
+        .map_err(|error| Failure::of(Exit::Machine, &error))?;
+    match worker.join() {
+        Ok(served) => served,
+        Err(panic) => Err(Failure::new(
+            Exit::Bug,
+            shared::task::panic_message(&*panic),
+        )),
+    }
+}
+
+/// Takes standard output for frames; what a library may print goes to standard error instead.
+fn take_stdout() -> io::Result<File> {
+    let frames = unistd::dup(io::stdout())?;
+    unistd::dup2_stdout(io::stderr())?;
+    Ok(frames.into())
+}
+
+/// Reads requests in a thread of its own, so that the end of the validator is noticed while the
+/// worker computes.
+fn receive() -> Receiver<Result<Request, ProtocolError>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut stdin = io::stdin().lock();
+        loop {
+            let request = match protocol::read(&mut stdin) {
+                Ok(Some(request)) => Ok(request),
+                Ok(None) => break,
+                Err(error) => Err(error),
+            };
+            let last = matches!(request, Ok(Request::Shutdown) | Err(_));
+            if sender.send(request).is_err() || last {
+                return;
+            }
+        }
+        // Nobody is left to hear of anything; drivers may take long to clean up.
+        let _ = signal::raise(signal::Signal::SIGKILL);
+    });
+    receiver
+}

@@ -55,6 +55,9 @@ impl Template {
                 .map_err(Error::from)
         });
         environment.add_filter("trim", python::trim);
+        environment.add_filter("indent", python::indent);
+        environment.add_filter("int", python::int);
+        environment.add_filter("wordcount", python::word_count);
         environment.add_filter("string", |value: &Value| python::to_str(value).into_owned());
         environment.add_function("raise_exception", raise_exception);
         match compatibility {

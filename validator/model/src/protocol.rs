@@ -16,6 +16,7 @@ use crate::{
     dtype::{Attention, Dtype},
     fault::Fault,
     hash::ContentHash,
+    norms::NormLimits,
     plan::PackingPlan,
     tokens::{Conversation, TokenizedSample},
 };
@@ -88,7 +89,7 @@ pub struct Tokenize {
 }
 
 /// A model, and how it is to be computed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelSource {
     /// Its directory.
     pub directory: PathBuf,
@@ -104,6 +105,8 @@ pub struct ModelSource {
     pub compatibility: Compatibility,
     /// The most parameters allowed.
     pub max_parameters: Option<u64>,
+    /// The largest norms allowed.
+    pub norm_limits: NormLimits,
 }
 
 /// Compute the losses of a model.

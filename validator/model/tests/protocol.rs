@@ -3,6 +3,7 @@
 use model::{
     Architecture, Attention, Compatibility, ContentHash, Conversation, Dtype, Fault,
     MachineFaultKind, ModelFaultKind, PackingPlan, TokenizedSample,
+    norms::NormLimits,
     protocol::{
         self, Answer, Counters, Device, Evaluate, Evaluation, Generate, Hello, MAX_FRAME,
         ModelSource, Phase, Progress, ProtocolError, Reply, Request, Tokenize, Wall,
@@ -19,6 +20,7 @@ fn source() -> ModelSource {
         attention: Attention::Flash,
         compatibility: Compatibility::V4_40,
         max_parameters: Some(300),
+        norm_limits: NormLimits::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod arguments;
 pub mod competitions;
+pub mod evaluate;
 pub mod flags;
 pub mod inspect;
 pub mod inspect_store;
@@ -9,7 +10,9 @@ pub mod models;
 pub mod run;
 pub mod samples;
 pub mod score;
+pub mod tokenize;
 pub mod verify;
+pub mod workers;
 
 use std::future::Future;
 
@@ -33,6 +36,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Show the competitions of the subnet file
     Competitions(competitions::Args),
+    /// Compute a model's losses as the validator would
+    Evaluate(Box<evaluate::Args>),
     /// Look at one part of what the validator knows
     #[command(subcommand)]
     Inspect(inspect::Inspect),
@@ -40,6 +45,8 @@ enum Command {
     Samples(Box<samples::SamplesArgs>),
     /// Compute wins and weights from a losses table or a step record
     Score(score::Args),
+    /// Show what conversations become before a model sees them
+    Tokenize(tokenize::Args),
     /// Judge a model as the validator would
     Verify(Box<verify::VerifyArgs>),
 }
@@ -74,9 +81,11 @@ fn run(cli: Cli, version: Version) -> Result<Exit, Failure> {
     match cli.command {
         Command::Run(args) => run::run(&args, version),
         Command::Competitions(args) => competitions::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Inspect(kind) => inspect::run(&kind),
         Command::Samples(args) => samples::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
         Command::Verify(args) => verify::run(&args),
     }
 }

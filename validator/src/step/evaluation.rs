@@ -169,6 +169,7 @@ impl Round<'_> {
             attention: context.settings.attention,
             compatibility: context.settings.parameters.compatibility,
             max_parameters: Some(self.competition.max_parameters),
+            norm_limits: context.settings.parameters.norms,
         }
     }
 

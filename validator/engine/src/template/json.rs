@@ -10,6 +10,7 @@ use minijinja::{
 /// Deeper structures are refused.
 const MAX_DEPTH: usize = 64;
 
+/// How a value is written.
 #[derive(Clone, Copy)]
 struct Style {
     /// Non-ASCII characters as `\uXXXX`.

@@ -71,8 +71,11 @@ fn quoted(text: &str) -> String {
                 quoted.push('\\');
                 quoted.push(c);
             }
-            c if (c as u32) < 0x20 || c == '\x7f' => {
-                let _ = write!(quoted, "\\x{:02x}", c as u32);
+            c if c != ' ' && (c.is_control() || c.is_whitespace()) => {
+                let _ = match c as u32 {
+                    code @ ..0x100 => write!(quoted, "\\x{code:02x}"),
+                    code => write!(quoted, "\\u{code:04x}"),
+                };
             }
             c => quoted.push(c),
         }
@@ -98,6 +101,55 @@ fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a
     } else {
         text
     }
+}
+
+/// The filter `indent`: every line but the first (and empty ones) is moved to the right.
+pub(super) fn indent(
+    value: &Value,
+    width: Option<usize>,
+    first: Option<bool>,
+    blank: Option<bool>,
+) -> Result<String, Error> {
+    let width = width.unwrap_or(4);
+    if width > 1000 {
+        return Err(invalid("indent is too large"));
+    }
+    let text = to_str(value).into_owned() + "\n";
+    let moved = |(index, line): (usize, &str)| {
+        let moves = if index == 0 {
+            first == Some(true)
+        } else {
+            !line.is_empty() || blank == Some(true)
+        };
+        " ".repeat(if moves { width } else { 0 }) + line
+    };
+    let lines: Vec<String> = split_lines(&text, false)
+        .into_iter()
+        .enumerate()
+        .map(moved)
+        .collect();
+    Ok(lines.join("\n"))
+}
+
+/// The filter `int`: what is no number is the default.
+pub(super) fn int(value: &Value, default: Option<i64>) -> i64 {
+    let text = to_str(value);
+    let number = strip(&text, None, true, true);
+    match value.kind() {
+        ValueKind::Bool => i64::from(value.is_true()),
+        _ => number
+            .parse()
+            .or_else(|_| number.parse::<f64>().map(|number| number.trunc() as i64))
+            .unwrap_or(default.unwrap_or(0)),
+    }
+}
+
+/// The filter `wordcount`.
+pub(super) fn word_count(value: &Value) -> usize {
+    let text = to_str(value);
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+        .count()
 }
 
 /// Calls a Python method of a value.
@@ -222,8 +274,7 @@ fn string_test(text: &str, method: &str, args: &[Value]) -> Option<Result<Value,
     let answer = match method {
         "startswith" | "endswith" => return Some(has_affix(text, method == "startswith", args)),
         "isspace" => all(is_space),
-        "isdigit" | "isdecimal" => all(|c| c.is_numeric() && c.to_digit(10).is_some()),
-        "isnumeric" => all(char::is_numeric),
+        "isdigit" | "isdecimal" | "isnumeric" => all(char::is_numeric),
         "isalpha" => all(char::is_alphabetic),
         "isalnum" => all(char::is_alphanumeric),
         "isupper" => cased(char::is_uppercase, char::is_lowercase),
@@ -262,7 +313,7 @@ fn title(text: &str) -> String {
         if after_letter {
             title.extend(c.to_lowercase());
         } else {
-            title.extend(c.to_uppercase());
+            title.push_str(&title_case(c));
         }
         after_letter = c.is_alphabetic();
     }
@@ -271,8 +322,18 @@ fn title(text: &str) -> String {
 
 fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
-    let first = chars.next().into_iter().flat_map(char::to_uppercase);
-    first.chain(chars.flat_map(char::to_lowercase)).collect()
+    let first = chars.next().map(title_case).unwrap_or_default();
+    first + &chars.as_str().to_lowercase()
+}
+
+/// Of a letter that becomes several, only the first is large.
+fn title_case(c: char) -> String {
+    let mut upper = c.to_uppercase();
+    upper
+        .next()
+        .into_iter()
+        .chain(upper.flat_map(char::to_lowercase))
+        .collect()
 }
 
 fn zfill(text: &str, width: usize) -> String {
@@ -314,25 +375,20 @@ fn split<'a>(text: &'a str, args: &[Value]) -> Result<Vec<&'a str>, Error> {
 
 fn rsplit<'a>(text: &'a str, args: &[Value]) -> Result<Vec<&'a str>, Error> {
     let (separator, most) = split_args(args)?;
-    let mut parts: Vec<&str> = match separator {
-        Some(separator) => text.rsplitn(most + 1, separator).collect(),
-        None => {
-            let mut parts = Vec::new();
-            let mut rest = text.trim_end_matches(is_space);
-            while !rest.is_empty() && parts.len() < most {
-                let (at, width) = rest
-                    .char_indices()
-                    .rfind(|(_, c)| is_space(*c))
-                    .map_or((0, 0), |(at, c)| (at, c.len_utf8()));
-                parts.push(&rest[at + width..]);
-                rest = rest[..at].trim_end_matches(is_space);
-            }
-            if !rest.is_empty() {
-                parts.push(rest);
-            }
-            parts
+    let mut parts: Vec<&str> = Vec::new();
+    if let Some(separator) = separator {
+        parts.extend(text.rsplitn(most + 1, separator));
+    } else {
+        let mut rest = text.trim_end_matches(is_space);
+        while !rest.is_empty() && parts.len() < most {
+            let part = rest.rsplit(is_space).next().unwrap_or(rest);
+            parts.push(part);
+            rest = rest[..rest.len() - part.len()].trim_end_matches(is_space);
         }
-    };
+        if !rest.is_empty() {
+            parts.push(rest);
+        }
+    }
     parts.reverse();
     Ok(parts)
 }

@@ -31,6 +31,10 @@ struct Token {
 }
 
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the flags of a token, as its file has them"
+)]
 struct Flags {
     single_word: bool,
     lstrip: bool,

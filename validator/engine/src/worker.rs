@@ -1,0 +1,230 @@
+//! The worker: reads requests, answers them, survives what it can.
+
+mod answers;
+mod resident;
+mod self_test;
+
+use std::{
+    any::Any,
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError, mpsc::Receiver},
+    time::{Duration, Instant},
+};
+
+use candle_core::Device;
+use model::{
+    Fault, MachineFaultKind, ModelFaultKind,
+    protocol::{self, Answer, Hello, Phase, Progress, ProtocolError, Reply, Request, Wall},
+};
+use shared::{Exit, Failure, task::panic_message};
+
+use self::resident::Residents;
+use crate::device::DeviceSpec;
+
+/// Progress is reported no more often than this.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// What a worker is told at its start.
+#[derive(Debug)]
+pub struct Setup {
+    /// Release of this program.
+    pub release: String,
+    /// Where to compute.
+    pub device: DeviceSpec,
+    /// The most device memory for models that stay loaded, in bytes.
+    pub device_memory: Option<u64>,
+    /// Threads to compute with.
+    pub threads: usize,
+    /// The walls around this process.
+    pub sandbox: Vec<Wall>,
+}
+
+/// A worker at its device.
+#[derive(Debug)]
+pub struct Worker {
+    device: Device,
+    residents: Residents,
+    channel: Channel,
+}
+
+/// The way back to the validator.
+#[derive(Debug)]
+struct Channel {
+    frames: Mutex<File>,
+}
+
+impl Worker {
+    /// Says hello, then answers requests until there are no more.
+    pub fn serve(
+        setup: Setup,
+        frames: File,
+        requests: Receiver<Result<Request, ProtocolError>>,
+    ) -> Result<Exit, Failure> {
+        let Setup {
+            release,
+            device: spec,
+            device_memory,
+            threads,
+            sandbox,
+        } = setup;
+        let channel = Channel {
+            frames: Mutex::new(frames),
+        };
+        for wall in &sandbox {
+            match &wall.stands {
+                Ok(how) => tracing::info!(wall = wall.name, how, "sandbox"),
+                Err(why) => tracing::warn!(wall = wall.name, why, "no sandbox"),
+            }
+        }
+        let opened = spec.open();
+        let described = opened
+            .as_ref()
+            .map_err(Clone::clone)
+            .map(|device| describe(device, threads));
+        channel.hello(&Hello {
+            release,
+            device: described,
+            sandbox,
+        })?;
+        let device = opened.map_err(|fault| {
+            Failure::new(Exit::Machine, format_args!("no device {spec}"))
+                .because(fault)
+                .hint("--device cpu computes without a GPU, --device auto takes one if it is there")
+        })?;
+        let residents = Residents::new(device.clone(), device_memory);
+        let mut worker = Self {
+            device,
+            residents,
+            channel,
+        };
+        for request in requests {
+            let request = request.map_err(|error| Failure::of(Exit::Failed, &error))?;
+            let last = request == Request::Shutdown;
+            let answer = worker.answer(request);
+            worker.channel.reply(&Reply::Done(answer))?;
+            if last {
+                break;
+            }
+        }
+        Ok(Exit::Ok)
+    }
+
+    /// Answers a request. A panic is a fault like others.
+    fn answer(&mut self, request: Request) -> Result<Answer, Fault> {
+        // Tokenizer files go straight to a library that does not expect to be lied to.
+        let reads_tokenizer = matches!(request, Request::Tokenize(_));
+        let answer = catch_unwind(AssertUnwindSafe(|| match request {
+            Request::SelfTest => self_test::run(&self.device).map(Answer::SelfTest),
+            Request::Tokenize(request) => answers::tokenize(&self.channel, &request),
+            Request::Evaluate(request) => {
+                answers::evaluate(&self.channel, &mut self.residents, &request)
+            }
+            Request::Generate(request) => {
+                answers::generate(&self.channel, &mut self.residents, &request)
+            }
+            Request::Shutdown => Ok(Answer::Goodbye),
+        }));
+        answer.unwrap_or_else(|panic| Err(of_panic(&*panic, reads_tokenizer)))
+    }
+}
+
+fn of_panic(panic: &(dyn Any + Send), reads_tokenizer: bool) -> Fault {
+    let text = format!("panic: {}", panic_message(panic));
+    if reads_tokenizer {
+        Fault::model(ModelFaultKind::Tokenizer, text)
+    } else {
+        Fault::machine(MachineFaultKind::Bug, text)
+    }
+}
+
+fn describe(device: &Device, threads: usize) -> protocol::Device {
+    match device.location() {
+        candle_core::DeviceLocation::Cpu => protocol::Device {
+            id: "cpu".to_owned(),
+            name: format!("CPU, {threads} threads"),
+            memory: None,
+        },
+        candle_core::DeviceLocation::Cuda { gpu_id } => protocol::Device {
+            id: format!("cuda:{gpu_id}"),
+            name: format!("CUDA device {gpu_id}"),
+            memory: None,
+        },
+        candle_core::DeviceLocation::Metal { gpu_id } => protocol::Device {
+            id: format!("metal:{gpu_id}"),
+            name: format!("Metal device {gpu_id}"),
+            memory: None,
+        },
+    }
+}
+
+impl Channel {
+    fn hello(&self, hello: &Hello) -> Result<(), Failure> {
+        let frame = hello
+            .frame()
+            .map_err(|error| Failure::of(Exit::Bug, &error))?;
+        self.send(&frame)
+    }
+
+    fn reply(&self, reply: &Reply) -> Result<(), Failure> {
+        let frame = protocol::frame(reply).map_err(|error| Failure::of(Exit::Bug, &error))?;
+        self.send(&frame)
+    }
+
+    fn send(&self, frame: &[u8]) -> Result<(), Failure> {
+        use std::io::Write;
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames
+            .write_all(frame)
+            .map_err(|error| Failure::of(Exit::Failed, &error))
+    }
+
+    /// Returns a reporter of progress towards `total`.
+    fn progress(&self, phase: Phase, total: u64) -> Reporter<'_> {
+        Reporter {
+            channel: self,
+            phase,
+            total,
+            state: Mutex::new((0, None)),
+        }
+    }
+}
+
+/// Reports progress now and then.
+struct Reporter<'a> {
+    channel: &'a Channel,
+    phase: Phase,
+    total: u64,
+    /// How much is done, and when that was last reported.
+    state: Mutex<(u64, Option<Instant>)>,
+}
+
+impl Reporter<'_> {
+    /// Adds to what is done.
+    fn add(&self, amount: u64) {
+        self.update(|done| done + amount);
+    }
+
+    /// Sets what is done.
+    fn set(&self, amount: u64) {
+        self.update(|_| amount);
+    }
+
+    fn update(&self, change: impl FnOnce(u64) -> u64) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, reported) = &mut *state;
+        *done = change(*done);
+        let done = *done;
+        if done < self.total && reported.is_some_and(|at| at.elapsed() < REPORT_EVERY) {
+            return;
+        }
+        *reported = Some(Instant::now());
+        let progress = Progress {
+            phase: self.phase,
+            done,
+            total: self.total,
+        };
+        // If nobody listens any more, the end of requests will tell.
+        let _ = self.channel.reply(&Reply::Progress(progress));
+    }
+}

@@ -1,0 +1,113 @@
+//! How commands start eval-workers: their environment, what they may read, faults as failures.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use indicatif::ProgressBar;
+use model::{
+    Fault, MachineFaultKind,
+    protocol::{Phase, Progress},
+};
+use shared::{Exit, Failure, term};
+
+use crate::eval::{self, Options, Patience};
+
+/// Makes the options of workers for `devices` (`auto`, `cpu`, `cuda:0,cuda:1`), which may read
+/// what lies in `readable`.
+pub fn options(
+    program: Option<&Path>,
+    devices: &str,
+    readable: impl IntoIterator<Item = PathBuf>,
+) -> Result<Options, Failure> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the command line reads the environment"
+    )]
+    let value = |name: &str| env::var(name).ok().map(|value| (name.to_owned(), value));
+    Ok(Options {
+        program: eval::program(program)?,
+        devices: devices
+            .split(',')
+            .map(|device| device.trim().to_owned())
+            .collect(),
+        readable: readable.into_iter().collect(),
+        memory: None,
+        device_memory: None,
+        threads: None,
+        environment: eval::ENVIRONMENT.into_iter().filter_map(value).collect(),
+    })
+}
+
+/// Returns an existing directory's path in full, and everything its links lead to: hub caches
+/// keep files elsewhere.
+pub(super) fn directory(path: &Path) -> Result<(PathBuf, Vec<PathBuf>), Failure> {
+    let unreadable = |error: std::io::Error| {
+        Failure::new(
+            Exit::BadInput,
+            format_args!("could not read {}", path.display()),
+        )
+        .because(error)
+    };
+    let directory = path.canonicalize().map_err(unreadable)?;
+    let entries = directory.read_dir().map_err(unreadable)?;
+    let targets = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_symlink())
+        .filter_map(|entry| entry.path().canonicalize().ok());
+    let readable = targets.chain([directory.clone()]).collect();
+    Ok((directory, readable))
+}
+
+/// Waits without a thought for progress: a person can press Ctrl-C.
+pub(super) fn patience(seconds: u64) -> Patience {
+    let total = Duration::from_secs(seconds);
+    Patience {
+        total,
+        quiet: total,
+    }
+}
+
+/// Turns a fault into what a person reads.
+pub(super) fn failure(heading: &str, fault: &Fault) -> Failure {
+    let exit = if fault.is_models() {
+        Exit::Refused
+    } else {
+        Exit::Machine
+    };
+    let failure = Failure::new(exit, heading).because(fault);
+    match fault {
+        Fault::Machine(fault) if fault.kind == MachineFaultKind::Device => {
+            failure.hint("--device cpu computes without a GPU")
+        }
+        _ => failure,
+    }
+}
+
+/// Shows how far a worker is, where somebody watches.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(super) fn new() -> Self {
+        Self(term::bar(0, ""))
+    }
+
+    pub(super) fn show(&self, progress: Progress) {
+        self.0.set_message(match progress.phase {
+            Phase::Load => "loading (bytes)",
+            Phase::Tokenize => "tokenising (samples)",
+            Phase::Evaluate => "evaluating (tokens)",
+            Phase::Generate => "generating (tokens)",
+        });
+        self.0.set_length(progress.total);
+        self.0.set_position(progress.done);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
