@@ -1,11 +1,6 @@
 //! Starting, signalling, reaping and finding again the child process.
 
-use std::{
-    fs,
-    os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
-    process::ExitStatus,
-};
+use std::{fs, os::unix::process::ExitStatusExt, process::ExitStatus};
 
 use nix::{
     errno::Errno,
@@ -16,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::spec::MARKER;
+use super::spec::{MARKER, RELEASE};
 use crate::home::Home;
 
 /// A process that has ended.
@@ -86,6 +81,19 @@ pub fn kill_group(group: u32) {
     }
 }
 
+/// Returns whether anything of the group still runs. Zombies do not count: where an adopted child
+/// ends, collecting it is up to another process, which may never do so.
+pub fn group_runs(group: u32) -> bool {
+    shared::process::group_alive(group)
+        && processes()
+            .any(|pid| Stat::read(pid).is_some_and(|stat| stat.group == group && !stat.dead))
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// A child that an earlier supervisor left running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -100,47 +108,25 @@ pub struct Found {
 /// Looks for children left running: leaders of a process group that carry our marker. This needs
 /// no note of a pid, so it also finds a child whose supervisor died right after starting it.
 pub fn find_left_behind(home: &Home) -> Vec<Found> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| examine(pid, home))
-        .collect()
+    processes().filter_map(|pid| examine(pid, home)).collect()
 }
 
 fn examine(pid: u32, home: &Home) -> Option<Found> {
-    let proc = PathBuf::from(format!("/proc/{pid}"));
-    let environment = fs::read(proc.join("environ")).ok()?;
-    let marker = [
-        MARKER.as_bytes(),
-        b"=",
-        home.path().as_os_str().as_encoded_bytes(),
-    ]
-    .concat();
-    if !environment
-        .split(|byte| *byte == 0)
-        .any(|entry| entry == marker)
-    {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let variable = |name: &str| {
+        let mut entries = environment.split(|byte| *byte == 0);
+        entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    };
+    if variable(MARKER)? != home.path().as_os_str().as_encoded_bytes() {
         return None;
     }
-    let stat = Stat::read(pid)?;
-    if stat.group != pid || stat.dead {
-        return None;
-    }
-    let program = fs::read_link(proc.join("exe")).ok()?;
+    let stat = Stat::read(pid).filter(|stat| stat.group == pid && !stat.dead)?;
+    let release = String::from_utf8_lossy(variable(RELEASE).unwrap_or_default()).into_owned();
     Some(Found {
         pid,
-        release: release_of(&program, home).unwrap_or_default(),
+        release,
         started: stat.started,
     })
-}
-
-fn release_of(program: &Path, home: &Home) -> Option<String> {
-    let releases = fs::canonicalize(home.releases()).ok()?;
-    let inside = program.strip_prefix(releases).ok()?;
-    Some(inside.components().next()?.as_os_str().to_str()?.to_owned())
 }
 
 /// Returns whether this very process still runs; for a child that is not ours to wait for.

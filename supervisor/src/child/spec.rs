@@ -20,6 +20,9 @@ use crate::{home::Home, job::OWN_IMAGE};
 /// The environment variable by which a child left behind is recognized.
 pub const MARKER: &str = "SUPERVISOR_HOME";
 
+/// The environment variable that tells from which release a child was started.
+pub const RELEASE: &str = "SUPERVISOR_RELEASE";
+
 /// What a child is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
@@ -50,6 +53,7 @@ impl Spec {
             .args(&self.args)
             .current_dir(&self.cwd)
             .env(MARKER, home.path())
+            .env(RELEASE, release)
             .env(shared::status::ENV, home.status())
             .env("NOTIFY_SOCKET", home.notify_socket())
             .env_remove("WATCHDOG_PID")

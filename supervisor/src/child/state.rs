@@ -139,6 +139,7 @@ pub struct Child {
     /// How the last child ended, if it did so by itself.
     pub last_failure: Option<String>,
     halted: bool,
+    hung: bool,
 }
 
 /// The exit code of a child whose configuration is wrong.
@@ -158,6 +159,7 @@ impl Child {
             restarts: 0,
             last_failure: None,
             halted: false,
+            hung: false,
         }
     }
 
@@ -221,7 +223,7 @@ impl Child {
             }
             Event::Hung => {
                 if let Stage::Up(child) = &self.stage {
-                    self.last_failure = Some("it stopped saying WATCHDOG=1".to_owned());
+                    self.hung = true;
                     effects.push(Effect::KillGroup(child.pid));
                 }
             }
@@ -323,6 +325,12 @@ impl Child {
         effects: &mut Vec<Effect>,
     ) {
         let group = self.running().map(|child| child.pid);
+        let hung = std::mem::take(&mut self.hung);
+        let how = if hung {
+            "fell silent (no WATCHDOG=1) and was killed".to_owned()
+        } else {
+            how
+        };
         match self.stage.clone() {
             Stage::Up(child) => {
                 let ran = now.saturating_sub(child.since);

@@ -80,6 +80,7 @@ pub struct Supervisor {
     journal: Journal,
     child: Child,
     adopted: Option<Found>,
+    look_at: Duration,
     heard: Heard,
     steps: BTreeMap<u64, (Step, job::Running)>,
     last_tag: u64,
@@ -227,7 +228,7 @@ impl Supervisor {
     /// Returns the next moment at which time alone changes something.
     fn due(&self) -> Option<Duration> {
         let now = self.now();
-        let adopted = self.adopted.as_ref().map(|_| now + ADOPTED_POLL);
+        let adopted = self.adopted.as_ref().map(|_| self.look_at);
         let silence = self.child.running().and(self.heard.silence);
         let ping = self.pings.map(|(_, next)| next);
         [self.update.due, self.child.due(now), adopted, silence, ping]
@@ -245,17 +246,22 @@ impl Supervisor {
             self.pings = Some((every, now + every));
         }
         if let Some(found) = &self.adopted
-            && !control::still_runs(found.pid, found.started)
+            && self.look_at <= now
         {
-            self.adopted = None;
-            let how = "ended (it was started by an earlier supervisor)".to_owned();
-            self.child_event(child::Event::Exited { how, code: None });
+            // A fixed time: other events must not put the look off for ever.
+            self.look_at = now + ADOPTED_POLL;
+            if !control::still_runs(found.pid, found.started) {
+                self.adopted = None;
+                let how = "ended (it was started by an earlier supervisor)".to_owned();
+                self.child_event(child::Event::Exited { how, code: None });
+            }
         }
         if self.heard.silence.is_some_and(|silence| silence <= now) {
             self.heard.silence = None;
             self.child_event(child::Event::Hung);
         }
-        if self.child.due(now).is_some_and(|due| due <= now) {
+        let sweeping = matches!(self.child.stage, child::Stage::Sweeping { .. });
+        if sweeping || self.child.due(now).is_some_and(|due| due <= now) {
             self.child_event(child::Event::Tick { group_empty: false });
         }
         if self.update.due.is_some_and(|due| due <= now) {
@@ -272,7 +278,7 @@ impl Supervisor {
     /// Finishes off what is left of the last child's group, as soon as that is possible.
     fn sweep(&mut self) {
         while let child::Stage::Sweeping { group, .. } = self.child.stage
-            && !shared::process::group_alive(group)
+            && !control::group_runs(group)
         {
             self.drain_output();
             self.child_event(child::Event::Tick { group_empty: true });

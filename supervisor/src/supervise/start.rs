@@ -91,6 +91,7 @@ impl Supervisor {
             update,
             journal,
             adopted: None,
+            look_at: Duration::ZERO,
             heard: Heard::default(),
             steps: BTreeMap::new(),
             last_tag: 0,

@@ -1,0 +1,225 @@
+//! Keeping the child alive: restarts, exit codes, hangs, groups, logs.
+
+#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+
+mod workbench;
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use supervisor::{child::control::group_runs, control::Command};
+use workbench::{Bench, text, write};
+
+fn kill_child(bench: &Bench, signal: Signal) -> u32 {
+    let pid = bench.report().unwrap().child.pid.unwrap();
+    kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).unwrap();
+    pid
+}
+
+#[test]
+fn a_child_that_crashes_is_restarted_after_a_pause() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    for restarts in 1..=2 {
+        let pid = kill_child(&bench, Signal::SIGKILL);
+        let report = bench.until("another one runs", |report| {
+            report.child.state == "running" && report.child.pid != Some(pid)
+        });
+        assert_eq!(report.child.restarts, restarts);
+        assert_eq!(
+            report.child.last_failure.as_deref(),
+            Some("killed by SIGKILL")
+        );
+    }
+}
+
+#[test]
+fn a_misconfigured_child_is_left_alone_until_a_command_or_a_commit() {
+    let bench = Bench::new();
+    bench.release("one", "misconfigured");
+    bench.git_checkout(&["pull", "-q"]);
+    let _running = bench.start(&[]);
+    let down = |report: &supervisor::supervise::Report| report.child.state == "misconfigured";
+    let report = bench.until("it gives up", down);
+    assert!(
+        report
+            .child
+            .last_failure
+            .unwrap()
+            .starts_with("exit code 78")
+    );
+    bench.ask(&Command::Restart).unwrap();
+    bench.wait("it was tried again", || {
+        (bench.runs().len() == 2).then_some(())
+    });
+    bench.until("it gives up again", down);
+    bench.release("two", "");
+    let report = bench.update();
+    assert_eq!(report.child.state, "running");
+    assert_eq!(bench.runs(), ["one", "one", "two"]);
+}
+
+#[test]
+fn a_restart_waits_until_the_whole_group_is_gone() {
+    let bench = Bench::new();
+    bench.release("one", "grandchild");
+    bench.git_checkout(&["pull", "-q"]);
+    let running = bench.start_and_settle(&[]);
+    let group = bench.report().unwrap().child.pid.unwrap();
+    bench.ask(&Command::Restart).unwrap();
+    bench.until("another one runs", |report| {
+        report.child.state == "running" && report.child.pid != Some(group)
+    });
+    assert!(!group_runs(group));
+    let group = bench.report().unwrap().child.pid.unwrap();
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.ended().code(), Some(0));
+    assert!(!group_runs(group));
+}
+
+#[test]
+fn a_deaf_child_is_killed_in_the_end_and_at_once_when_asked_twice() {
+    let bench = Bench::new();
+    bench.release("one", "deaf");
+    bench.git_checkout(&["pull", "-q"]);
+    let running = bench.start_and_settle(&["--stop-timeout", "500ms"]);
+    bench.release("two", "deaf");
+    bench.update();
+    assert_eq!(bench.runs(), ["one", "two"]);
+    running.crash();
+    let running = bench.start(&["--stop-timeout", "1h"]);
+    bench.settled();
+    running.signal(Signal::SIGTERM);
+    bench.until("it is being stopped", |report| {
+        report.child.state == "stopping"
+    });
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.ended().code(), Some(0));
+    assert_eq!(bench.children(), []);
+}
+
+#[test]
+fn a_child_that_falls_silent_is_restarted() {
+    let bench = Bench::new();
+    bench.release("one", "hangs");
+    bench.git_checkout(&["pull", "-q"]);
+    let _running = bench.start(&["--watchdog", "300ms"]);
+    let report = bench.until("it was restarted", |report| report.child.restarts > 0);
+    let failure = report.child.last_failure.unwrap();
+    assert_eq!(failure, "fell silent (no WATCHDOG=1) and was killed");
+}
+
+#[test]
+fn a_child_that_never_gets_ready_is_taken_back_and_a_silent_one_is_not() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&["--ready-timeout", "500ms"]);
+    let bad = bench.release("two", "never-ready");
+    let report = bench.update();
+    assert!(
+        report.update.quarantine[&bad].contains("not ready"),
+        "{report:#?}"
+    );
+    let good = bench.release("three", "silent");
+    let report = bench.update();
+    assert_eq!(report.update.accepted.unwrap().commit, good);
+}
+
+#[test]
+fn the_output_survives_crashes_and_rotation_without_a_gap() {
+    let bench = Bench::new();
+    bench.release("one", "chatty");
+    bench.git_checkout(&["pull", "-q"]);
+    let flags = ["--log-max-size", "2k", "--log-keep", "1000"];
+    let running = bench.start_and_settle(&flags);
+    let enough = |lines: usize| {
+        bench.wait("it has said enough", || {
+            (said(&bench).len() > lines).then_some(())
+        })
+    };
+    enough(300);
+    running.crash();
+    let running = bench.start(&flags);
+    enough(1000);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.ended().code(), Some(0));
+    let said = said(&bench);
+    let expected: Vec<String> = (0..said.len()).map(|n| format!("line {n}")).collect();
+    assert_eq!(said, expected);
+    assert!(
+        fs::read_dir(bench.home.path().join("logs"))
+            .unwrap()
+            .count()
+            > 5
+    );
+}
+
+/// All lines the chatty child has written, oldest first.
+fn said(bench: &Bench) -> Vec<String> {
+    let logs = bench.home.path().join("logs");
+    let mut files: Vec<(u32, std::path::PathBuf)> = Vec::new();
+    for entry in fs::read_dir(logs).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        if let Some(number) = name.strip_prefix("app.log") {
+            files.push((
+                number.trim_start_matches('.').parse().unwrap_or(0),
+                entry.path(),
+            ));
+        }
+    }
+    files.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+    let text: String = files
+        .iter()
+        .map(|(_, path)| fs::read_to_string(path).unwrap_or_default())
+        .collect();
+    text.lines()
+        .filter(|line| line.starts_with("line "))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn limits_reach_the_child() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&["--nice", "5", "--memory-max", "1G"]);
+    let pid = bench.report().unwrap().child.pid.unwrap();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let data = limits
+        .lines()
+        .find(|line| line.starts_with("Max data size"))
+        .unwrap();
+    assert!(data.contains("1073741824"), "{data}");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let niceness = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(16)
+        .unwrap();
+    assert_eq!(niceness, "5");
+    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert!(program.ends_with("app"), "{program:?}");
+}
+
+#[test]
+fn options_come_from_flags_then_environment_then_file() {
+    let bench = Bench::new();
+    let file = bench.path().join("supervisor.toml");
+    write(
+        &file,
+        "log-keep = 7\nwindow = \"01:00-02:00\"\nnotify = [\"true\", \"cat\"]\n",
+    );
+    let config = file.to_str().unwrap();
+    let _running = bench.start_and_settle(&["--config", config]);
+    write(&file, "no-such-option = 1\n");
+    let wrong = bench.run(&["--config", config]);
+    assert_eq!(wrong.status.code(), Some(78));
+    assert!(
+        text(&wrong).contains("there is no option no-such-option"),
+        "{}",
+        text(&wrong)
+    );
+    let lost = bench.command(&["--pm2_name", "app", "--wallet.name", "cold"]);
+    assert_eq!(lost.status.code(), Some(2));
+    assert!(text(&lost).contains("supervisor --pm2_name app -- --wallet.name cold"));
+}
