@@ -3,7 +3,7 @@
 use ark_ec::PrimeGroup;
 use ark_ff::PrimeField;
 use ark_serialize::CanonicalSerialize;
-use frame_support::traits::Get;
+use frame_support::{BoundedVec, traits::Get};
 use sp_io::hashing::sha2_256;
 use timelock::{
     engines::{EngineBLS, drand::TinyBLS381},
@@ -52,8 +52,8 @@ impl Beacon {
     pub(super) fn configuration(&self) -> BeaconConfiguration {
         BeaconConfiguration {
             public_key: self.public_key().try_into().unwrap_or_default(),
-            hash: Default::default(),
-            group_hash: Default::default(),
+            hash: BoundedVec::default(),
+            group_hash: BoundedVec::default(),
             metadata: Metadata {
                 beacon_id: b"localnet".to_vec().try_into().unwrap_or_default(),
             },

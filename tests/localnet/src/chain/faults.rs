@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,8 @@ pub struct CallError {
 #[derive(Debug, Default)]
 struct Armed {
     call_errors: Vec<CallError>,
+    /// False answers: the method, the answer, and how many calls get it.
+    answers: Vec<(String, Value, u32)>,
     /// HTTP status and how many connections get it.
     http: Option<(u16, u32)>,
     /// `Custom(n)` and how many submissions get it.
@@ -98,6 +101,13 @@ impl Faults {
         self.armed().call_errors.push(error);
     }
 
+    /// Makes coming calls of a method answer this.
+    pub(super) fn answer_calls(&self, method: &str, result: Value, count: u32) {
+        self.armed()
+            .answers
+            .push((method.to_owned(), result, count));
+    }
+
     /// Refuses the next `count` extrinsics at the pool with `Custom(code)`.
     pub(super) fn fail_submissions(&self, code: u8, count: u32) {
         self.armed().submissions = Some((code, count));
@@ -107,6 +117,7 @@ impl Faults {
     pub(super) fn clear(&self) {
         let mut armed = self.armed();
         armed.call_errors.clear();
+        armed.answers.clear();
         armed.http = None;
         armed.submissions = None;
         armed.refused_until = None;
@@ -130,22 +141,32 @@ impl Faults {
         }
     }
 
-    /// Counts a call, and returns the error it must answer, if any.
-    pub(super) fn note_call(&self, method: &str) -> Option<CallError> {
+    /// Counts a call, and returns what it must answer instead of the truth, if anything.
+    pub(super) fn note_call(&self, method: &str) -> Option<Reply> {
         let mut armed = self.armed();
         *armed.requests.entry(method.to_owned()).or_default() += 1;
         if method.starts_with("dev_") {
             return None;
         }
-        let hit = |error: &CallError| error.method.as_deref().is_none_or(|name| name == method);
-        let at = armed
-            .call_errors
-            .iter()
-            .position(|error| error.count > 0 && hit(error))?;
-        let error = armed.call_errors[at].clone();
-        armed.call_errors[at].count -= 1;
-        armed.call_errors.retain(|error| error.count > 0);
-        Some(error)
+        let hit = |error: &&mut CallError| {
+            error.count > 0 && error.method.as_deref().is_none_or(|name| name == method)
+        };
+        if let Some(error) = armed.call_errors.iter_mut().find(hit) {
+            error.count -= 1;
+            return Some(Reply::Error {
+                code: error.code,
+                message: error.message.clone(),
+            });
+        }
+        let hit = |(name, _, count): &&mut (String, Value, u32)| *count > 0 && name == method;
+        armed
+            .answers
+            .iter_mut()
+            .find(hit)
+            .map(|(_, result, count)| {
+                *count -= 1;
+                Reply::Result(result.clone())
+            })
     }
 
     /// Returns the code with which this submission must fail, if any.
@@ -162,6 +183,13 @@ impl Faults {
     pub(super) fn reset_requests(&self) {
         self.armed().requests.clear();
     }
+}
+
+/// What a call answers instead of the truth.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Error { code: i32, message: String },
+    Result(Value),
 }
 
 /// What a new connection gets.

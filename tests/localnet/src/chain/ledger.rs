@@ -1,29 +1,24 @@
-//! The chain itself: blocks with their states, the pool, and how a block is made.
+//! The chain itself: its blocks with their states, and the pool.
 
 use std::collections::HashMap;
 
 use codec::Decode;
-use frame_support::storage::{TransactionOutcome, unhashed, with_transaction};
 use sp_core::H256;
 use sp_runtime::{
-    ApplyExtrinsicResult, BuildStorage, DispatchError, DispatchResult,
+    DispatchError,
     traits::{BlakeTwo256, Hash, Header as _},
-    transaction_validity::{InvalidTransaction, TransactionValidityError},
+    transaction_validity::InvalidTransaction,
 };
 
 use super::{
     beacon::Beacon,
-    config::{ChainConfig, TAO},
+    block::{Made, genesis, make},
+    changes::Change,
+    config::ChainConfig,
     pool::{Pool, Rejected, Status},
-    runtime::{
-        self, AccountId, Extrinsic, Header, Runtime, RuntimeCall, RuntimeGenesisConfig, SLOT, apis,
-        drand, extensions, extrinsic_hash, newtype, safe_mode, subtensor,
-    },
+    runtime::{Extrinsic, Header, SLOT, apis, extrinsic_hash},
     state::{Archive, Trapped},
 };
-
-/// Work that a block does beside its extrinsics: a change that on a real chain others would make.
-pub(super) type Change = Box<dyn FnOnce() -> Result<u16, DispatchError> + Send>;
 
 /// One block.
 #[derive(Debug)]
@@ -54,18 +49,6 @@ pub(super) struct Ledger {
     pub(super) beacon_paused: bool,
     /// States of blocks before this one are refused, as on a node that prunes.
     pub(super) oldest_state: u32,
-}
-
-/// What a new upgrade shows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Upgrade {
-    /// The new `spec_version`; `None` adds one.
-    pub spec_version: Option<u32>,
-    /// Whether the metadata shows NetUid, MechId, TaoBalance and others as newtypes.
-    pub newtypes: bool,
-    /// Whether the metadata shows a transaction extension that carries data.
-    pub unknown_extension: bool,
 }
 
 impl Ledger {
@@ -281,153 +264,6 @@ impl From<DispatchError> for LedgerError {
     fn from(error: DispatchError) -> Self {
         Self::Subnet(error)
     }
-}
-
-fn genesis(config: &ChainConfig, beacon: drand::BeaconConfiguration) -> Result<(), DispatchError> {
-    let mut balances = RuntimeGenesisConfig::default();
-    balances.balances.balances = config
-        .endowed
-        .iter()
-        .map(|key| (AccountId::new(*key), 1000 * TAO))
-        .collect();
-    let storage = balances
-        .build_storage()
-        .map_err(|_| "the genesis storage does not build")?;
-    for (key, value) in storage.top {
-        unhashed::put_raw(&key, &value);
-    }
-    drand::BeaconConfig::<Runtime>::put(beacon);
-    subtensor::StakeThreshold::<Runtime>::put(config.stake_threshold);
-    for subnet in &config.subnets {
-        subtensor::Pallet::<Runtime>::add_subnet(subnet)?;
-    }
-    Ok(())
-}
-
-/// A block as the runtime made it.
-struct Made {
-    header: Header,
-    extrinsics: Vec<Extrinsic>,
-    outcomes: Vec<Result<u16, DispatchError>>,
-    /// Extrinsics which left the pool, and how those in the block went.
-    settled: Vec<(H256, Option<DispatchResult>)>,
-}
-
-fn make(
-    header: &Header,
-    time: u64,
-    changes: Vec<Change>,
-    ready: Vec<(H256, Extrinsic)>,
-    beacon: Option<&Beacon>,
-) -> Made {
-    runtime::Executive::initialize_block(header);
-    let mut extrinsics = Vec::with_capacity(ready.len() + 1);
-    let inherent = Extrinsic::new_bare(RuntimeCall::Timestamp(pallet_timestamp::Call::set {
-        now: time,
-    }));
-    if apply(&inherent).is_ok() {
-        extrinsics.push(inherent);
-    }
-    let outcomes = changes.into_iter().map(whole).collect();
-    let mut settled = Vec::with_capacity(ready.len());
-    for (hash, extrinsic) in ready {
-        match apply(&extrinsic) {
-            Ok(outcome) => {
-                settled.push((hash, Some(outcome)));
-                extrinsics.push(extrinsic);
-            }
-            // It may fit a later block.
-            Err(TransactionValidityError::Invalid(
-                InvalidTransaction::Future | InvalidTransaction::ExhaustsResources,
-            )) => {}
-            Err(_) => settled.push((hash, None)),
-        }
-    }
-    if let Some(beacon) = beacon {
-        store_pulses(beacon, time);
-    }
-    let header = runtime::Executive::finalize_block();
-    Made {
-        header,
-        extrinsics,
-        outcomes,
-        settled,
-    }
-}
-
-/// Does a change wholly or not at all.
-fn whole(change: Change) -> Result<u16, DispatchError> {
-    with_transaction(|| match change() {
-        Ok(done) => TransactionOutcome::Commit(Ok(done)),
-        Err(error) => TransactionOutcome::Rollback(Err(error)),
-    })
-}
-
-/// Applies an extrinsic; one that may not be in the block leaves no trace.
-fn apply(extrinsic: &Extrinsic) -> ApplyExtrinsicResult {
-    let tried = with_transaction(
-        || match runtime::Executive::apply_extrinsic(extrinsic.clone()) {
-            Ok(outcome) => TransactionOutcome::Commit(Ok::<_, DispatchError>(Ok(outcome))),
-            Err(error) => TransactionOutcome::Rollback(Ok(Err(error))),
-        },
-    );
-    tried.unwrap_or(Err(InvalidTransaction::Call.into()))
-}
-
-/// Stores the pulses that waiting commits need. The beacon goes by whichever is later, chain time
-/// or the wall clock, so that clients may reckon with either.
-fn store_pulses(beacon: &Beacon, time: u64) {
-    let wall = shared::clock::unix_seconds() * 1000;
-    let latest = drand::round_at(time.max(wall));
-    drand::LastStoredRound::<Runtime>::put(drand::round_at(time.min(wall)));
-    let mut rounds: Vec<u64> = subtensor::Pallet::<Runtime>::awaited_rounds()
-        .into_iter()
-        .filter(|round| *round <= latest && !drand::Pulses::<Runtime>::contains_key(round))
-        .collect();
-    rounds.sort_unstable();
-    rounds.dedup();
-    if rounds.is_empty() {
-        return;
-    }
-    for round in &rounds {
-        drand::Pulses::<Runtime>::insert(round, beacon.pulse(*round));
-    }
-    drand::Pallet::<Runtime>::deposit_event(drand::Event::NewPulse { rounds });
-}
-
-/// The change that an [`Upgrade`] is: from the next block on all is seen anew.
-pub(super) fn upgrade(upgrade: Upgrade) -> Change {
-    Box::new(move || {
-        let version = <runtime::Version as frame_support::traits::Get<_>>::get().spec_version;
-        let next = upgrade.spec_version.unwrap_or(version + 1);
-        unhashed::put(runtime::SPEC_VERSION, &next);
-        show(newtype::SHOW_NEWTYPES, upgrade.newtypes);
-        show(
-            extensions::SHOW_UNKNOWN_EXTENSION,
-            upgrade.unknown_extension,
-        );
-        Ok(0)
-    })
-}
-
-fn show(key: &[u8], shown: bool) {
-    if shown {
-        unhashed::put_raw(key, &[1]);
-    } else {
-        unhashed::kill(key);
-    }
-}
-
-/// The change that enters or leaves safe mode.
-pub(super) fn safe_mode(entered: bool) -> Change {
-    Box::new(move || {
-        if entered {
-            safe_mode::EnteredUntil::<Runtime>::put(u32::MAX);
-        } else {
-            safe_mode::EnteredUntil::<Runtime>::kill();
-        }
-        Ok(0)
-    })
 }
 
 /// Returns the hash by which RPC clients know data: BLAKE2b-256.

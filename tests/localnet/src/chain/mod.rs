@@ -5,6 +5,8 @@
 //! programs through the `dev_*` methods, which do the same.
 
 mod beacon;
+mod block;
+mod changes;
 pub mod config;
 mod extrinsic;
 mod faults;
@@ -29,9 +31,9 @@ use sp_runtime::DispatchError;
 use tokio::net::TcpListener;
 
 pub use self::{
+    changes::Upgrade,
     config::{ChainConfig, Hyperparameter, Hyperparameters, NeuronConfig, SubnetConfig, TAO},
     faults::{CallError, Stall},
-    ledger::Upgrade,
     node::BlockMode,
     pool::Rejected,
     setup::Neuron,

@@ -9,12 +9,7 @@ use sp_core::H256;
 use sp_runtime::DispatchError;
 use tokio::sync::watch;
 
-use super::{
-    faults::Faults,
-    ledger::{Change, Ledger},
-    pool::Rejected,
-    state::Trapped,
-};
+use super::{changes::Change, faults::Faults, ledger::Ledger, pool::Rejected, state::Trapped};
 
 /// When blocks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

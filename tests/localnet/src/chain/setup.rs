@@ -8,7 +8,7 @@ use sp_runtime::DispatchError;
 
 use super::{
     CallError, Chain, ChainError, Hyperparameter, NeuronConfig, Stall, Upgrade,
-    ledger::{self, Change},
+    changes::{self, Change},
     runtime::{
         AccountId, Runtime, RuntimeCall,
         commitments::{self, CommitmentInfo, Data},
@@ -185,12 +185,12 @@ impl Chain {
 
     /// Upgrades the runtime in a new block.
     pub fn upgrade(&self, upgrade: Upgrade) -> Result<(), ChainError> {
-        self.change(ledger::upgrade(upgrade)).map(drop)
+        self.change(changes::upgrade(upgrade)).map(drop)
     }
 
     /// Enters or leaves safe mode in a new block.
     pub fn set_safe_mode(&self, entered: bool) -> Result<(), ChainError> {
-        self.change(ledger::safe_mode(entered)).map(drop)
+        self.change(changes::safe_mode(entered)).map(drop)
     }
 
     /// Leaves calls without an answer until [`Chain::clear_faults`] or another stall.
@@ -212,6 +212,11 @@ impl Chain {
     /// Makes coming calls answer a JSON-RPC error.
     pub fn fail_calls(&self, error: CallError) {
         self.node.faults.fail_calls(error);
+    }
+
+    /// Makes coming calls of a method answer this instead of the truth: garbage, or a lie.
+    pub fn answer_calls(&self, method: &str, result: serde_json::Value, count: u32) {
+        self.node.faults.answer_calls(method, result, count);
     }
 
     /// Refuses the next `count` extrinsics at the pool with `Custom(code)`.

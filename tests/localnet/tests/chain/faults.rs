@@ -151,6 +151,14 @@ async fn calls_fail_as_often_as_told() {
 }
 
 #[tokio::test]
+async fn calls_answer_garbage_as_often_as_told() {
+    let (chain, client) = start(Hyperparameters::default()).await;
+    chain.answer_calls("chain_getHeader", json!({ "number": [] }), 1);
+    client.at_current_block().await.err().unwrap();
+    client.at_current_block().await.unwrap();
+}
+
+#[tokio::test]
 async fn finality_lags_as_told() {
     let (chain, client) = start(Hyperparameters::default()).await;
     chain.set_finality_lag(3);

@@ -1,6 +1,8 @@
 //! The chain as clients see it: unmodified subxt with its dynamic interface.
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
+mod commitments;
+mod epochs;
 mod faults;
 mod metadata;
 mod reads;
@@ -123,6 +125,6 @@ fn numbers(numbers: &[u16]) -> Value {
 }
 
 /// An error in full: JSON-RPC errors carry what matters in their data.
-fn full(error: &(impl std::error::Error + std::fmt::Debug)) -> String {
+fn full(error: &impl std::error::Error) -> String {
     format!("{error}: {error:?}")
 }

@@ -22,6 +22,13 @@ struct Metagraph {
     total_stake: Vec<u64>,
 }
 
+#[derive(DecodeAsType, Debug)]
+struct Selected {
+    hotkeys: Option<Vec<[u8; 32]>>,
+    commitments: Option<Vec<([u8; 32], Vec<u8>)>>,
+    tempo: Option<u16>,
+}
+
 #[tokio::test]
 async fn storage_is_read_by_key_and_by_prefix() {
     let (_chain, client) = start(Hyperparameters::default()).await;
@@ -82,12 +89,6 @@ async fn runtime_apis_answer_the_metagraph_whole_and_in_part() {
     assert_eq!(whole.coldkeys[3], key("//Eve"));
     assert_eq!(whole.last_update, [0; 4]);
 
-    #[derive(DecodeAsType, Debug)]
-    struct Selected {
-        hotkeys: Option<Vec<[u8; 32]>>,
-        commitments: Option<Vec<([u8; 32], Vec<u8>)>>,
-        tempo: Option<u16>,
-    }
     chain.commit(NETUID, &pair("//Charlie"), b"a:b:c").unwrap();
     let at = client.at_current_block().await.unwrap();
     let call = dynamic::runtime_api_call::<_, Option<Selected>>(

@@ -1,14 +1,13 @@
 //! Weights and commitments: accepted, and refused for each reason.
 
 use localnet::chain::{BlockMode, Chain, Hyperparameter, Hyperparameters, NeuronConfig, TAO};
-use scale_decode::DecodeAsType;
 use subxt::{
     client::OnlineClientAtBlock,
     config::DefaultExtrinsicParamsBuilder,
     dynamic::{self, Value},
 };
 
-use super::{Client, NETUID, Signer, full, key, pair, set_weights, start, submit, weights_call};
+use super::{NETUID, Signer, full, key, pair, set_weights, start, submit, weights_call};
 
 #[tokio::test]
 async fn weights_are_stored_max_upscaled_with_their_event_and_block() {
@@ -57,85 +56,87 @@ fn set(chain: &Chain, name: Hyperparameter, value: u64) {
     chain.set_hyperparameter(NETUID, name, value).unwrap();
 }
 
+/// Every reason, one at a time.
+const REFUSALS: [Refusal; 14] = [
+    Refusal {
+        setup: |chain| set(chain, Hyperparameter::CommitRevealWeightsEnabled, 1),
+        error: "CommitRevealEnabled",
+        ..PLAIN
+    },
+    Refusal {
+        weights: &[1],
+        error: "WeightVecNotEqualSize",
+        ..PLAIN
+    },
+    Refusal {
+        dests: &[0, 1, 2, 3, 4],
+        weights: &[1; 5],
+        error: "UidsLengthExceedUidsInSubNet",
+        ..PLAIN
+    },
+    Refusal {
+        signer: "//Ferdie",
+        error: "HotKeyNotRegisteredInSubNet",
+        ..PLAIN
+    },
+    Refusal {
+        setup: |chain| set(chain, Hyperparameter::StakeThreshold, 3001 * TAO),
+        error: "Custom error: 1",
+        ..PLAIN
+    },
+    Refusal {
+        setup: |chain| set(chain, Hyperparameter::WeightsVersion, 28),
+        error: "IncorrectWeightVersionKey",
+        ..PLAIN
+    },
+    Refusal {
+        setup: |chain| {
+            chain
+                .set_weights(NETUID, &pair("//Alice"), &[(2, 1)], 27)
+                .unwrap();
+        },
+        error: "Custom error: 6",
+        ..PLAIN
+    },
+    Refusal {
+        signer: "//Charlie",
+        error: "NeuronNoValidatorPermit",
+        ..PLAIN
+    },
+    Refusal {
+        dests: &[2, 2],
+        error: "DuplicateUids",
+        ..PLAIN
+    },
+    Refusal {
+        dests: &[2, 4],
+        error: "UidVecContainInvalidOne",
+        ..PLAIN
+    },
+    Refusal {
+        setup: |chain| set(chain, Hyperparameter::MinAllowedWeights, 3),
+        error: "WeightVecLengthIsLow",
+        ..PLAIN
+    },
+    Refusal {
+        setup: |chain| set(chain, Hyperparameter::MaxWeightsLimit, 32_767),
+        error: "MaxWeightExceeded",
+        ..PLAIN
+    },
+    Refusal {
+        setup: |chain| chain.set_safe_mode(true).unwrap(),
+        error: "CallFiltered",
+        ..PLAIN
+    },
+    Refusal {
+        setup: |chain| chain.fail_submissions(9, 1),
+        error: "Custom error: 9",
+        ..PLAIN
+    },
+];
+
 #[tokio::test]
 async fn each_refusal_has_its_name() {
-    let refusals = [
-        Refusal {
-            setup: |chain| set(chain, Hyperparameter::CommitRevealWeightsEnabled, 1),
-            error: "CommitRevealEnabled",
-            ..PLAIN
-        },
-        Refusal {
-            weights: &[1],
-            error: "WeightVecNotEqualSize",
-            ..PLAIN
-        },
-        Refusal {
-            dests: &[0, 1, 2, 3, 4],
-            weights: &[1; 5],
-            error: "UidsLengthExceedUidsInSubNet",
-            ..PLAIN
-        },
-        Refusal {
-            signer: "//Ferdie",
-            error: "HotKeyNotRegisteredInSubNet",
-            ..PLAIN
-        },
-        Refusal {
-            setup: |chain| set(chain, Hyperparameter::StakeThreshold, 3001 * TAO),
-            error: "Custom error: 1",
-            ..PLAIN
-        },
-        Refusal {
-            setup: |chain| set(chain, Hyperparameter::WeightsVersion, 28),
-            error: "IncorrectWeightVersionKey",
-            ..PLAIN
-        },
-        Refusal {
-            setup: |chain| {
-                chain
-                    .set_weights(NETUID, &pair("//Alice"), &[(2, 1)], 27)
-                    .unwrap();
-            },
-            error: "Custom error: 6",
-            ..PLAIN
-        },
-        Refusal {
-            signer: "//Charlie",
-            error: "NeuronNoValidatorPermit",
-            ..PLAIN
-        },
-        Refusal {
-            dests: &[2, 2],
-            error: "DuplicateUids",
-            ..PLAIN
-        },
-        Refusal {
-            dests: &[2, 4],
-            error: "UidVecContainInvalidOne",
-            ..PLAIN
-        },
-        Refusal {
-            setup: |chain| set(chain, Hyperparameter::MinAllowedWeights, 3),
-            error: "WeightVecLengthIsLow",
-            ..PLAIN
-        },
-        Refusal {
-            setup: |chain| set(chain, Hyperparameter::MaxWeightsLimit, 32_767),
-            error: "MaxWeightExceeded",
-            ..PLAIN
-        },
-        Refusal {
-            setup: |chain| chain.set_safe_mode(true).unwrap(),
-            error: "CallFiltered",
-            ..PLAIN
-        },
-        Refusal {
-            setup: |chain| chain.fail_submissions(9, 1),
-            error: "Custom error: 9",
-            ..PLAIN
-        },
-    ];
     for Refusal {
         setup,
         signer,
@@ -143,7 +144,7 @@ async fn each_refusal_has_its_name() {
         weights,
         version,
         error,
-    } in refusals
+    } in REFUSALS
     {
         let (chain, client) = start(Hyperparameters::default()).await;
         setup(&chain);
@@ -364,162 +365,4 @@ async fn calls_that_cost_need_a_balance() {
         .await
         .unwrap_err();
     assert!(refused.contains("Inability to pay some fees"), "{refused}");
-}
-
-#[derive(DecodeAsType, Debug)]
-struct Record {
-    deposit: u64,
-    block: u32,
-    info: Value,
-}
-
-#[tokio::test]
-async fn a_commitment_round_trips_and_has_its_limits() {
-    let (chain, client) = start(Hyperparameters::default()).await;
-    let text = "someone:model:0123456789abcdef:hash:1";
-    let commit = |text: &str, times: u128| {
-        let raw = Value::unnamed_variant(
-            format!("Raw{}", text.len()),
-            [Value::from_bytes(text.as_bytes())],
-        );
-        let fields = (0..times).map(|_| raw.clone());
-        vec![
-            Value::u128(NETUID.into()),
-            Value::named_composite([("fields", Value::unnamed_composite(fields))]),
-        ]
-    };
-    submit(
-        &client,
-        "Commitments",
-        "set_commitment",
-        commit(text, 1),
-        "//Charlie",
-    )
-    .await
-    .unwrap();
-    let records = dynamic::storage::<(u16, [u8; 32]), Record>("Commitments", "CommitmentOf");
-    let at = client.at_current_block().await.unwrap();
-    let record = at
-        .storage()
-        .fetch(&records, (NETUID, key("//Charlie")))
-        .await
-        .unwrap();
-    let record = record.decode().unwrap();
-    assert_eq!((record.deposit, record.block), (0, chain.block_number()));
-    assert!(record.info.to_string().contains("Raw37"), "{}", record.info);
-
-    let refused = submit(
-        &client,
-        "Commitments",
-        "set_commitment",
-        commit(text, 1),
-        "//Ferdie",
-    );
-    assert!(
-        refused
-            .await
-            .unwrap_err()
-            .contains("AccountNotAllowedCommit")
-    );
-    // 3,100 bytes in an epoch, 384 in each of these.
-    let long = "x".repeat(128);
-    for _ in 0..7 {
-        let call = commit(&long, 3);
-        submit(&client, "Commitments", "set_commitment", call, "//Charlie")
-            .await
-            .unwrap();
-    }
-    let refused = submit(
-        &client,
-        "Commitments",
-        "set_commitment",
-        commit(&long, 3),
-        "//Charlie",
-    );
-    assert!(refused.await.unwrap_err().contains("SpaceLimitExceeded"));
-}
-
-#[tokio::test]
-async fn commitments_outlive_their_neurons() {
-    let (chain, client) = start(Hyperparameters::default()).await;
-    chain
-        .commit(NETUID, &pair("//Charlie"), &[b'x'; 200])
-        .unwrap();
-    chain.deregister(NETUID, 2).unwrap();
-    assert_ne!(chain.neurons(NETUID)[2].hotkey, key("//Charlie"));
-    let records = dynamic::storage::<(u16, [u8; 32]), Record>("Commitments", "CommitmentOf");
-    let at = client.at_current_block().await.unwrap();
-    let record = at
-        .storage()
-        .fetch(&records, (NETUID, key("//Charlie")))
-        .await
-        .unwrap();
-    assert!(record.decode().unwrap().info.to_string().contains("BigRaw"));
-}
-
-#[tokio::test]
-async fn an_epoch_turns_weights_into_incentive() {
-    let (chain, client) = start(Hyperparameters::default()).await;
-    set_weights(&client, "//Alice", &[2, 3], &[1, 3], 0)
-        .await
-        .unwrap();
-    set_weights(&client, "//Bob", &[2, 3], &[1, 0], 0)
-        .await
-        .unwrap();
-    let next = next_epoch(&client).await;
-    assert_eq!(next, 20);
-    chain
-        .produce_blocks(next as u32 - chain.block_number())
-        .await
-        .unwrap();
-    let incentives: Vec<u16> = chain
-        .neurons(NETUID)
-        .iter()
-        .map(|neuron| neuron.incentive)
-        .collect();
-    // Bob's minority is clipped to what Alice gives: 1/4 of all the stake for one, 3/4 of hers for
-    // the other.
-    assert_eq!(incentives, [0, 0, 20_164, 45_370]);
-    assert_eq!(next_epoch(&client).await, 40);
-    let permits: Vec<bool> = chain
-        .neurons(NETUID)
-        .iter()
-        .map(|neuron| neuron.validator_permit)
-        .collect();
-    assert_eq!(permits, [true, true, false, false]);
-}
-
-async fn next_epoch(client: &Client) -> u64 {
-    let call = dynamic::runtime_api_call::<_, Option<u64>>(
-        "SubnetInfoRuntimeApi",
-        "get_next_epoch_start_block",
-        (NETUID,),
-    );
-    let at = client.at_current_block().await.unwrap();
-    at.runtime_apis().call(call).await.unwrap().unwrap()
-}
-
-#[tokio::test]
-async fn a_full_subnet_replaces_its_least_paid() {
-    let hyperparameters = Hyperparameters {
-        max_uids: 4,
-        immunity_period: 10,
-        ..Hyperparameters::default()
-    };
-    let (chain, _client) = start(hyperparameters).await;
-    let newcomer = NeuronConfig::miner(key("//Ferdie"));
-    let refused = chain.register(NETUID, newcomer.clone()).unwrap_err();
-    assert!(
-        refused.to_string().contains("NoNeuronIdAvailable"),
-        "{refused}"
-    );
-    chain.produce_blocks(10).await.unwrap();
-    assert_eq!(chain.register(NETUID, newcomer.clone()).unwrap(), 0);
-    let refused = chain.register(NETUID, newcomer).unwrap_err();
-    assert!(
-        refused
-            .to_string()
-            .contains("HotKeyAlreadyRegisteredInSubNet"),
-        "{refused}"
-    );
 }

@@ -23,6 +23,7 @@
 //! | `dev_cut` | milliseconds to refuse connections | |
 //! | `dev_refuseHttp` | status, count | |
 //! | `dev_failCalls` | `{method?, code, message, count}` | |
+//! | `dev_answerCalls` | method, result, count | |
 //! | `dev_failSubmissions` | `Custom` code, count | |
 //! | `dev_clearFaults` | | |
 //! | `dev_requests` | whether to reset | `{method: count}` |
@@ -39,7 +40,7 @@ use sp_core::crypto::Ss58Codec;
 
 use super::{Answer, hex, internal, method};
 use crate::chain::{
-    BlockMode, ChainError, Hyperparameter, NeuronConfig, Stall, Upgrade, ledger,
+    BlockMode, ChainError, Hyperparameter, NeuronConfig, Stall, Upgrade, changes,
     node::Node,
     runtime::{AccountId, Runtime, newtype::NetUid, subtensor::Pallet as Subtensor},
     setup::{change_in, deregister},
@@ -143,11 +144,11 @@ fn blocks(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMethodError> 
     })?;
     method(module, "dev_upgrade", |node, arguments| {
         let upgrade: Option<Upgrade> = arguments.optional()?;
-        change_in(node, ledger::upgrade(upgrade.unwrap_or_default()))?;
+        change_in(node, changes::upgrade(upgrade.unwrap_or_default()))?;
         Ok(())
     })?;
     method(module, "dev_setSafeMode", |node, arguments| {
-        change_in(node, ledger::safe_mode(arguments.next()?))?;
+        change_in(node, changes::safe_mode(arguments.next()?))?;
         Ok(())
     })?;
     method(module, "dev_pauseBeacon", |node, arguments| {
@@ -228,6 +229,12 @@ fn faults(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMethodError> 
     })?;
     method(module, "dev_failCalls", |node, arguments| {
         node.faults.fail_calls(arguments.next()?);
+        Ok(())
+    })?;
+    method(module, "dev_answerCalls", |node, arguments| {
+        let method: String = arguments.next()?;
+        node.faults
+            .answer_calls(&method, arguments.next()?, arguments.next()?);
         Ok(())
     })?;
     method(module, "dev_failSubmissions", |node, arguments| {

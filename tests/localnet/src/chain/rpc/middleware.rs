@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use jsonrpsee::{
-    MethodResponse,
+    MethodResponse, ResponsePayload,
     core::middleware::{Batch, BatchEntry, Notification, RpcServiceT},
     types::{ErrorObjectOwned, Request},
 };
 
-use crate::chain::node::Node;
+use crate::chain::{faults::Reply, node::Node};
 
 /// The service inside, watched.
 #[derive(Clone)]
@@ -35,12 +35,17 @@ where
     ) -> impl Future<Output = Self::MethodResponse> + Send + 'a {
         let Self { inner, node } = self.clone();
         async move {
-            let failure = node.faults.note_call(request.method_name());
+            let reply = node.faults.note_call(request.method_name());
             node.faults.wait_for(request.method_name()).await;
-            match failure {
-                Some(error) => MethodResponse::error(
+            match reply {
+                Some(Reply::Error { code, message }) => MethodResponse::error(
                     request.id.clone(),
-                    ErrorObjectOwned::owned(error.code, error.message, None::<()>),
+                    ErrorObjectOwned::owned(code, message, None::<()>),
+                ),
+                Some(Reply::Result(result)) => MethodResponse::response(
+                    request.id.clone(),
+                    ResponsePayload::success(result),
+                    usize::MAX,
                 ),
                 None => inner.call(request).await,
             }

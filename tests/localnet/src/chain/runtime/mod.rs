@@ -2,7 +2,7 @@
 #![expect(
     unreachable_pub,
     unused_qualifications,
-    clippy::nonminimal_bool,
+    clippy::if_not_else,
     clippy::unnecessary_wraps,
     reason = "FRAME's macros write it so, and want `pub` for what stays in this crate"
 )]
