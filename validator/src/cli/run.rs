@@ -1,6 +1,11 @@
 //! `validator run`: the validator itself.
 
-use std::{env, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use shared::{Exit, Failure, status, version::Version};
@@ -8,11 +13,11 @@ use shared::{Exit, Failure, status, version::Version};
 use super::{
     flags::{ChainFlags, EngineFlags, LogFlags, StateFlags, WalletFlags, expand_home},
     models::{FetchFlags, StoreFlags},
-    samples::SampleFlags,
+    samples::{SampleFlags, WandbFlags},
 };
 use crate::{
     chain::{Endpoints, wallet::Passwords},
-    eval,
+    eval, report,
     service::{self, Settings},
     step,
     subnet::Parameters,
@@ -44,6 +49,8 @@ pub struct RunArgs {
     #[command(flatten)]
     log: LogFlags,
     #[command(flatten)]
+    wandb: WandbLogFlags,
+    #[command(flatten)]
     old: OldFlags,
     /// Blocks between weight sets [default: the subnet file's]
     #[arg(long = "blocks_per_epoch", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -72,6 +79,51 @@ pub struct RunArgs {
     /// Where the supervisor wants the status
     #[arg(long = "status-file", value_name = "FILE", env = status::ENV, hide_env_values = true)]
     status_file: Option<PathBuf>,
+}
+
+/// Whether and where rows of the steps go to W&B.
+#[derive(Debug, Clone, Args)]
+struct WandbLogFlags {
+    /// W&B project to log to; without one nothing is logged
+    #[arg(long = "wandb_project", value_name = "NAME", env = "WANDB_PROJECT")]
+    wandb_project: Option<String>,
+    /// W&B entity that owns the project [default: the key's]
+    #[arg(long = "wandb_entity", value_name = "NAME", env = "WANDB_ENTITY")]
+    wandb_entity: Option<String>,
+    /// Begin a new W&B run after this many steps
+    #[arg(long = "wandb_max_steps_per_run", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    wandb_max_steps_per_run: Option<u64>,
+    /// online, offline (keep rows on disk for `wandb sync`) or disabled
+    #[arg(long = "wandb_mode", value_name = "MODE", env = "WANDB_MODE", default_value = "online", value_parser = ["online", "offline", "disabled"])]
+    wandb_mode: String,
+    /// Folder of the W&B runs on disk [default: the state's]
+    #[arg(long = "wandb_dir", value_name = "DIR", env = "WANDB_DIR")]
+    wandb_dir: Option<PathBuf>,
+    /// Log nothing to W&B
+    #[arg(long = "wandb.off")]
+    wandb_off: bool,
+}
+
+impl WandbLogFlags {
+    fn settings(&self, access: &WandbFlags, state: &Path) -> Option<report::wandb::Settings> {
+        let project = self.wandb_project.clone().filter(|_| !self.wandb_off)?;
+        let key = match self.wandb_mode.as_str() {
+            "disabled" => return None,
+            "offline" => None,
+            _ => access.key(),
+        };
+        Some(report::wandb::Settings {
+            base_url: access.wandb_url.clone(),
+            key,
+            entity: self.wandb_entity.clone(),
+            project,
+            folder: self.wandb_dir.clone().unwrap_or_else(|| state.to_owned()),
+            max_steps_per_run: self.wandb_max_steps_per_run,
+            name: String::new(),
+            config: Vec::new(),
+            sign: None,
+        })
+    }
 }
 
 /// Flags of the Python validator that mean nothing any more.
@@ -143,6 +195,10 @@ impl RunArgs {
             samples: self
                 .samples
                 .settings(&parameters, folder.join("sample-cache"))?,
+            wandb: self
+                .wandb
+                .settings(&self.samples.wandb, &folder)
+                .filter(|_| !self.offline),
             workers: self.engine.workers(&model_folder)?,
             step: step::Settings {
                 parameters,
@@ -185,7 +241,7 @@ impl RunArgs {
 
 impl EngineFlags {
     /// Returns how workers are started; they may read the folder of the models only.
-    pub fn workers(&self, models: &std::path::Path) -> Result<eval::Options, Failure> {
+    pub fn workers(&self, models: &Path) -> Result<eval::Options, Failure> {
         #[expect(
             clippy::disallowed_methods,
             reason = "the command line reads the environment"

@@ -8,8 +8,9 @@ use url::Url;
 
 use super::flags::{SubnetArg, expand_home};
 use crate::{
+    chain::wallet,
     samples::{Fetcher, Pool, SampleSet, Seed, Settings, Weighted, filter::Filter, hub, wandb},
-    subnet::{Fault, Parameters},
+    subnet::{Fault, Hotkey, Parameters},
 };
 
 /// Where samples come from and how they are drawn.
@@ -178,10 +179,17 @@ impl SampleFlags {
                 base_url: self.wandb.wandb_url.clone(),
                 key: self.wandb.key(),
                 steps: self.steps,
-                verify: None,
+                verify: Some(signed_by),
             },
         })
     }
+}
+
+/// Whether a hotkey signed a message.
+fn signed_by(hotkey: &Hotkey, message: &[u8], signature: &[u8]) -> bool {
+    signature
+        .try_into()
+        .is_ok_and(|signature| wallet::verify(hotkey, message, signature))
 }
 
 /// Fetch, filter and draw samples as a step would.

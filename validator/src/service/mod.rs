@@ -7,6 +7,7 @@ mod model_sync;
 mod origin;
 mod start;
 mod step_loop;
+mod wandb;
 mod weights;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -21,13 +22,14 @@ use shared::{
     term,
 };
 use tokio::{
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, Notify, broadcast, watch},
     time::{Instant, timeout_at},
 };
 
 use crate::{
     chain::{ChainSnapshot, Client, Endpoints, Passwords, Wallet, WalletPath, weights::TwinGuard},
     models::{Hub, HubOptions, Store, store::Limits, sync::Sync},
+    report::{self, StepRecord},
     samples,
     step::{self, Context},
     subnet::BlockNumber,
@@ -75,6 +77,8 @@ pub struct Settings {
     pub samples: samples::Settings,
     /// How workers are started.
     pub workers: crate::eval::Options,
+    /// Where rows of the steps go, if anywhere.
+    pub wandb: Option<report::wandb::Settings>,
     /// Stop after this many steps.
     pub max_steps: Option<u64>,
 }
@@ -98,6 +102,8 @@ pub struct Parts {
     news: Notify,
     /// A step was completed.
     completed: Notify,
+    /// The records of completed steps.
+    records: broadcast::Sender<Arc<StepRecord>>,
     /// Whether commitments are being looked at right now.
     syncing: watch::Sender<bool>,
     /// Nobody else runs on this state.
@@ -127,6 +133,9 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     tasks.spawn("step loop", step_loop::run(Arc::clone(&parts)));
     tasks.spawn("cleaner", cleaner::run(Arc::clone(&parts)));
     tasks.spawn("admin", admin::run(Arc::clone(&parts)));
+    if let Some(wandb) = parts.settings.wandb.clone() {
+        tasks.spawn("wandb", wandb::run(Arc::clone(&parts), wandb));
+    }
     if parts.sets_weights() {
         tasks.spawn("weights", weights::run(Arc::clone(&parts)));
     }

@@ -10,7 +10,7 @@ use shared::{
     term,
 };
 use tokio::{
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, Notify, broadcast, watch},
     time::timeout,
 };
 
@@ -103,6 +103,7 @@ pub(super) async fn build(settings: Settings, shutdown: Shutdown) -> Result<Part
         wallet,
         news: Notify::new(),
         completed: Notify::new(),
+        records: broadcast::Sender::new(16),
         syncing: watch::Sender::new(true),
         shutdown,
         _lock: lock,

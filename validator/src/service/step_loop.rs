@@ -66,6 +66,8 @@ pub(super) async fn run(parts: Arc<Parts>) -> Result<(), Failure> {
                 memory.faults = 0;
                 parts.context.board.well("step");
                 completed(&parts, &mut memory, &record);
+                // Nobody may be listening.
+                let _ = parts.records.send(Arc::new(record));
                 if parts
                     .settings
                     .max_steps
