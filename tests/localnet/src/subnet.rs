@@ -356,24 +356,20 @@ fn chain_failure(error: &ChainError) -> Failure {
 }
 
 fn folder(asked: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), Failure> {
-    match asked {
-        Some(path) => {
-            file::create_dir(path).map_err(disk)?;
-            let absolute = path
-                .canonicalize()
-                .map_err(file::FileError::on("find", path));
-            Ok((absolute.map_err(disk)?, None))
-        }
-        None => {
-            let made = tempfile::Builder::new().prefix("localnet-").tempdir();
-            let temporary = made.map_err(|error| {
-                Failure::of(Exit::Machine, &error)
-                    .because("no temporary folder")
-                    .hint("name a folder with --state-dir")
-            })?;
-            Ok((temporary.path().to_owned(), Some(temporary)))
-        }
+    if let Some(path) = asked {
+        file::create_dir(path).map_err(disk)?;
+        let absolute = path
+            .canonicalize()
+            .map_err(file::FileError::on("find", path));
+        return Ok((absolute.map_err(disk)?, None));
     }
+    let made = tempfile::Builder::new().prefix("localnet-").tempdir();
+    let temporary = made.map_err(|error| {
+        Failure::of(Exit::Machine, &error)
+            .because("no temporary folder")
+            .hint("name a folder with --state-dir")
+    })?;
+    Ok((temporary.path().to_owned(), Some(temporary)))
 }
 
 async fn start_chain(

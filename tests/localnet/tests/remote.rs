@@ -7,11 +7,14 @@ use git2::{Oid, Repository, Signature};
 use localnet::remote::{Origin, Remote};
 use ssh_key::{PublicKey, SshSig};
 
+fn write(checkout: &Path, text: &str) {
+    shared::file::write_atomic(&checkout.join("src/main.rs"), text.as_bytes()).unwrap();
+}
+
 /// A checkout with a file in a folder and a change that was not committed.
 fn checkout(path: &Path) {
     let repository = Repository::init(path).unwrap();
-    std::fs::create_dir(path.join("src")).unwrap();
-    std::fs::write(path.join("src/main.rs"), "fn main() {}\n").unwrap();
+    write(path, "fn main() {}\n");
     let mut index = repository.index().unwrap();
     index
         .add_all(["*"], git2::IndexAddOption::DEFAULT, None)
@@ -21,7 +24,7 @@ fn checkout(path: &Path) {
     repository
         .commit(Some("HEAD"), &me, &me, "first", &tree, &[])
         .unwrap();
-    std::fs::write(path.join("src/main.rs"), "changed").unwrap();
+    write(path, "changed");
 }
 
 async fn remote(folder: &Path) -> Remote {

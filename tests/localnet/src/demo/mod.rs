@@ -68,10 +68,7 @@ pub async fn run(plan: Plan, shutdown: Shutdown) -> Result<Exit, Failure> {
             term::note("stopped; nothing is left behind");
             Ok(Exit::Interrupted)
         }
-        (Some(Err(failure)), left) => Err(left
-            .err()
-            .into_iter()
-            .fold(failure, |failure, left| failure.because(left))),
+        (Some(Err(failure)), left) => Err(left.err().into_iter().fold(failure, Failure::because)),
         (_, Err(left)) => Err(left),
         (Some(Ok(report)), Ok(())) => {
             term::line(report);

@@ -79,9 +79,7 @@ pub(super) async fn build(
     let status = child.0.wait().await.map_err(failed)?;
     if !status.success() {
         let failure = Failure::new(Exit::Failed, format!("the {program} does not build"));
-        return Err(tail
-            .iter()
-            .fold(failure, |failure, line| failure.because(line)));
+        return Err(tail.iter().fold(failure, Failure::because));
     }
     let folder = if profile == "dev" { "debug" } else { profile };
     Ok(target_dir.join(folder).join(program))

@@ -12,7 +12,8 @@ use crate::miners::Miner;
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Step {
     pub(super) version: String,
-    pub(super) step: u64,
+    #[serde(rename = "step")]
+    pub(super) number: u64,
     pub(super) competition: String,
     pub(super) models: BTreeMap<u16, Model>,
     #[serde(default)]

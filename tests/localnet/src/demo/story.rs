@@ -81,7 +81,7 @@ pub(super) async fn play(plan: &Plan, stage: &mut Stage) -> Result<String, Failu
     name_the_bad(stage.subnet()?, &steps, &scenes)?;
     let settled = weights_on_chain(plan, stage, &scenes).await?;
     let after = update(stage, &scenes, &before).await?;
-    let resumed = state_kept(plan, stage, &scenes, &after, settled.step).await?;
+    let resumed = state_kept(plan, stage, &scenes, &after, settled.number).await?;
     let subnet = stage.subnet()?;
     let bad = subnet
         .miners
@@ -97,7 +97,7 @@ pub(super) async fn play(plan: &Plan, stage: &mut Stage) -> Result<String, Failu
     let _ = writeln!(
         report,
         "  weights of step {} read back from the chain, equal",
-        settled.step
+        settled.number
     );
     let _ = writeln!(
         report,
@@ -298,7 +298,7 @@ async fn both_competitions(
         if let Some(step) = newest.get(family.competition()) {
             scenes.say(format_args!(
                 "step {}: competition {}",
-                step.step, step.competition
+                step.number, step.competition
             ));
             scenes.show(step.table(&subnet.miners));
         }
@@ -356,7 +356,7 @@ async fn weights_on_chain(
     let subnet = stage.subnet()?;
     scenes.say(format_args!(
         "the chain has the weights of step {}",
-        step.step
+        step.number
     ));
     let mut table = term::table(["uid", "miner", "weight", "of 65535", "on the chain"]);
     let on_chain = weights_of_validator(subnet);
@@ -431,16 +431,22 @@ async fn state_kept(
     };
     let what = "a step of the new version";
     let (old, new) = watch_steps(plan, stage, scenes, what, resumed).await?;
-    if new.step <= old.step || new.step <= last_known || new.weights_before != old.weights_after {
-        let text = format!("step {} does not go on from step {}", new.step, old.step);
+    if new.number <= old.number
+        || new.number <= last_known
+        || new.weights_before != old.weights_after
+    {
+        let text = format!(
+            "step {} does not go on from step {}",
+            new.number, old.number
+        );
         return Err(Failure::new(Exit::Failed, text)
             .because("the running weights of the old version are not those of the new one"));
     }
     scenes.say(format_args!(
         "step {} of the new version went on with the weights of step {}",
-        new.step, old.step
+        new.number, old.number
     ));
-    Ok(new.step)
+    Ok(new.number)
 }
 
 fn short(release: &str) -> &str {

@@ -1,6 +1,10 @@
 //! Fetching over HTTP: git's smart protocol, version 0, the reading side only.
 
-use std::{fmt::Write as _, path::PathBuf, sync::Arc};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -21,7 +25,7 @@ pub(super) fn router(path: PathBuf) -> Router {
         .route("/remote.git/info/refs", get(advertise))
         .route("/remote.git/git-upload-pack", post(upload_pack))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
-        .with_state(Arc::new(path))
+        .with_state(Arc::from(path))
 }
 
 fn packet(line: &str) -> String {
@@ -33,12 +37,12 @@ fn failed(error: &git2::Error) -> Response {
 }
 
 /// Lists the branches, with HEAD in front.
-async fn advertise(State(path): State<Arc<PathBuf>>, uri: Uri) -> Response {
+async fn advertise(State(path): State<Arc<Path>>, uri: Uri) -> Response {
     if uri.query() != Some("service=git-upload-pack") {
         return crate::http::error(StatusCode::FORBIDDEN, "only fetching is served");
     }
     let list = || {
-        let repository = Repository::open_bare(&*path)?;
+        let repository = Repository::open_bare(&path)?;
         let mut refs = Vec::new();
         if let Ok(head) = repository.head() {
             refs.extend(head.target().map(|id| (id, "HEAD".to_owned())));
@@ -81,11 +85,7 @@ async fn advertise(State(path): State<Arc<PathBuf>>, uri: Uri) -> Response {
 
 /// Sends what the client wants and does not have. Until it says `done`, it is told that nothing
 /// is known to be common, which ends the negotiation soon: histories here are short.
-async fn upload_pack(
-    State(path): State<Arc<PathBuf>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn upload_pack(State(path): State<Arc<Path>>, headers: HeaderMap, body: Bytes) -> Response {
     let zipped = headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|value| value == "gzip");
@@ -154,7 +154,7 @@ impl Request {
     }
 }
 
-fn pack(path: &PathBuf, request: &Request) -> Result<Buf, git2::Error> {
+fn pack(path: &Path, request: &Request) -> Result<Buf, git2::Error> {
     let repository = Repository::open_bare(path)?;
     let mut walk = repository.revwalk()?;
     for want in &request.wants {

@@ -152,7 +152,8 @@ impl Run {
         if body["complete"] == json!(true) {
             let code = body["exitcode"].as_i64().unwrap_or(0);
             self.exit_code = Some(code);
-            self.state = if code == 0 { "finished" } else { "failed" }.to_owned();
+            let state = if code == 0 { "finished" } else { "failed" };
+            state.clone_into(&mut self.state);
         }
         Ok(())
     }
