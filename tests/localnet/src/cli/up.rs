@@ -87,6 +87,8 @@ fn show(subnet: &Localnet) {
     ));
     term::line("A validator here, without a GPU:");
     let arguments = subnet.validator_arguments().join(" ");
-    term::line(format_args!("  validator {arguments} --device cpu"));
+    term::line(format_args!(
+        "  validator {arguments} --device cpu --genesis"
+    ));
     term::line("\nReady. Ctrl-C stops everything.");
 }

@@ -215,7 +215,7 @@ impl Supervisor {
                 "--profile",
                 launch.profile,
             ])
-            .args(["--min-disk", "1G", "--min-memory", "256M"])
+            .args(["--min-disk", "1G", "--min-memory", "256M", "--check", ""])
             .arg("--state-dir")
             .arg(launch.folder)
             .arg("--repo")

@@ -11,13 +11,13 @@ use indicatif::ProgressBar;
 use shared::{Exit, Failure, term};
 
 use super::{
-    Plan, Stage, options,
+    BLOCK_TIME, Plan, Stage, options,
     programs::{self, Launch, Report, Supervisor},
     record::{self, Step},
     sweep,
     trouble::CHAIN_TROUBLE,
 };
-use crate::{Localnet, miners::Family, remote::Remote};
+use crate::{Localnet, chain::BlockMode, miners::Family, remote::Remote};
 
 /// Longest time for the first build of the validator; cold, it compiles hundreds of crates.
 const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(400);
 const TOUCHED: &str = "validator/src/main.rs";
 /// How the validator evaluates here.
 const VALIDATOR: &str = "--device cpu --dtype float32 --attn_implementation eager \
-                         --latest_cortex_samples 24 --genesis --wandb.off";
+                         --latest_cortex_samples 24";
 
 /// Prints scenes with the time since the start.
 struct Scenes {
@@ -200,6 +200,10 @@ async fn validator_up(plan: &Plan, stage: &mut Stage, scenes: &Scenes) -> Result
         _ => None,
     };
     let release = watch(stage, scenes, "the validator running", BUILD_LIMIT, running).await?;
+    stage
+        .subnet()?
+        .chain
+        .set_block_mode(BlockMode::Every(BLOCK_TIME));
     scenes.say(format_args!(
         "the validator runs: commit {}",
         short(&release)
