@@ -212,6 +212,11 @@ impl Localnet {
         file::write_atomic(&folder.join("samples.jsonl"), lines.as_bytes()).map_err(disk)?;
         let (hub, miners) =
             make_miners(&options, wallets, hub, folder.join("models"), progress).await?;
+        // Only a chain with a block knows the hash of its genesis, which extrinsics are bound to.
+        chain
+            .produce_blocks(1)
+            .await
+            .map_err(|error| chain_failure(&error))?;
         for miner in &miners {
             let record = miner.commitment();
             chain
