@@ -121,16 +121,34 @@ fn options(plan: &Plan) -> Options {
     }
 }
 
-/// Removes what an earlier demo left, but for the trained models.
+/// What an earlier demo left and a new one must not find. The trained models stay, and so do the
+/// supervisor's source and releases: the same commit need not be built twice.
+const LEFT: [&str; 12] = [
+    "validator",
+    "models-cache",
+    "checkout",
+    "hf",
+    "supervisor/demo/journal.json",
+    "supervisor/demo/history.jsonl",
+    "supervisor/demo/boot.json",
+    "supervisor/demo/current",
+    "supervisor/demo/previous",
+    "supervisor/demo/status.json",
+    "supervisor/demo/logs",
+    "supervisor/supervisor.log",
+];
+
 fn sweep(folder: &Path) -> Result<(), Failure> {
-    for name in ["supervisor", "validator", "models-cache", "checkout", "hf"] {
-        let path = folder.join(name);
-        if path.exists() {
-            std::fs::remove_dir_all(&path).map_err(|error| {
-                Failure::of(Exit::Machine, &error)
-                    .because(format_args!("could not remove {}", path.display()))
-            })?;
-        }
+    for path in LEFT.map(|name| folder.join(name)) {
+        let removed = match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),
+            Ok(_) => std::fs::remove_file(&path),
+            Err(_) => Ok(()),
+        };
+        removed.map_err(|error| {
+            Failure::of(Exit::Machine, &error)
+                .because(format_args!("could not remove {}", path.display()))
+        })?;
     }
     Ok(())
 }

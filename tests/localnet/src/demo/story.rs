@@ -243,7 +243,7 @@ async fn watch_steps<T>(
 ) -> Result<T, Failure> {
     let deadline = Instant::now() + SCENE_LIMIT;
     loop {
-        let steps = record::read(&plan.state_dir.join("validator/steps.jsonl"));
+        let steps = record::read(&plan.state_dir.join("validator/records/steps.jsonl"));
         if let Some(thing) = found(stage.subnet()?, &steps) {
             return Ok(thing);
         }

@@ -197,12 +197,13 @@ impl Remote {
         let repository =
             Repository::init_opts(&self.path, &options).map_err(git("make the remote"))?;
         let copy = || {
-            let tree = source.head()?.peel_to_tree()?;
-            copy_tree(&source, &repository, tree.id())?;
-            Ok(tree.id())
+            let head = source.head()?.peel_to_commit()?;
+            copy_tree(&source, &repository, head.tree_id())?;
+            Ok((head.tree_id(), head.time()))
         };
-        let tree = copy().map_err(git("copy the source"))?;
-        self.commit(&repository, "Import the project", tree, true)?;
+        // With the time of the original, the same source is the same commit in every remote.
+        let (tree, time) = copy().map_err(git("copy the source"))?;
+        self.commit(&repository, "Import the project", tree, time, true)?;
         Ok(())
     }
 
@@ -222,7 +223,8 @@ impl Remote {
             builder.create_updated(&repository, &tip.tree()?)
         };
         let tree = update().map_err(git("change files"))?;
-        self.commit(&repository, message, tree, signed)
+        let seconds = i64::try_from(clock::unix_seconds()).unwrap_or(0);
+        self.commit(&repository, message, tree, Time::new(seconds, 0), signed)
     }
 
     fn commit(
@@ -230,11 +232,11 @@ impl Remote {
         repository: &Repository,
         message: &str,
         tree: Oid,
+        time: Time,
         signed: bool,
     ) -> Result<String, RemoteError> {
         let buffer = || {
-            let seconds = i64::try_from(clock::unix_seconds()).unwrap_or(0);
-            let author = Signature::new("localnet", SIGNER, &Time::new(seconds, 0))?;
+            let author = Signature::new("localnet", SIGNER, &time)?;
             let parent = repository.refname_to_id(&branch()).ok();
             let parent = parent.map(|id| repository.find_commit(id)).transpose()?;
             let parents: Vec<_> = parent.iter().collect();
