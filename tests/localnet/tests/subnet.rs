@@ -22,7 +22,7 @@ async fn commitments(chain: &str) -> Vec<String> {
         let answer = client().post(&rpc).json(&body).send().await.unwrap();
         answer.json::<Value>().await.unwrap()["result"].clone()
     };
-    let twox = |name: &str| hex::encode(sp_core::hashing::twox_128(name.as_bytes()));
+    let twox = |name: &str| hex::encode(sp_io::hashing::twox_128(name.as_bytes()));
     let prefix = format!("0x{}{}", twox("Commitments"), twox("CommitmentOf"));
     let keys = call("state_getKeysPaged", serde_json::json!([prefix, 256])).await;
     let mut found = Vec::new();
