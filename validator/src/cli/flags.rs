@@ -113,7 +113,7 @@ pub struct LogFlags {
     pub filter: Option<String>,
     /// Log one JSON object a line
     #[arg(long = "log-json")]
-    pub json: bool,
+    pub log_json: bool,
 }
 
 /// Where a validator's state lies.
@@ -180,7 +180,7 @@ impl LogFlags {
             (None, false, true) => "info,validator=debug",
             (None, false, false) => "info",
         };
-        let format = if self.json {
+        let format = if self.log_json {
             shared::log::Format::Json
         } else {
             shared::log::Format::Text

@@ -2,14 +2,18 @@
 
 mod arguments;
 pub mod competitions;
+pub mod diff;
 pub mod evaluate;
 pub mod flags;
 pub mod inspect;
 pub mod inspect_store;
 pub mod models;
+pub mod records;
+pub mod replay;
 pub mod run;
 pub mod samples;
 pub mod score;
+pub mod status;
 pub mod tokenize;
 pub mod verify;
 pub mod workers;
@@ -47,6 +51,12 @@ enum Command {
     Score(score::Args),
     /// Show what conversations become before a model sees them
     Tokenize(tokenize::Args),
+    /// Show how the running validator is
+    Status(Box<status::StatusArgs>),
+    /// Compute the losses of a recorded step again and compare
+    Replay(Box<replay::ReplayArgs>),
+    /// Compare the step records of two validators
+    Diff(diff::DiffArgs),
     /// Judge a model as the validator would
     Verify(Box<verify::VerifyArgs>),
 }
@@ -86,6 +96,9 @@ fn run(cli: Cli, version: Version) -> Result<Exit, Failure> {
         Command::Samples(args) => samples::run(&args),
         Command::Score(args) => score::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Verify(args) => verify::run(&args),
     }
 }

@@ -14,10 +14,11 @@ use super::{
     flags::{ChainFlags, EngineFlags, LogFlags, StateFlags, WalletFlags, expand_home},
     models::{FetchFlags, StoreFlags},
     samples::{SampleFlags, WandbFlags},
+    workers,
 };
 use crate::{
     chain::{Endpoints, wallet::Passwords},
-    eval, report,
+    report,
     service::{self, Settings},
     step,
     subnet::Parameters,
@@ -190,7 +191,7 @@ impl RunArgs {
         let endpoints = self.chain.endpoints();
         let endpoints = Endpoints::resolve(self.chain.subtensor_network.as_deref(), &endpoints)
             .map_err(|error| Failure::of(Exit::Usage, &error))?;
-        let model_folder = self.store.root();
+        let model_folder = absolute(self.store.root())?;
         Ok(Settings {
             samples: self
                 .samples
@@ -199,7 +200,11 @@ impl RunArgs {
                 .wandb
                 .settings(&self.samples.wandb, &folder)
                 .filter(|_| !self.offline),
-            workers: self.engine.workers(&model_folder)?,
+            workers: workers::options(
+                self.engine.eval_worker.as_deref(),
+                &self.engine.device,
+                [model_folder.clone()],
+            )?,
             step: step::Settings {
                 parameters,
                 dtype: self.engine.dtype,
@@ -239,34 +244,23 @@ impl RunArgs {
     }
 }
 
-impl EngineFlags {
-    /// Returns how workers are started; they may read the folder of the models only.
-    pub fn workers(&self, models: &Path) -> Result<eval::Options, Failure> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the command line reads the environment"
-        )]
-        let environment = eval::ENVIRONMENT
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)));
-        Ok(eval::Options {
-            program: eval::program(self.eval_worker.as_deref())?,
-            devices: self.device.split(',').map(ToOwned::to_owned).collect(),
-            readable: vec![models.to_owned()],
-            memory: None,
-            device_memory: None,
-            threads: None,
-            environment: environment.collect(),
-        })
-    }
-}
-
 /// Returns where passwords of encrypted hotkeys come from: environment, file, prompt.
 pub fn passwords() -> Passwords {
     use std::io::IsTerminal;
     let environment = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     Passwords::new(environment, std::io::stdin().is_terminal())
+}
+
+/// Workers have a working folder of their own.
+fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
+    std::path::absolute(&path).map_err(|error| {
+        Failure::new(
+            Exit::Config,
+            format_args!("{} is no folder", path.display()),
+        )
+        .because(error)
+    })
 }
 
 fn minutes(n: u64) -> Duration {

@@ -77,7 +77,11 @@ pub fn step(record: &StepRecord) -> String {
 }
 
 fn note(row: &ModelRow, kept: bool) -> String {
+    let unscored = row.losses.iter().filter(|loss| !loss.0.is_finite()).count();
     match &row.outcome {
+        Outcome::Evaluated if unscored > 0 => {
+            format!("{unscored} of {} losses are not finite", row.losses.len())
+        }
         Outcome::Evaluated if kept => String::new(),
         Outcome::Evaluated => "leaves the pool".to_owned(),
         Outcome::CopyOf(original) => format!("copy of uid {original}: not evaluated"),

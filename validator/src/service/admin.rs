@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::Parts;
 
 /// The status file, in the folder of the state.
-pub(super) const STATUS: &str = "status.json";
+pub const STATUS: &str = "status.json";
 
 /// The file is never older than this while we live.
 const EVERY: Duration = Duration::from_secs(15);

@@ -35,6 +35,8 @@ use crate::{
     subnet::BlockNumber,
 };
 
+pub use self::admin::STATUS;
+
 /// How long the tasks may take to stop before they are aborted.
 const DRAIN: Duration = Duration::from_secs(20);
 

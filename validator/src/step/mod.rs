@@ -2,6 +2,7 @@
 
 mod evaluation;
 mod field;
+pub mod replay;
 pub mod samples;
 pub mod scoring;
 mod tokens;

@@ -1,0 +1,248 @@
+//! `validator replay`: compute the losses of a recorded step again.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use model::ContentHash;
+use shared::{Exit, Failure, term};
+
+use super::{
+    flags::{ChainFlags, LogFlags},
+    models::{FetchFlags, StoreFlags},
+    records::RecordFlags,
+    samples::HubFlags,
+    workers,
+};
+use crate::{
+    eval::Evaluator,
+    models::Store,
+    report::{StepRecord, step_record::Outcome},
+    samples::SampleSet,
+    step::{
+        replay::{Finding, Findings, Replay},
+        samples,
+    },
+    subnet::{Competition, Fault, Parameters, Uid},
+};
+
+/// Compute the losses of a recorded step again and compare
+#[derive(Debug, clap::Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    record: RecordFlags,
+    /// Only these uids
+    #[arg(long, value_name = "UID,..", value_delimiter = ',')]
+    uids: Vec<u16>,
+    /// Device [default: the record's]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// The sample set [default: the one the validator kept beside its records]
+    #[arg(long = "sample-set", value_name = "FILE")]
+    sample_set: Option<PathBuf>,
+    /// Largest deviation of a loss that counts as equal
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    tolerance: f64,
+    /// The eval-worker program [default: beside this one]
+    #[arg(
+        long = "eval-worker",
+        value_name = "FILE",
+        env = "VALIDATOR_EVAL_WORKER"
+    )]
+    eval_worker: Option<PathBuf>,
+    /// Minutes one model may take
+    #[arg(long = "step-minutes", value_name = "N", default_value_t = 20)]
+    step_minutes: u64,
+    #[command(flatten)]
+    chain: ChainFlags,
+    #[command(flatten)]
+    store: StoreFlags,
+    #[command(flatten)]
+    fetch: FetchFlags,
+    #[command(flatten)]
+    hub: HubFlags,
+    #[command(flatten)]
+    log: LogFlags,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
+    args.log.init();
+    let entry = args.record.entry()?;
+    let record = &entry.record;
+    let parameters = args.chain.parameters()?;
+    let set = args.samples(record)?;
+    let findings = super::block_on(args.replay(record, &parameters, &set))?;
+    if args.json {
+        term::json(&findings);
+    } else {
+        show(record, &findings);
+    }
+    Ok(args.verdict(&findings))
+}
+
+impl ReplayArgs {
+    fn samples(&self, record: &StepRecord) -> Result<SampleSet, Failure> {
+        let path = self.sample_set.clone().unwrap_or_else(|| {
+            // .../vali-state/records/steps.jsonl beside .../vali-state/samples/
+            let folder = self.record.record.parent().and_then(Path::parent);
+            let folder = folder.unwrap_or(Path::new(".")).join("samples");
+            samples::path_of(&folder, &record.samples.digest)
+        });
+        let set = samples::read(&path).map_err(|reason| {
+            Failure::new(Exit::BadInput, "the samples of the step can't be read")
+                .because(reason)
+                .hint("--sample-set names the file; a validator keeps its last 200 sets")
+        })?;
+        if set.digest != record.samples.digest {
+            return Err(Failure::new(
+                Exit::Refused,
+                format_args!("{} is another sample set than the record's", path.display()),
+            ));
+        }
+        Ok(set)
+    }
+
+    async fn replay(
+        &self,
+        record: &StepRecord,
+        parameters: &Parameters,
+        set: &SampleSet,
+    ) -> Result<Findings, Failure> {
+        let competition = parameters
+            .competition_at(record.block, &record.competition)
+            .ok_or_else(|| {
+                Failure::new(
+                    Exit::Config,
+                    format_args!("the subnet file has no competition {}", record.competition),
+                )
+                .hint("--subnet names the file the validator ran with")
+            })?;
+        let store = self.store.open()?;
+        let tokenizer = self
+            .tokenizer(record, parameters, competition, &store)
+            .await?;
+        let replay = Replay {
+            record,
+            set,
+            architecture: competition
+                .architecture
+                .parse()
+                .map_err(|error| Failure::new(Exit::Config, error))?,
+            compatibility: parameters.compatibility,
+            norms: parameters.norms,
+            tokenizer,
+            models: models(record, &store)?,
+            uids: self.uids.iter().copied().map(Uid).collect(),
+            limit: Duration::from_secs(self.step_minutes.saturating_mul(60)),
+        };
+        let device = self.device.as_deref().unwrap_or(&record.engine.device);
+        let device = device.split(',').next().unwrap_or(device);
+        let readable = [store.root().to_owned()];
+        let options = workers::options(self.eval_worker.as_deref(), device, readable)?;
+        let evaluator = Evaluator::new(options);
+        let findings = replay.run(&evaluator).await;
+        evaluator.shut_down().await;
+        findings.map_err(failed)
+    }
+
+    /// Returns the folder of the fixed tokenizer; it must be the one the record names.
+    async fn tokenizer(
+        &self,
+        record: &StepRecord,
+        parameters: &Parameters,
+        competition: &Competition,
+        store: &Store,
+    ) -> Result<Option<PathBuf>, Failure> {
+        let Some(repository) = &competition.tokenizer else {
+            return Ok(None);
+        };
+        let hub = self.fetch.hub(&self.hub)?;
+        let directory = crate::models::tokenizer(&hub, store, repository, parameters.compatibility)
+            .await
+            .map_err(failed)?;
+        let hash = ContentHash::of_directory(&directory).map_err(|error| {
+            Failure::new(Exit::Machine, "the tokenizer can't be read").because(error)
+        })?;
+        if !record.plans.contains_key(&hash.to_string()) {
+            tracing::warn!(repository, "the tokenizer is not the one the record names");
+        }
+        Ok(Some(directory))
+    }
+
+    fn verdict(&self, findings: &Findings) -> Exit {
+        let equal = findings.models.values().all(|finding| match finding {
+            Finding::Computed { deviation, .. } => deviation.0 <= self.tolerance,
+            Finding::Skipped(_) => true,
+            Finding::Failed(_) => false,
+        });
+        if equal && findings.ranking_stands {
+            Exit::Ok
+        } else {
+            Exit::Failed
+        }
+    }
+}
+
+fn models(record: &StepRecord, store: &Store) -> Result<BTreeMap<ContentHash, PathBuf>, Failure> {
+    let mut found = BTreeMap::new();
+    for row in record
+        .models
+        .values()
+        .filter(|row| row.outcome == Outcome::Evaluated)
+    {
+        let Ok(content) = row.content.parse::<ContentHash>() else {
+            continue;
+        };
+        let stored = store
+            .model(&content)
+            .map_err(|error| Failure::of(Exit::Machine, &error))?;
+        if let Some(stored) = stored {
+            found.insert(content, stored.dir);
+        }
+    }
+    Ok(found)
+}
+
+fn failed(fault: Fault) -> Failure {
+    Failure::new(fault.kind.exit(), fault.reason)
+}
+
+fn show(record: &StepRecord, findings: &Findings) {
+    let mut table = term::table(["uid", "recorded loss", "deviation", "note"]);
+    for (uid, finding) in &findings.models {
+        let loss = record
+            .models
+            .get(uid)
+            .map_or(f64::NAN, |row| row.mean_loss());
+        let (deviation, note) = match finding {
+            Finding::Computed {
+                deviation,
+                same_plan,
+            } => {
+                let note = if *same_plan {
+                    ""
+                } else {
+                    "tokenized or packed otherwise"
+                };
+                (format!("{:e}", deviation.0), note.to_owned())
+            }
+            Finding::Skipped(why) => ("-".to_owned(), why.clone()),
+            Finding::Failed(fault) => ("-".to_owned(), fault.to_string()),
+        };
+        table.add_row([uid.to_string(), format!("{loss:.6}"), deviation, note]);
+    }
+    let stands = if findings.ranking_stands {
+        "stands"
+    } else {
+        "does NOT stand"
+    };
+    term::line(format_args!(
+        "step {} · competition {}\n{table}\nthe ranking {stands}; largest deviation of a weight {:e}",
+        findings.step, record.competition, findings.weight_deviation.0
+    ));
+}
