@@ -27,7 +27,7 @@ use std::{
 use codec::Encode;
 use shared::task::TaskSet;
 use sp_core::{H256, Pair, sr25519};
-use sp_runtime::DispatchError;
+use sp_runtime::{DispatchError, traits::Header as _};
 use tokio::net::TcpListener;
 
 pub use self::{
@@ -190,11 +190,15 @@ impl Chain {
     fn execute(&self, call: RuntimeCall, pair: &sr25519::Pair) -> Result<H256, ChainError> {
         let extrinsic = {
             let ledger = self.node.ledger();
-            let account = AccountId::new(pair.public().0);
-            let sign = || extrinsic::sign(call, pair, System::account_nonce(account));
-            ledger
-                .read(ledger.best(), sign)?
-                .map_err(Rejected::invalid)?
+            let best = ledger.best();
+            let sign = || {
+                let nonce = System::account_nonce(AccountId::new(pair.public().0));
+                // Only a begun block knows the hash of block 0, which is signed too.
+                let next = best.header.number() + 1;
+                System::initialize(&next, &best.hash, &sp_runtime::Digest::default());
+                extrinsic::sign(call, pair, nonce)
+            };
+            ledger.read(best, sign)?.map_err(Rejected::invalid)?
         };
         let hash = self.node.submit(&extrinsic.encode())?;
         if !matches!(

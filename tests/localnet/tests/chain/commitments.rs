@@ -1,10 +1,10 @@
 //! Commitments: kept, limited, and outliving their neurons.
 
-use localnet::chain::Hyperparameters;
+use localnet::chain::{Chain, Hyperparameters};
 use scale_decode::DecodeAsType;
 use subxt::dynamic::{self, Value};
 
-use super::{NETUID, key, pair, start, submit};
+use super::{NETUID, config, key, pair, start, submit};
 
 #[derive(DecodeAsType, Debug)]
 struct Record {
@@ -77,6 +77,18 @@ async fn a_commitment_round_trips_and_has_its_limits() {
         "//Charlie",
     );
     assert!(refused.await.unwrap_err().contains("SpaceLimitExceeded"));
+}
+
+#[tokio::test]
+async fn a_commitment_can_be_the_first_extrinsic_of_all() {
+    let chain = Chain::start(config(Hyperparameters::default()))
+        .await
+        .unwrap();
+    chain.commit(NETUID, &pair("//Charlie"), b"first").unwrap();
+    chain
+        .set_weights(NETUID, &pair("//Alice"), &[(2, 1)], 0)
+        .unwrap();
+    assert_eq!(chain.block_number(), 2);
 }
 
 #[tokio::test]

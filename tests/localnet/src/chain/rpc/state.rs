@@ -75,7 +75,7 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         let ledger = node.ledger();
         let block = block_at(&ledger, at)?;
         ledger
-            .read(block, || hex(runtime::apis::metadata_v14()))
+            .read(block, || hex(runtime::metadata::v14()))
             .map_err(internal)
     })?;
     method(module, "state_getRuntimeVersion", |node, arguments| {

@@ -1,6 +1,5 @@
 //! The runtime APIs, called by name through [`call`].
 
-use codec::Encode;
 use sp_api::{decl_runtime_apis, impl_runtime_apis};
 use sp_core::OpaqueMetadata;
 use sp_inherents::{CheckInherentsResult, InherentData};
@@ -13,6 +12,7 @@ use sp_version::RuntimeVersion;
 
 use super::{
     Block, Executive, Extrinsic, Header, Runtime, RuntimeCall, System, TransactionPayment, Version,
+    metadata,
     newtype::{MechId, NetUid},
     subtensor::{
         Pallet,
@@ -21,9 +21,6 @@ use super::{
         parameters::{HyperparamEntry, SubnetHyperparams, SubnetHyperparamsV2},
     },
 };
-
-/// Metadata versions that the chain serves.
-const METADATA_VERSIONS: [u32; 3] = [14, 15, 16];
 
 decl_runtime_apis! {
     /// Neurons with all their numbers.
@@ -71,15 +68,15 @@ impl_runtime_apis! {
 
     impl sp_api::Metadata<Block> for Runtime {
         fn metadata() -> OpaqueMetadata {
-            OpaqueMetadata::new(Runtime::metadata().into())
+            OpaqueMetadata::new(metadata::v14())
         }
 
         fn metadata_at_version(version: u32) -> Option<OpaqueMetadata> {
-            METADATA_VERSIONS.contains(&version).then(|| Runtime::metadata_at_version(version))?
+            metadata::at_version(version)
         }
 
         fn metadata_versions() -> Vec<u32> {
-            METADATA_VERSIONS.to_vec()
+            metadata::VERSIONS.to_vec()
         }
     }
 
@@ -246,9 +243,4 @@ pub fn call(method: &str, arguments: &[u8]) -> Option<Vec<u8>> {
 /// Asks the runtime whether an extrinsic may enter the pool.
 pub fn validate(extrinsic: Extrinsic, at: sp_core::H256) -> TransactionValidity {
     Executive::validate_transaction(TransactionSource::External, extrinsic, at)
-}
-
-/// Returns the metadata in version 14, which older clients read.
-pub fn metadata_v14() -> Vec<u8> {
-    Runtime::metadata().encode()
 }

@@ -12,6 +12,7 @@ pub mod aura;
 pub mod commitments;
 pub mod drand;
 pub mod extensions;
+pub mod metadata;
 pub mod newtype;
 pub mod safe_mode;
 pub mod subtensor;
