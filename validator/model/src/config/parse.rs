@@ -94,6 +94,9 @@ impl DecoderSpec {
         let layers = fields.size("num_hidden_layers", defaults.layers, MAX_LAYERS)?;
         let (heads, kv_heads) = heads(&fields, architecture, &defaults)?;
         let head_dim = head_dim(&fields, architecture, compatibility, hidden_size, heads)?;
+        if architecture == Architecture::Llama && !current {
+            check_slices(&fields, hidden_size, heads, kv_heads)?;
+        }
         let llama_like = matches!(architecture, Architecture::Llama | Architecture::Gemma);
         let stablelm = architecture == Architecture::StableLm;
         let attention_bias = llama_like && fields.flag("attention_bias", false)?;
@@ -291,6 +294,29 @@ fn window(
         left: if current { size - 1 } else { size },
         first_layer,
     }))
+}
+
+/// `pretraining_tp` cuts Llama's matrices into slices that are multiplied one by one: the same
+/// numbers, unless a matrix can't be cut evenly, which fails in the first forward pass.
+fn check_slices(
+    fields: &Fields,
+    hidden: usize,
+    heads: usize,
+    kv_heads: usize,
+) -> Result<(), ConfigError> {
+    let slices = fields.size_or_zero("pretraining_tp", 1, MAX_SIZE)?.max(1);
+    let defaults = Defaults::of(Architecture::Llama);
+    let inner = fields.size("intermediate_size", defaults.intermediate_size, MAX_SIZE)?;
+    let vocabulary = fields.size("vocab_size", defaults.vocab_size, MAX_VOCABULARY)?;
+    let keys = hidden / heads * kv_heads;
+    if [hidden, keys, inner, vocabulary]
+        .iter()
+        .all(|size| size.is_multiple_of(slices))
+    {
+        Ok(())
+    } else {
+        Err(fields.wrong("pretraining_tp", "a divisor of all sizes"))
+    }
 }
 
 /// Returns the first of the layers with a window, which must be the last ones.

@@ -173,6 +173,10 @@ fn refusals_name_the_field() {
         ),
         (json!({"rms_norm_eps": -1.0}), "rms_norm_eps is -1.0"),
         (json!({"rope_theta": 0.0}), "rope_theta is 0.0"),
+        (
+            json!({"pretraining_tp": 2, "vocab_size": 97}),
+            "pretraining_tp is 2",
+        ),
         (json!({"quantization_config": {"bits": 4}}), "quantized"),
         (json!([1]), "not a JSON object"),
     ] {
