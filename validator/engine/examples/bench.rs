@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "parameters": report.parameters,
         "warnings": report.warnings,
         "mean_loss": finite.iter().sum::<f64>() / finite.len() as f64,
-        "losses": losses.iter().map(|loss| loss.to_string()).collect::<Vec<_>>(),
+        "losses": losses.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     println!("{measured}");
     Ok(())
