@@ -4,7 +4,11 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Dur
 
 use jiff::{SignedDuration, civil};
 
-use crate::{child::spec::Spec, home::Home, update::state::Policy};
+use crate::{
+    child::spec::Spec,
+    home::Home,
+    update::{channel::Downloads, state::Policy},
+};
 
 /// All that `run` goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub struct Source {
     pub min_memory: u64,
     /// Releases to keep.
     pub keep_releases: usize,
+    /// The release channel, in place of git.
+    pub downloads: Option<Downloads>,
 }
 
 /// Where logs go.

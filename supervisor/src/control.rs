@@ -10,10 +10,12 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::supervise::Report;
+use crate::{supervise::Report, update::state::Polled};
 
 const MAX_LINE: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A check asks the remote, which may be slow.
+const CHECK_PATIENCE: Duration = Duration::from_mins(2);
 
 /// What can be asked of a running supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,8 @@ pub enum Command {
         #[serde(default)]
         force: bool,
     },
+    /// Say what an update would do.
+    Check,
     /// Go back to the previous release.
     Rollback,
 }
@@ -41,6 +45,8 @@ pub enum Command {
 pub enum Reply {
     /// To [`Command::Status`].
     Status(Box<Report>),
+    /// To [`Command::Check`].
+    Check(Polled),
     /// It is being done.
     Done(String),
     /// It can't be done now.
@@ -99,7 +105,7 @@ pub async fn serve(stream: UnixStream, orders: mpsc::Sender<Order>) -> Result<()
         text.push(b'\n');
         writer.write_all(&text).await
     };
-    if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, talk).await {
+    if let Ok(Err(error)) = tokio::time::timeout(CHECK_PATIENCE, talk).await {
         tracing::debug!(%error, "a control connection failed");
     }
     Ok(())
@@ -119,5 +125,10 @@ pub async fn ask(path: &Path, command: &Command) -> io::Result<Reply> {
             .await?;
         serde_json::from_str(&line).map_err(io::Error::from)
     };
-    tokio::time::timeout(PATIENCE, talk).await?
+    let patience = if *command == Command::Check {
+        CHECK_PATIENCE
+    } else {
+        PATIENCE
+    };
+    tokio::time::timeout(patience, talk).await?
 }

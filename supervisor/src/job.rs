@@ -19,7 +19,10 @@ use tokio::{
 use crate::{
     error::{Blame, Fault},
     home::Home,
-    update::state::{Note, Polled, Version},
+    update::{
+        channel::Downloads,
+        state::{Note, Polled, Version},
+    },
 };
 
 /// The running image of this very program, even when its file has been replaced.
@@ -51,6 +54,10 @@ pub enum Job {
 
 /// What [`Job::Poll`] needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four options that have nothing in common"
+)]
 pub struct Poll {
     /// Our folder.
     pub home: Home,
@@ -74,6 +81,10 @@ pub struct Poll {
     pub signers: Option<PathBuf>,
     /// Whether every new commit must be signed, not only the newest.
     pub every_commit: bool,
+    /// The release channel, in place of git.
+    pub downloads: Option<Downloads>,
+    /// Whether to leave no trace.
+    pub dry: bool,
 }
 
 /// What [`Job::Build`] needs.
@@ -99,6 +110,8 @@ pub struct Build {
     pub min_disk: u64,
     /// Free memory required, in bytes.
     pub min_memory: u64,
+    /// The release channel, in place of git.
+    pub downloads: Option<Downloads>,
 }
 
 /// What [`Job::Test`] needs.
@@ -136,8 +149,8 @@ pub struct Switch {
 pub struct Accept {
     /// Our folder.
     pub home: Home,
-    /// The operator's checkout.
-    pub repo: PathBuf,
+    /// The operator's checkout, unless releases are downloaded.
+    pub repo: Option<PathBuf>,
     /// What was accepted.
     pub version: Version,
     /// Releases to keep.

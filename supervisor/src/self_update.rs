@@ -104,6 +104,22 @@ pub fn become_(path: &Path, home: &Home) -> Failure {
     .because(&error)
 }
 
+/// Replaces the executable that we were started from, unless it lies in a release anyway, so that
+/// whoever starts it next starts the new one. Where that is not allowed, the next start becomes
+/// the new one by itself.
+pub fn replace_installed(home: &Home) {
+    let (Some((new, _)), Ok(own)) = (program(home), std::env::current_exe()) else {
+        return;
+    };
+    let inside = fs::canonicalize(home.releases()).is_ok_and(|releases| own.starts_with(releases));
+    if !inside
+        && !same_content(&new)
+        && let Err(error) = self_replace::self_replace(&new)
+    {
+        tracing::info!(%error, program = %own.display(), "the installed supervisor stays");
+    }
+}
+
 fn program(home: &Home) -> Option<(PathBuf, String)> {
     let folder = fs::canonicalize(home.current()).ok()?;
     let release = folder.file_name()?.to_str()?.to_owned();

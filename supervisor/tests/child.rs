@@ -134,7 +134,7 @@ fn the_output_survives_crashes_and_rotation_without_a_gap() {
     let enough = |lines: usize| {
         bench.wait("it has said enough", || {
             (said(&bench).len() > lines).then_some(())
-        })
+        });
     };
     enough(300);
     running.crash();

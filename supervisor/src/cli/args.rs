@@ -33,12 +33,20 @@ pub(super) enum Command {
     Stop(Query),
     /// Show the child's log
     Logs(Logs),
+    /// Say what an update would do, changing nothing
+    Check(Query),
     /// Look for an update now and apply it
     Update(Update),
     /// Go back to the previous release
     Rollback(Query),
     /// List what happened to each update
     History(Query),
+    /// Check that everything an update needs is there
+    Doctor(Box<Run>),
+    /// Show how to move a validator from pm2 to this supervisor
+    AdoptPm2(AdoptPm2),
+    /// Sign a release archive, or make a key for that
+    Sign(Sign),
     /// Set limits, then become the child
     #[command(hide = true)]
     Launch(Launch),
@@ -92,6 +100,35 @@ pub(super) struct Logs {
     /// Show the log of the last build instead
     #[arg(long)]
     pub(super) build: bool,
+}
+
+/// Options of `adopt-pm2`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct AdoptPm2 {
+    /// Name of the updater in pm2 [default: any that runs start_validator.py]
+    pub(super) name: Option<String>,
+}
+
+/// Options of `sign`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Sign {
+    /// File with the signing key
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: PathBuf,
+    /// Make the key first; its public half goes to FILE.pub
+    #[arg(long)]
+    pub(super) new_key: bool,
+    /// Archives (.tar.gz) to sign in place; a .sha256 is written beside each
+    pub(super) archives: Vec<PathBuf>,
+}
+
+/// Where updates come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Channel {
+    /// Commits of a branch, built here
+    Git,
+    /// Signed releases, downloaded
+    Release,
 }
 
 /// Options of `launch`.
@@ -200,6 +237,21 @@ pub(super) struct UpdateArgs {
     /// Span over which nodes spread the switch to a new commit [default: the interval]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) hold_off: Option<Duration>,
+    /// Where updates come from
+    #[arg(long, value_enum, default_value_t = Channel::Git)]
+    pub(super) channel: Channel,
+    /// With --channel release: the GitHub repository whose releases to take
+    #[arg(long, value_name = "OWNER/NAME")]
+    pub(super) release_repo: Option<String>,
+    /// With --channel release: another API than GitHub's, for mirrors
+    #[arg(long, value_name = "URL")]
+    pub(super) release_api: Option<String>,
+    /// With --channel release: public key that archives must be signed with
+    #[arg(long, value_name = "FILE")]
+    pub(super) release_key: Option<PathBuf>,
+    /// With --channel release: go to versions that semver calls incompatible, too
+    #[arg(long)]
+    pub(super) allow_incompatible: bool,
     /// Take only commits signed by a key in this allowed-signers file
     #[arg(long, value_name = "FILE")]
     pub(super) require_signed: Option<PathBuf>,

@@ -7,12 +7,12 @@ use std::{
 
 use shared::{Exit, Failure};
 
-use super::args::{BuildArgs, ChildArgs, Echo, LogArgs, OnRewrite, Run, UpdateArgs};
+use super::args::{BuildArgs, Channel, ChildArgs, Echo, LogArgs, OnRewrite, Run, UpdateArgs};
 use crate::{
     child::spec::Spec,
     config::{Config, Hooks, Log, Source, spread, words},
     home::Home,
-    update::state::Policy,
+    update::{channel::Downloads, state::Policy},
 };
 
 /// Turns options into a configuration.
@@ -97,6 +97,7 @@ fn source(
         None => update.require_signed.is_none(),
     };
     Ok(Source {
+        downloads: downloads(&update)?,
         repo,
         remote: update.remote,
         branch: update.branch,
@@ -118,6 +119,23 @@ fn source(
         min_memory: build.min_memory,
         keep_releases: update.keep_releases,
     })
+}
+
+fn downloads(update: &UpdateArgs) -> Result<Option<Downloads>, Failure> {
+    if update.channel == Channel::Git {
+        return Ok(None);
+    }
+    let (Some(repository), Some(key)) = (&update.release_repo, &update.release_key) else {
+        let text = "--channel release needs --release-repo and --release-key";
+        return Err(Failure::new(Exit::Usage, text)
+            .hint("an archive that nobody signed is never installed"));
+    };
+    Ok(Some(Downloads {
+        repository: repository.clone(),
+        api: update.release_api.clone(),
+        key: absolute(key)?,
+        allow_incompatible: update.allow_incompatible,
+    }))
 }
 
 fn logs(log: &LogArgs, home: &Home) -> Result<Log, Failure> {

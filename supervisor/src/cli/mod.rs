@@ -1,7 +1,9 @@
 //! The command line: what each subcommand does.
 
+mod adopt_pm2;
 mod args;
 mod configure;
+mod doctor;
 mod layers;
 mod logs;
 mod run;
@@ -12,6 +14,8 @@ use std::ffi::OsString;
 use shared::{Exit, Failure, version::Version};
 
 use args::Command;
+
+use crate::update::channel;
 
 /// Parses the command line and does what it says.
 pub fn main(line: &[OsString], version: Version) -> Result<Exit, Failure> {
@@ -33,6 +37,10 @@ pub fn main(line: &[OsString], version: Version) -> Result<Exit, Failure> {
         Some(Command::Restart(query)) => talk::order(&query, &crate::control::Command::Restart),
         Some(Command::Stop(query)) => talk::order(&query, &crate::control::Command::Stop),
         Some(Command::Rollback(query)) => talk::order(&query, &crate::control::Command::Rollback),
+        Some(Command::Check(query)) => talk::check(&query),
+        Some(Command::Doctor(options)) => doctor::examine(*options),
+        Some(Command::AdoptPm2(options)) => adopt_pm2::show(options.name.as_deref()),
+        Some(Command::Sign(options)) => sign(&options),
         Some(Command::Update(options)) => {
             let command = crate::control::Command::Update {
                 force: options.force,
@@ -42,4 +50,21 @@ pub fn main(line: &[OsString], version: Version) -> Result<Exit, Failure> {
         Some(Command::History(query)) => talk::history(&query),
         Some(Command::Logs(options)) => logs::show(&options),
     }
+}
+
+fn sign(options: &args::Sign) -> Result<Exit, Failure> {
+    let failed = |fault: crate::error::Fault| Failure::new(Exit::Failed, fault);
+    if options.new_key {
+        let public = channel::new_key(&options.key).map_err(failed)?;
+        shared::term::line(format_args!(
+            "wrote {} and {}",
+            options.key.display(),
+            public.display()
+        ));
+    }
+    for archive in &options.archives {
+        channel::sign(archive, &options.key).map_err(failed)?;
+        shared::term::line(format_args!("signed {}", archive.display()));
+    }
+    Ok(Exit::Ok)
 }

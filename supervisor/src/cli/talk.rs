@@ -13,6 +13,7 @@ use crate::{
     history,
     home::Home,
     supervise::Report,
+    update::state::Polled,
 };
 
 /// Finds the child that is meant: the one named, else the only one there is.
@@ -74,8 +75,44 @@ pub(super) fn order(query: &Query, command: &Command) -> Result<Exit, Failure> {
     match reply {
         Reply::Done(text) if !query.json => term::line(text),
         Reply::Refused(text) => return Err(Failure::new(Exit::Refused, text)),
-        Reply::Done(_) | Reply::Status(_) => {}
+        Reply::Done(_) | Reply::Status(_) | Reply::Check(_) => {}
     }
+    Ok(Exit::Ok)
+}
+
+/// Says what an update would do.
+pub(super) fn check(query: &Query) -> Result<Exit, Failure> {
+    let polled = match ask(&home(&query.which)?, &Command::Check)? {
+        Reply::Check(polled) => polled,
+        Reply::Refused(text) => return Err(Failure::new(Exit::Refused, text)),
+        _ => {
+            return Err(Failure::new(
+                Exit::Bug,
+                "the supervisor answered something else",
+            ));
+        }
+    };
+    if query.json {
+        term::json(&polled);
+        return Ok(Exit::Ok);
+    }
+    term::line(match &polled {
+        Polled::UpToDate => "up to date".to_owned(),
+        Polled::NoRebuild(version) => {
+            let commit = short(&version.commit);
+            format!(
+                "would accept {commit} {} without a restart",
+                version.summary
+            )
+        }
+        Polled::New(version) => {
+            format!(
+                "would build and switch to {} {}",
+                short(&version.commit),
+                version.summary
+            )
+        }
+    });
     Ok(Exit::Ok)
 }
 

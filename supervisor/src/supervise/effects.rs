@@ -85,7 +85,7 @@ impl Supervisor {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Poll { forced } => self.poll(forced),
+            Effect::Poll { forced } => self.poll(Step::Poll, forced),
             Effect::Build(version) => self.build(version),
             Effect::Test(version) => {
                 self.progress = Some("smoke test".into());
@@ -104,7 +104,10 @@ impl Supervisor {
             Effect::Accept(version) => {
                 let job = Job::Accept(Accept {
                     home: self.config.home.clone(),
-                    repo: self.config.source.repo.clone(),
+                    repo: match self.config.source.downloads {
+                        Some(_) => None,
+                        None => Some(self.config.source.repo.clone()),
+                    },
                     version,
                     keep: self.config.source.keep_releases,
                     hook: self.config.hooks.post_update.clone(),
@@ -115,7 +118,7 @@ impl Supervisor {
         }
     }
 
-    fn poll(&mut self, forced: bool) {
+    fn poll(&mut self, step: Step, forced: bool) {
         let source = &self.config.source;
         let job = Job::Poll(Poll {
             home: self.config.home.clone(),
@@ -129,9 +132,11 @@ impl Supervisor {
             forced,
             signers: source.signers.clone(),
             every_commit: source.every_commit,
+            downloads: source.downloads.clone(),
+            dry: step == Step::Check,
         });
         let limit = source.fetch_timeout;
-        self.start(Step::Poll, &job, limit);
+        self.start(step, &job, limit);
     }
 
     fn build(&mut self, version: Version) {
@@ -152,6 +157,7 @@ impl Supervisor {
             log: self.config.log.build(&self.config.child_name),
             min_disk: source.min_disk,
             min_memory: source.min_memory,
+            downloads: source.downloads.clone(),
         });
         let limit = source.build_timeout;
         self.start(Step::Build, &job, limit);
@@ -230,6 +236,9 @@ impl Supervisor {
     }
 
     fn ended(&mut self, step: Step, answer: Result<Answer, Fault>) {
+        if step == Step::Check {
+            return self.checked(answer);
+        }
         self.progress = None;
         if let Err(fault) = &answer {
             tracing::warn!(?step, %fault, "a step of the update failed");
@@ -255,7 +264,7 @@ impl Supervisor {
                 self.successor = self.find_successor();
                 update::Event::Tidied
             }
-            (Step::Tell, _) => return,
+            (Step::Tell | Step::Check, _) => return,
         };
         self.update_event(event);
     }
@@ -287,6 +296,13 @@ impl Supervisor {
 
     pub(super) fn order(&mut self, order: Order) {
         let reply = match order.command {
+            Command::Check => {
+                self.checks.push(order.reply);
+                if self.checks.len() == 1 {
+                    self.poll(Step::Check, false);
+                }
+                return;
+            }
             Command::Status => Reply::Status(Box::new(self.report())),
             Command::Restart => {
                 self.child_event(child::Event::Restart);
@@ -305,6 +321,18 @@ impl Supervisor {
         };
         // Whoever asked may have gone.
         let _ = order.reply.send(reply);
+    }
+
+    /// Tells everybody who asked what an update would do.
+    fn checked(&mut self, answer: Result<Answer, Fault>) {
+        let reply = match answer {
+            Ok(Answer::Polled(polled)) => Reply::Check(polled),
+            Ok(Answer::Done) => Reply::Refused("the worker answered nothing".into()),
+            Err(fault) => Reply::Refused(fault.to_string()),
+        };
+        for asker in self.checks.drain(..) {
+            let _ = asker.send(reply.clone());
+        }
     }
 
     fn roll_back(&mut self) -> Reply {

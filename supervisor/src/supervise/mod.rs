@@ -16,7 +16,7 @@ use shared::{Exit, Failure, file::FileLock, task::TaskSet};
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
         state::{self as child, Child},
     },
     config::Config,
-    control::Order,
+    control::{Order, Reply},
     job::{self, Line},
     metrics,
     update::{
@@ -68,6 +68,7 @@ enum Step {
     Switch,
     Accept,
     Tell,
+    Check,
 }
 
 /// A supervisor at work.
@@ -99,6 +100,7 @@ pub struct Supervisor {
     orders: Queue<Order>,
     signals: Signals,
     tasks: TaskSet,
+    checks: Vec<oneshot::Sender<Reply>>,
     stuck: bool,
     _locks: [FileLock; 2],
 }

@@ -110,6 +110,7 @@ impl Supervisor {
             orders: mpsc::channel(16),
             signals,
             tasks: TaskSet::new(),
+            checks: Vec::new(),
             stuck: false,
             _locks: locks,
         })

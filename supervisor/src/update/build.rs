@@ -12,7 +12,7 @@ use std::{
 use nix::unistd::getpgrp;
 use shared::file;
 
-use super::{release::Release, remote, worktree};
+use super::{channel, release::Release, remote, worktree};
 use crate::{
     error::{Blame, Fault},
     job::{Build, Test},
@@ -45,6 +45,9 @@ pub fn run(job: &Build) -> Result<(), Fault> {
     let installed = Release::read(&job.home, &job.version.release);
     if installed.is_some_and(|release| release.damaged(&job.home).is_none()) {
         return Ok(());
+    }
+    if let Some(downloads) = &job.downloads {
+        return channel::fetch(job, downloads);
     }
     let checkout = remote::open_checkout(&job.repo)?;
     let source = worktree::open(&job.home, &checkout)?;

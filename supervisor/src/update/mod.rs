@@ -1,6 +1,7 @@
 //! From a new commit on the remote to a new version running, or back.
 
 pub mod build;
+pub mod channel;
 pub mod checkout;
 pub mod journal;
 pub mod probation;

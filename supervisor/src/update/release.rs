@@ -138,8 +138,14 @@ pub fn switch(job: &Switch) -> Result<(), Fault> {
 /// Prunes old releases, brings the operator's checkout along where that is safe.
 pub fn accept(job: &Accept) -> Result<(), Fault> {
     prune(&job.home, job.keep)?;
-    if let Err(fault) = super::checkout::fast_forward(&job.repo, &job.home, &job.version.commit) {
-        tracing::info!(reason = %fault, "the checkout stays where it is");
+    match &job.repo {
+        Some(repo) => {
+            let moved = super::checkout::fast_forward(repo, &job.home, &job.version.commit);
+            if let Err(fault) = moved {
+                tracing::info!(reason = %fault, "the checkout stays where it is");
+            }
+        }
+        None => crate::self_update::replace_installed(&job.home),
     }
     if let Some(hook) = &job.hook {
         crate::notify::run_hook(hook, "post-update", &job.version)?;

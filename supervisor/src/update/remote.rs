@@ -8,12 +8,14 @@ use git2::{
 };
 
 use super::{
+    channel,
     release::Release,
     state::Polled,
     worktree::{self, Local},
 };
 use crate::{
     error::{Blame, Fault},
+    home::Home,
     job::Poll,
 };
 
@@ -97,31 +99,44 @@ fn absolute(url: &str, checkout: &Repository) -> String {
 
 /// Looks for something new.
 pub fn poll(job: &Poll) -> Result<Polled, Fault> {
+    if let Some(downloads) = &job.downloads {
+        return channel::poll(job, downloads);
+    }
     let checkout = open_checkout(&job.repo)?;
-    let source = worktree::open(&job.home, &checkout)?;
-    let upstream = Upstream::of(&checkout, job.remote.as_deref(), job.branch.as_deref());
+    if !job.dry {
+        return decide(job, &checkout, &worktree::open(&job.home, &checkout)?);
+    }
+    let scratch = tempfile::tempdir()?;
+    let source = worktree::open(&Home::of(scratch.path(), "check"), &checkout)?;
+    let known = job.home.source().join(".git/objects");
+    source.odb()?.add_disk_alternate(&known.to_string_lossy())?;
+    decide(job, &checkout, &source)
+}
+
+fn decide(job: &Poll, checkout: &Repository, source: &Repository) -> Result<Polled, Fault> {
+    let upstream = Upstream::of(checkout, job.remote.as_deref(), job.branch.as_deref());
     let Some(accepted) = &job.accepted else {
-        return first(job, &checkout, &source, upstream.ok().as_ref());
+        return first(job, checkout, source, upstream.ok().as_ref());
     };
     // Before anything else, as a checkout in the middle of a rebase looks detached.
-    worktree::refuse_unmerged(&checkout)?;
+    worktree::refuse_unmerged(checkout)?;
     let upstream = upstream?;
-    let tip = fetch(&source, &upstream, job.pin.as_deref())?;
+    let tip = fetch(source, &upstream, job.pin.as_deref())?;
     if tip.to_string() == accepted.commit && !job.forced {
         return Ok(Polled::UpToDate);
     }
     if job.pin.is_none() {
-        check_ancestry(job, &source, tip, &upstream)?;
+        check_ancestry(job, source, tip, &upstream)?;
     }
-    let signer = verify(job, &source, tip)?;
-    let local = Local::of(&checkout, &source, &hidden(job, &checkout, &upstream, tip))?;
-    let version = worktree::combine(&source, tip, &local, signer)?;
+    let signer = verify(job, source, tip)?;
+    let local = Local::of(checkout, source, &hidden(job, checkout, &upstream, tip))?;
+    let version = worktree::combine(source, tip, &local, signer)?;
     if version.release == accepted.release {
         return Ok(Polled::UpToDate);
     }
     let inputs = Release::read(&job.home, &accepted.release).map(|release| release.inputs);
     if let (Some(inputs), Ok(old)) = (inputs, Oid::from_str(&accepted.source))
-        && worktree::builds_alike(&source, old, &version.source, &inputs)?
+        && worktree::builds_alike(source, old, &version.source, &inputs)?
     {
         return Ok(Polled::NoRebuild(version));
     }

@@ -345,3 +345,7 @@ pub(crate) fn text(output: &Output) -> String {
     let both = [output.stdout.as_slice(), &output.stderr].concat();
     String::from_utf8_lossy(&both).into_owned()
 }
+
+pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) {
+    shared::file::write_atomic(path, bytes).unwrap();
+}

@@ -1,0 +1,214 @@
+//! The commands an operator types, and what hooks, notices, metrics and windows do.
+
+#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+
+mod workbench;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+};
+
+use supervisor::control::Command;
+use workbench::{Bench, text, write};
+
+#[test]
+fn check_says_what_an_update_would_do_and_does_nothing() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    let check = || text(&bench.command(&["check"]));
+    assert_eq!(check(), "up to date\n");
+    bench.write("README.md", "two\n");
+    bench.commit("docs");
+    bench.push();
+    assert!(check().contains("without a restart"), "{}", check());
+    bench.release("two", "");
+    assert!(check().contains("would build and switch to"), "{}", check());
+    let report = bench.report().unwrap();
+    assert_eq!(report.update.accepted.unwrap().summary, "one");
+    assert_eq!(bench.runs(), ["one"]);
+}
+
+#[test]
+fn rollback_goes_back_and_stays_there_until_a_newer_commit() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    let none = bench.command(&["rollback"]);
+    assert_eq!(none.status.code(), Some(3));
+    let two = bench.release("two", "");
+    bench.update();
+    assert!(bench.command(&["rollback"]).status.success());
+    let report = bench.settled();
+    assert!(report.update.quarantine[&two].contains("by the operator"));
+    bench.update();
+    assert_eq!(bench.runs(), ["one", "two", "one"]);
+    let three = bench.release("three", "");
+    assert_eq!(bench.update().update.accepted.unwrap().commit, three);
+    let history = text(&bench.command(&["history"]));
+    for word in ["accepted", "rolled back", "two", "three"] {
+        assert!(history.contains(word), "{word} in {history}");
+    }
+    let entries = bench.command(&["history", "--json"]);
+    let entries: Vec<serde_json::Value> = serde_json::from_slice(&entries.stdout).unwrap();
+    assert_eq!(entries.len(), 4);
+}
+
+#[test]
+fn status_and_logs_are_for_people_and_programs() {
+    let bench = Bench::new();
+    let none = bench.command(&["status", "--child-name", "app"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(text(&none).contains("no supervisor of app is running"));
+    let _running = bench.start_and_settle(&[]);
+    let status = text(&bench.command(&["status"]));
+    for word in ["app  running, pid", "accepted", "well", "app.log"] {
+        assert!(status.contains(word), "{word} in {status}");
+    }
+    let json = bench.command(&["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["format"], 1);
+    assert_eq!(json["child"]["state"], "running");
+    bench.wait("the log is written", || {
+        bench.child_log().contains("arguments").then_some(())
+    });
+    assert_eq!(
+        text(&bench.command(&["logs", "-n", "1"])),
+        "arguments [\"--name\", \"x y\"]\n"
+    );
+}
+
+#[test]
+fn hooks_and_notices_say_what_happened() {
+    let bench = Bench::new();
+    let (veto, notes, failures) = (
+        bench.path().join("veto"),
+        bench.path().join("notes"),
+        bench.path().join("failures"),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let pre = format!("if test -e {}; then exit 75; fi", veto.display());
+    let note = format!("cat >> {}; echo >> {}", notes.display(), notes.display());
+    let failure = format!("echo $SUPERVISOR_COMMIT >> {}", failures.display());
+    let flags = [
+        "--pre-update",
+        &pre,
+        "--notify",
+        &note,
+        "--notify",
+        &url,
+        "--on-failure",
+        &failure,
+    ];
+    let _running = bench.start_and_settle(&flags);
+    let posted = post(&listener);
+    assert!(
+        posted.contains("POST /hook") && posted.contains(r#""result":"accepted""#),
+        "{posted}"
+    );
+    write(&veto, "");
+    let two = bench.release("two", "crash");
+    let report = bench.update();
+    assert!(report.update.problem.unwrap().contains("not now"));
+    assert!(report.update.quarantine.is_empty());
+    fs::remove_file(&veto).unwrap();
+    bench.update();
+    drop(post(&listener));
+    let failed = bench.wait("the hook has run", || fs::read_to_string(&failures).ok());
+    assert_eq!(failed.trim(), two);
+    let notes = fs::read_to_string(&notes).unwrap();
+    assert!(notes.contains(r#""result":"rolled-back""#), "{notes}");
+}
+
+/// Takes one HTTP request.
+fn post(listener: &TcpListener) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut bytes = vec![0; 16 << 10];
+    let mut length = 0;
+    while !String::from_utf8_lossy(&bytes[..length]).contains(r#""child":"app""#) {
+        length += stream.read(&mut bytes[length..]).unwrap();
+    }
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+#[test]
+fn a_busy_child_is_waited_for_and_not_for_ever() {
+    let bench = Bench::new();
+    bench.release("one", "busy");
+    bench.git_checkout(&["pull", "-q"]);
+    let _running = bench.start_and_settle(&["--max-wait", "1s"]);
+    let report = bench.until("it says that it is busy", |report| {
+        report.child.restart.is_some()
+    });
+    assert_eq!(
+        report.child.restart.unwrap().reason,
+        "an extrinsic is in flight"
+    );
+    bench.release("two", "");
+    bench.update();
+    assert_eq!(bench.runs(), ["one", "two"]);
+}
+
+#[test]
+fn metrics_are_served_where_told() {
+    let bench = Bench::new();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let _running = bench.start_and_settle(&["--metrics-addr", &free]);
+    let mut stream = TcpStream::connect(&free).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.contains("\nsupervisor_child_up 1\n"), "{text}");
+}
+
+#[test]
+fn doctor_finds_what_is_missing() {
+    let bench = Bench::new();
+    let flags = ["doctor", "--child-name", "app", "--min-disk", "0"];
+    let well = bench.command(&flags);
+    assert!(well.status.success(), "{}", text(&well));
+    fs::rename(bench.path().join("remote.git"), bench.path().join("away")).unwrap();
+    let first_start = bench.command(&flags);
+    assert!(
+        first_start.status.success(),
+        "the first version comes from the checkout"
+    );
+    bench.git_checkout(&["checkout", "-q", "--detach"]);
+    let ill = bench.command(&flags);
+    assert_eq!(ill.status.code(), Some(1));
+    assert!(text(&ill).contains("detached HEAD"), "{}", text(&ill));
+}
+
+#[test]
+fn a_reload_changes_what_can_be_changed() {
+    let bench = Bench::new();
+    let file = bench.path().join("supervisor.toml");
+    write(&file, "pre-update = \"exit 1\"\n");
+    let running = bench.start(&["--config", file.to_str().unwrap()]);
+    bench.until("the hook refuses", |report| {
+        report
+            .update
+            .problem
+            .as_ref()
+            .is_some_and(|problem| problem.contains("refused"))
+    });
+    write(&file, "pre-update = \"true\"\n");
+    running.signal(nix::sys::signal::Signal::SIGHUP);
+    bench.wait("it is read", || {
+        bench
+            .supervisor_log()
+            .contains("configuration read")
+            .then_some(())
+    });
+    bench.ask(&Command::Update { force: true }).unwrap();
+    bench.settled();
+    assert_eq!(bench.runs(), ["one"]);
+}

@@ -1,0 +1,206 @@
+//! Releases from a server: listed, downloaded, checked, run; a forged one is refused.
+
+#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+
+mod workbench;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use flate2::{Compression, write::GzEncoder};
+use workbench::{Bench, text};
+
+type Pages = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+/// Serves pages until the test process ends.
+fn serve(pages: &Pages) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let pages = Arc::clone(pages);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = answer(&stream, &pages);
+        }
+    });
+    address
+}
+
+fn answer(mut stream: &TcpStream, pages: &Pages) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let request = lines.next().transpose()?.unwrap_or_default();
+    for line in lines {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    let path = path.split('?').next().unwrap_or_default();
+    let page = pages.lock().unwrap().get(path).cloned();
+    let (status, body) = page.map_or(("404 Not Found", Vec::new()), |page| ("200 OK", page));
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )?;
+    stream.write_all(&body)
+}
+
+/// A bench with a release server, and a key that signs.
+struct Shop {
+    bench: Bench,
+    pages: Pages,
+    address: SocketAddr,
+    listed: Mutex<Vec<serde_json::Value>>,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let bench = Bench::new();
+        let pages = Pages::default();
+        let address = serve(&pages);
+        let shop = Self {
+            bench,
+            pages,
+            address,
+            listed: Mutex::default(),
+        };
+        shop.sign(&["--new-key"]);
+        shop.publish("0.1.0", "", true);
+        shop
+    }
+
+    fn key(&self) -> PathBuf {
+        self.bench.path().join("key")
+    }
+
+    fn sign(&self, args: &[&str]) {
+        let key = self.key();
+        let line = [&["sign", "--key", key.to_str().unwrap()], args].concat();
+        let output = self.bench.command(&line);
+        assert!(output.status.success(), "{}", text(&output));
+    }
+
+    /// Builds, packs, signs and lists a release.
+    fn publish(&self, version: &str, behavior: &str, signed: bool) {
+        self.bench.release(version, behavior);
+        let built = shared::process::blocking_command("cargo")
+            .args(["build", "--offline", "--target-dir", "../built"])
+            .env("BUILD_COMMIT", version)
+            .current_dir(self.bench.work())
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", text(&built));
+        let name = format!("app-{version}-{}.tar.gz", self_update::get_target());
+        let path = self.bench.path().join(&name);
+        let mut archive = tar::Builder::new(GzEncoder::new(
+            fs::File::create(&path).unwrap(),
+            Compression::fast(),
+        ));
+        archive
+            .append_path_with_name(self.bench.path().join("built/debug/app"), "app")
+            .unwrap();
+        archive.into_inner().unwrap().finish().unwrap();
+        let before = fs::read(&path).unwrap();
+        self.sign(&[path.to_str().unwrap()]);
+        let sum = path.with_added_extension("sha256");
+        if !signed {
+            // The checksum may be right; it proves nothing.
+            use sha2::{Digest, Sha256};
+            fs::copy(&path, path.with_added_extension("signed")).unwrap();
+            workbench::write_bytes(&path, &before);
+            workbench::write(&sum, &hex::encode(Sha256::digest(&before)));
+        }
+        let mut pages = self.pages.lock().unwrap();
+        pages.insert(format!("/{name}"), fs::read(&path).unwrap());
+        pages.insert(format!("/{name}.sha256"), fs::read(&sum).unwrap());
+        let url = format!("http://{}/{name}", self.address);
+        self.listed.lock().unwrap().push(serde_json::json!({
+            "tag_name": format!("v{version}"),
+            "name": format!("Release {version}"),
+            "created_at": "2026-01-01T00:00:00Z",
+            "body": "",
+            "html_url": url,
+            "assets": [{"name": name, "url": url, "browser_download_url": url}],
+        }));
+        let list = serde_json::to_vec(&*self.listed.lock().unwrap()).unwrap();
+        pages.insert("/repos/us/app/releases".into(), list);
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let flags = [
+            "--channel",
+            "release",
+            "--release-repo",
+            "us/app",
+            "--release-api",
+        ];
+        let mut flags: Vec<String> = flags.map(str::to_owned).to_vec();
+        flags.push(format!("http://{}", self.address));
+        flags.push("--release-key".into());
+        flags.push(self.key().with_added_extension("pub").display().to_string());
+        flags
+    }
+}
+
+#[test]
+fn signed_releases_are_taken_and_forged_ones_are_not() {
+    let shop = Shop::new();
+    let flags = shop.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let _running = shop.bench.start_and_settle(&flags);
+    assert_eq!(shop.bench.runs(), ["0.1.0"]);
+    shop.publish("0.1.1", "", true);
+    let report = shop.bench.update();
+    assert_eq!(report.update.accepted.unwrap().commit, "v0.1.1");
+
+    shop.publish("0.2.0", "", true);
+    let report = shop.bench.update();
+    assert_eq!(
+        report.update.problem, None,
+        "an incompatible version is not offered"
+    );
+
+    shop.publish("0.1.2", "", false);
+    let report = shop.bench.update();
+    let problem = report.update.problem.unwrap();
+    assert!(problem.contains("is not signed by"), "{problem}");
+
+    // An honest archive under another version's name is a way to go back unnoticed.
+    shop.publish("0.1.3", "", true);
+    let target = self_update::get_target();
+    {
+        let mut pages = shop.pages.lock().unwrap();
+        for suffix in ["", ".sha256"] {
+            let old = pages[&format!("/app-0.1.0-{target}.tar.gz{suffix}")].clone();
+            pages.insert(format!("/app-0.1.3-{target}.tar.gz{suffix}"), old);
+        }
+    }
+    let report = shop.bench.update();
+    assert!(report.update.problem.unwrap().contains("is not signed by"));
+
+    shop.publish("0.1.4", "crash", true);
+    let report = shop.bench.update();
+    assert_eq!(report.update.accepted.unwrap().commit, "v0.1.1");
+    assert_eq!(shop.bench.runs(), ["0.1.0", "0.1.1", "0.1.4", "0.1.1"]);
+    shop.publish("0.1.5", "", true);
+    assert_eq!(
+        shop.bench.update().update.accepted.unwrap().commit,
+        "v0.1.5"
+    );
+}
+
+#[test]
+fn without_a_key_nothing_is_downloaded() {
+    let shop = Shop::new();
+    let flags = shop.flags();
+    let flags: Vec<&str> = flags.iter().take(6).map(String::as_str).collect();
+    let output = shop.bench.run(&flags);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("--release-key"), "{}", text(&output));
+}
