@@ -14,7 +14,7 @@ use super::{
     hub::{HubError, RemoteFile},
     metadata::SeenHeader,
     rejection::Judged,
-    scan::{NormJudge, Scan, Scanned},
+    scan::{Evidence, NormJudge, Scan, Scanned},
     store::Staging,
 };
 
@@ -52,6 +52,14 @@ pub(super) struct Download {
     pub(super) store: Store,
     pub(super) judge: Arc<NormJudge>,
     pub(super) bar: ProgressBar,
+}
+
+/// How the writing of a download ended.
+#[derive(Debug)]
+enum Written {
+    Whole(Staging, Scanned),
+    Short,
+    Rejected(Staging, Rejection, Option<Evidence>),
 }
 
 /// A part of a file, and the right to the connection it came over.
@@ -101,20 +109,7 @@ impl Download {
             std::fs::remove_file(&path).map_err(FileError::on("remove", &path))?;
         }
         let staging = self.store.stage(&wanted.key())?;
-        let resumed = staging.length();
-        match self.fetch(wanted, staging).await {
-            Err(refused @ Rejection::Refused { .. }) => {
-                let mut staging = self.store.stage(&wanted.key())?;
-                if resumed == 0 {
-                    staging.discard()?;
-                    return Err(refused);
-                }
-                // Bytes a crash has garbled must not speak against a model.
-                staging.cut(0)?;
-                self.fetch(wanted, staging).await
-            }
-            result => result,
-        }
+        self.fetch(wanted, staging).await
     }
 
     /// Reads a file that is here.
@@ -141,24 +136,64 @@ impl Download {
         let (judge, header) = (Arc::clone(&self.judge), wanted.header.clone());
         let writer = blocking(move || {
             let mut scan = new_scan(header.as_ref(), &judge);
-            absorb(&mut staging, &mut scan, queue)?;
-            let whole = staging.length() == size;
-            Ok(whole.then(|| (staging, scan.finish())))
+            let absorbed = absorb(&mut staging, &mut scan, queue);
+            Ok(match absorbed {
+                Ok(()) if staging.length() == size => Written::Whole(staging, scan.finish()),
+                Ok(()) => Written::Short,
+                Err(rejection) => Written::Rejected(staging, rejection, scan.evidence()),
+            })
         });
         let fetcher = self.send_parts(wanted, start..size, parts);
         let (fetched, written) = tokio::join!(fetcher, writer);
         // A writer that gives up ends the fetching, and the other way round: the cause is the one
         // that was not interrupted.
-        let written = written?;
-        fetched?;
-        let Some((staging, scanned)) = written else {
-            return Err(Rejection::outside(format!(
-                "{}: the download broke off",
-                wanted.path
-            )));
+        match written? {
+            Written::Whole(staging, scanned) => {
+                self.publish(wanted, staging, &scanned).await?;
+                Ok(scanned)
+            }
+            Written::Short => {
+                fetched?;
+                Err(Rejection::outside(format!(
+                    "{}: the download broke off",
+                    wanted.path
+                )))
+            }
+            Written::Rejected(staging, rejection, evidence) => {
+                if let Rejection::Refused { .. } = rejection {
+                    staging.discard()?;
+                    self.confirm(wanted, evidence).await?;
+                }
+                Err(rejection)
+            }
+        }
+    }
+
+    /// Reads the tensor a refusal rests on once more, in other pieces: bytes that a crash or a
+    /// server has garbled must not speak against a model.
+    async fn confirm(&self, wanted: &Wanted, evidence: Option<Evidence>) -> Judged<()> {
+        let Some(Evidence {
+            bytes: Range { start, end },
+            crc32,
+        }) = evidence
+        else {
+            return Ok(());
         };
-        self.publish(wanted, staging, &scanned).await?;
-        Ok(scanned)
+        let mut again = crc32fast::Hasher::new();
+        let middle = start + (end - start) / 3;
+        for half in [start..middle, middle..end] {
+            let mut parts = std::pin::pin!(self.parts(&wanted.remote, half));
+            while let Some((pieces, _connection)) = parts.try_next().await? {
+                for piece in &pieces {
+                    again.update(piece);
+                }
+            }
+        }
+        if again.finalize() == crc32 {
+            return Ok(());
+        }
+        let reason = format!("{}: read twice, its bytes differ", wanted.path);
+        Err(Rejection::outside(reason))
     }
 
     async fn publish(&self, wanted: &Wanted, staging: Staging, scanned: &Scanned) -> Judged<()> {

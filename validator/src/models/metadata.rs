@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{
     Compatibility, ContentHash,
-    header::{Header, PREFIX_BYTES},
+    header::{Header, HeaderError, PREFIX_BYTES},
 };
 
 use super::{
@@ -211,30 +211,60 @@ impl Source<'_> {
     }
 
     async fn header(&self, path: &str, entry: &Entry) -> Judged<SeenHeader> {
-        let refuse = |error| Rejection::refused(format!("{path}: {error}"));
         let file = self.file(path, entry)?;
-        let size = file.size();
-        let truncated = || refuse(model::header::HeaderError::Truncated);
-        let first = FIRST_BYTES.min(size);
         let _permit = self.hub.connection().await;
-        let mut head = self.hub.range(&file, 0..first).await?.concat();
-        let prefix = *head
-            .first_chunk::<{ PREFIX_BYTES as usize }>()
-            .ok_or_else(truncated)?;
-        let end = PREFIX_BYTES + Header::length(prefix).map_err(refuse)?;
-        if end > size {
-            return Err(truncated());
+        let head = self.head(path, &file, FIRST_BYTES).await?;
+        let refused = match parse_head(&head, file.size()) {
+            Ok(header) => {
+                return Ok(SeenHeader {
+                    header,
+                    digest: Digest::of(&head),
+                });
+            }
+            Err(error) => error,
+        };
+        // Nothing vouches for these bytes: they are read once more, in other pieces, before they
+        // speak against the model.
+        if self.head(path, &file, PREFIX_BYTES - 1).await? == head {
+            return Err(Rejection::refused(format!("{path}: {refused}")));
         }
-        if end > first {
-            head.extend(self.hub.range(&file, first..end).await?.concat());
+        Err(Rejection::outside(format!(
+            "{path}: read twice, its bytes differ"
+        )))
+    }
+
+    /// Reads a weights file up to the end of its header, `first` bytes to begin with; no further
+    /// than the prefix if that is nonsense.
+    async fn head(&self, path: &str, file: &RemoteFile, first: u64) -> Judged<Vec<u8>> {
+        let size = file.size();
+        let first = first.min(size);
+        let mut head = self.hub.range(file, 0..first).await?.concat();
+        if head.len() < PREFIX_BYTES as usize {
+            let prefix = PREFIX_BYTES.min(size);
+            head.extend(self.hub.range(file, first..prefix).await?.concat());
+        }
+        let length = head.first_chunk().map(|prefix| Header::length(*prefix));
+        let end = match length {
+            Some(Ok(length)) => (PREFIX_BYTES + length).min(size),
+            _ => PREFIX_BYTES.min(size),
+        };
+        let here = head.len() as u64;
+        if end > here {
+            tracing::debug!(path, bytes = end, "a header longer than most");
+            head.extend(self.hub.range(file, here..end).await?.concat());
         }
         head.truncate(end as usize);
-        let header = Header::parse(&head[PREFIX_BYTES as usize..], size).map_err(refuse)?;
-        Ok(SeenHeader {
-            header,
-            digest: Digest::of(&head),
-        })
+        Ok(head)
     }
+}
+
+/// Parses the start of a weights file of `size` bytes.
+fn parse_head(head: &[u8], size: u64) -> Result<Header, HeaderError> {
+    let (prefix, json) = head.split_first_chunk().ok_or(HeaderError::Truncated)?;
+    if Header::length(*prefix)? > json.len() as u64 {
+        return Err(HeaderError::Truncated);
+    }
+    Header::parse(json, size)
 }
 
 fn no_size(path: &str) -> Rejection {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Mutex, PoisonError},
 };
 
@@ -61,6 +62,14 @@ impl NormJudge {
             })
             .collect()
     }
+}
+
+/// The tensor whose norm made the verdict certain, and its bytes' place and digest: to be read once
+/// more before a model is refused on the word of bytes that nothing vouches for yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Evidence {
+    pub(super) bytes: Range<u64>,
+    pub(super) crc32: u32,
 }
 
 /// What one pass over a file finds out.
@@ -125,6 +134,11 @@ impl<'a> Scan<'a> {
             .map_or(Ok(()), |weights| weights.update(bytes))
     }
 
+    /// Returns what a refusal rests on.
+    pub(super) fn evidence(&self) -> Option<Evidence> {
+        self.weights.as_ref()?.tensors.last_projection.clone()
+    }
+
     /// Ends the pass.
     pub(super) fn finish(self) -> Scanned {
         let digest = Digest(self.sha256.finalize().into());
@@ -137,7 +151,18 @@ impl<'a> Scan<'a> {
 }
 
 impl Weights<'_> {
-    fn update(&mut self, bytes: &[u8]) -> Judged<()> {
+    fn update(&mut self, mut bytes: &[u8]) -> Judged<()> {
+        // In steps that end where a tensor ends, so that a refusal rests on the last one.
+        while !bytes.is_empty() {
+            let step = self.tensors.bytes_to_end().min(bytes.len() as u64) as usize;
+            let (now, later) = bytes.split_at(step);
+            self.step(now)?;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, bytes: &[u8]) -> Judged<()> {
         self.check_head(bytes)?;
         self.norms.update(bytes);
         self.tensors.update(bytes);
@@ -174,6 +199,7 @@ struct TensorDigests {
     ahead: Vec<(String, u64, u64)>,
     position: u64,
     crc32: crc32fast::Hasher,
+    last_projection: Option<Evidence>,
     done: BTreeMap<String, TensorDigest>,
 }
 
@@ -196,8 +222,19 @@ impl TensorDigests {
             ahead,
             position: 0,
             crc32: crc32fast::Hasher::new(),
+            last_projection: None,
             done: BTreeMap::new(),
         }
+    }
+
+    /// Returns the bytes up to the end of the tensor that is on its way.
+    fn bytes_to_end(&self) -> u64 {
+        let next = self
+            .ahead
+            .iter()
+            .rev()
+            .map(|(_, _, end)| end - self.position);
+        next.into_iter().find(|left| *left > 0).unwrap_or(u64::MAX)
     }
 
     fn update(&mut self, bytes: &[u8]) {
@@ -214,11 +251,20 @@ impl TensorDigests {
                 return;
             }
             if let Some((name, start, end)) = self.ahead.pop() {
-                let digest = TensorDigest {
-                    crc32: std::mem::take(&mut self.crc32).finalize(),
-                    bytes: end - start,
-                };
-                self.done.insert(name, digest);
+                let crc32 = std::mem::take(&mut self.crc32).finalize();
+                if Projection::of_tensor(&name).is_some() {
+                    self.last_projection = Some(Evidence {
+                        bytes: start..end,
+                        crc32,
+                    });
+                }
+                self.done.insert(
+                    name,
+                    TensorDigest {
+                        crc32,
+                        bytes: end - start,
+                    },
+                );
             }
         }
     }

@@ -18,7 +18,7 @@ const LONGEST_ABSENCE: Duration = Duration::from_secs(60 * 60);
 
 /// What came of a commitment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "outcome")]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Its model was verified.
     Verified {
@@ -59,7 +59,6 @@ pub struct Entry {
     /// When it last was on the chain.
     pub seen_at: Timestamp,
     /// What came of it.
-    #[serde(flatten)]
     pub outcome: Outcome,
 }
 
@@ -296,7 +295,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Tracker>(&json).unwrap(), tracker);
         insta::assert_snapshot!(
             json,
-            @r#"{"5C62Ck4UrFPiBtoCmeSrgF7x9yv9mn38446dhCpsi2mLHiFT":{"uid":7,"block":1,"model_id":"a:b:0000000000000000000000000000000000000000:x:l3","looked_at":"1970-01-12T13:46:40Z","seen_at":"1970-01-12T13:46:40Z","outcome":"verified","content_hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","parameters":8}}"#
+            @r#"{"5C62Ck4UrFPiBtoCmeSrgF7x9yv9mn38446dhCpsi2mLHiFT":{"uid":7,"block":1,"model_id":"a:b:0000000000000000000000000000000000000000:x:l3","looked_at":"1970-01-12T13:46:40Z","seen_at":"1970-01-12T13:46:40Z","outcome":{"verified":{"content_hash":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","parameters":8}}}}"#
         );
     }
 }

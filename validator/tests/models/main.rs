@@ -5,6 +5,9 @@
     reason = "a test's panic is its verdict"
 )]
 
+mod churn;
 mod golden;
+mod hostile;
 mod refusals;
+mod sync;
 mod world;

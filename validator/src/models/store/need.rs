@@ -26,7 +26,7 @@ pub struct Need {
 struct Row {
     #[serde(with = "as_text")]
     content_hash: ContentHash,
-    #[serde(flatten)]
+    // Not flattened: that loses numbers where serde_json keeps them with arbitrary precision.
     need: Need,
 }
 
@@ -49,10 +49,38 @@ impl Store {
     /// Returns who refers to which model; nobody if nothing was noted or it can't be read.
     pub fn needs(&self) -> Result<BTreeMap<ContentHash, Need>, StoreError> {
         let json = file::read_limited(&self.path("needs.json"), MAX_NEEDS)?.unwrap_or_default();
-        let rows: Vec<Row> = serde_json::from_slice(&json).unwrap_or_default();
+        let rows: Vec<Row> = serde_json::from_slice(&json).unwrap_or_else(|error| {
+            if !json.is_empty() {
+                tracing::warn!(%error, "the list of needed models can't be read");
+            }
+            Vec::new()
+        });
         Ok(rows
             .into_iter()
             .map(|row| (row.content_hash, row.need))
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::store::Limits;
+
+    #[test]
+    fn needs_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Limits::default()).unwrap();
+        assert!(store.needs().unwrap().is_empty());
+        let need = Need {
+            hotkeys: vec![Hotkey([3; 32])],
+            evaluated: true,
+            weight: 0.25,
+        };
+        let needs = BTreeMap::from([(ContentHash::from_digest([1; 32]), need)]);
+        store.set_needs(&needs).unwrap();
+        let json = std::fs::read(dir.path().join("needs.json")).unwrap();
+        serde_json::from_slice::<Vec<Row>>(&json).unwrap();
+        assert_eq!(store.needs().unwrap(), needs);
     }
 }
