@@ -214,13 +214,17 @@ impl Download {
         Ok(())
     }
 
-    /// Fetches ranges side by side and hands them on in order.
+    /// Fetches a range and hands it on in order: over xet if that is wanted and offered, and by
+    /// byte ranges from where that ended.
     async fn send_parts(
         &self,
         wanted: &Wanted,
-        range: Range<u64>,
+        mut range: Range<u64>,
         parts: mpsc::Sender<Part>,
     ) -> Result<(), HubError> {
+        if self.hub.options().xet && wanted.remote.offers_xet() {
+            range.start = self.send_over_xet(wanted, range.clone(), &parts).await;
+        }
         let mut fetched = std::pin::pin!(self.parts(&wanted.remote, range));
         while let Some(part) = fetched.try_next().await? {
             let bytes: usize = part.0.iter().map(Bytes::len).sum();
@@ -230,6 +234,33 @@ impl Download {
             self.bar.inc(bytes as u64);
         }
         Ok(())
+    }
+
+    /// Returns how far it came.
+    async fn send_over_xet(
+        &self,
+        wanted: &Wanted,
+        range: Range<u64>,
+        parts: &mpsc::Sender<Part>,
+    ) -> u64 {
+        let (sender, mut pieces) = mpsc::channel(1);
+        let mut at = range.start;
+        let fetch = async move { self.hub.over_xet(&wanted.remote, range, &sender).await };
+        let forward = async {
+            while let Some(piece) = pieces.recv().await {
+                let bytes = piece.len() as u64;
+                if parts.send((vec![piece], None)).await.is_err() {
+                    return;
+                }
+                at += bytes;
+                self.bar.inc(bytes);
+            }
+        };
+        let (fetched, ()) = tokio::join!(fetch, forward);
+        if let Err(error) = fetched {
+            tracing::warn!(path = wanted.path, %error, at, "xet failed: going on by byte ranges");
+        }
+        at
     }
 
     fn parts<'a>(

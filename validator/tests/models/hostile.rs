@@ -11,9 +11,9 @@ use model::Architecture;
 use shared::task::TaskSet;
 use validator::{
     models::{
-        Hub, HubOptions, Rejection, Verifier,
+        Hub, HubOptions, Rejection, Store, Verifier,
         hub::Token,
-        store::{Depth, Usage},
+        store::{Depth, Limits, Usage},
     },
     subnet::FaultKind,
 };
@@ -238,7 +238,7 @@ const DEFECTS: [(&str, Defect); 20] = [
         weights[..8].copy_from_slice(&(1_u64 << 63).to_le_bytes());
     }),
     ("truncated", |files| {
-        drop(files.get_mut("model.safetensors").unwrap().pop());
+        files.get_mut("model.safetensors").unwrap().pop().unwrap();
     }),
     ("five bytes", |files| {
         put(files, "model.safetensors", b"short");
@@ -250,7 +250,7 @@ const DEFECTS: [(&str, Defect); 20] = [
         edit_header(files, r#""pt""#, r#""tf""#);
     }),
     ("duplicate key", |files| {
-        edit_header(files, "{", r#"{"__metadata__":{"format":"pt"},"#)
+        edit_header(files, "{", r#"{"__metadata__":{"format":"pt"},"#);
     }),
     ("shard outside", |files| {
         put_index(files, "../../etc/passwd");
@@ -275,7 +275,7 @@ const DEFECTS: [(&str, Defect); 20] = [
         drop(files.remove("tokenizer.json"));
     }),
     ("broken tokenizer", |files| {
-        put(files, "tokenizer.json", b"{\"version\":")
+        put(files, "tokenizer.json", b"{\"version\":");
     }),
     ("prefix space", |files| {
         edit_json(
@@ -436,5 +436,52 @@ async fn an_unknown_or_absurd_size_is_the_models_fault() {
             refusal(outcome),
             "the hub does not know the size of all its files"
         );
+    }
+}
+
+/// xet is offered, but does not work: a server in front of the hub says so.
+#[tokio::test]
+async fn a_broken_xet_is_passed_over() {
+    let world = World::new().await;
+    let files = golden("llama_gqa");
+    let commit = world.publish("xet", &files);
+    let hub = world.server.url();
+    let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cas = format!("http://{}", dead.local_addr().unwrap());
+    let tokens = [
+        String::new(),
+        format!(r#"{{"accessToken":"x","exp":4102444800,"casUrl":"{cas}"}}"#),
+    ];
+    for token in tokens {
+        let hub = hub.clone();
+        let (address, _tasks) = bare_server(move |target| {
+            let response = Response::builder();
+            if target.contains("/xet-read-token/") {
+                return response.body(Body::from(token.clone())).unwrap();
+            }
+            let response = response
+                .status(302)
+                .header("location", format!("{hub}{target}"))
+                .header("x-xet-hash", "ab".repeat(32))
+                .header("x-repo-commit", "a".repeat(40))
+                .header("x-linked-size", "902760")
+                .header("x-linked-etag", "\"x\"");
+            response.body(Body::empty()).unwrap()
+        })
+        .await;
+        let mut options = world.hub_options();
+        options.endpoint = format!("http://{address}").parse().unwrap();
+        options.xet = true;
+        let store = Store::open(
+            &world.dir.path().join(address.port().to_string()),
+            Limits::default(),
+        );
+        let verifier = Verifier {
+            hub: Hub::new(options).unwrap(),
+            store: Some(store.unwrap()),
+        };
+        let claim = claim("xet", &commit, content_hash(&files));
+        let (outcome, report) = verify_with(&verifier, &claim, &rules(Architecture::Llama)).await;
+        assert!(outcome.is_ok(), "{report:?}");
     }
 }

@@ -8,6 +8,8 @@
 mod churn;
 mod golden;
 mod hostile;
+mod manifest;
+mod process;
 mod refusals;
 mod sync;
 mod world;

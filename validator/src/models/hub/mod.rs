@@ -1,6 +1,6 @@
 //! The hub's client: few requests, each with deadlines, limits and a wary eye on redirects.
 //!
-//! `hf-hub` is used for the xet protocol only ([`xet`]). Its listing reads bodies without a limit
+//! `hf-hub` is used for the xet protocol only (`xet`). Its listing reads bodies without a limit
 //! and follows page links with our token to any host, and its plain download neither resumes nor
 //! checks what it stores; so these requests are made here.
 
@@ -11,6 +11,7 @@ mod meter;
 mod range;
 mod redirect;
 mod request;
+mod xet;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -39,6 +40,11 @@ impl Token {
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// Returns the token itself.
+    fn reveal(&self) -> &str {
+        &self.0
     }
 }
 
@@ -149,7 +155,7 @@ impl Hub {
         let authorization = match &options.token {
             None => None,
             Some(token) => {
-                let text = Zeroizing::new(format!("Bearer {}", *token.0));
+                let text = Zeroizing::new(format!("Bearer {}", token.reveal()));
                 let mut value = reqwest::header::HeaderValue::from_str(&text)
                     .map_err(|_| HubOptionsError::Token)?;
                 value.set_sensitive(true);
@@ -231,7 +237,13 @@ impl Hub {
         let parts = [namespace, name, "resolve", commit]
             .into_iter()
             .chain(path.split('/'));
-        RemoteFile::new(self.url(parts), size, sha256)
+        let url = self.url(parts);
+        RemoteFile::new(
+            url,
+            (repository.clone(), commit.to_owned(), path.to_owned()),
+            size,
+            sha256,
+        )
     }
 
     /// Fetches the whole of a small file.

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::{
     Hub, HubError,
+    address::RepositoryName,
     request::{text, transport},
 };
 
@@ -18,6 +19,8 @@ use super::{
 #[derive(Debug)]
 pub struct RemoteFile {
     url: Url,
+    /// Repository, commit and path.
+    place: (RepositoryName, String, String),
     size: u64,
     sha256: Option<[u8; 32]>,
     seen: Mutex<Seen>,
@@ -33,13 +36,31 @@ struct Seen {
 }
 
 impl RemoteFile {
-    pub(super) fn new(url: Url, size: u64, sha256: Option<[u8; 32]>) -> Self {
+    pub(super) fn new(
+        url: Url,
+        place: (RepositoryName, String, String),
+        size: u64,
+        sha256: Option<[u8; 32]>,
+    ) -> Self {
         Self {
             url,
+            place,
             size,
             sha256,
             seen: Mutex::default(),
         }
+    }
+
+    pub(super) const fn repository(&self) -> &RepositoryName {
+        &self.place.0
+    }
+
+    pub(super) fn commit(&self) -> &str {
+        &self.place.1
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.place.2
     }
 
     /// Returns the address, which names the file.

@@ -1,0 +1,403 @@
+//! `validator verify` and `validator inspect store` as processes: what they print, what is left
+//! when they are killed or run out of disk, how much memory they take.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
+
+use localnet::{
+    http::{Fault, Rule},
+    hub::Content,
+};
+use model::{Architecture, ContentHash, config::DecoderSpec};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    signal::Signal,
+};
+use serde_json::{Value, json};
+use shared::process;
+use validator::models::{
+    Store,
+    store::{Depth, Limits},
+};
+
+use crate::world::{Files, World, content_hash, golden};
+
+const VALIDATOR: &str = env!("CARGO_BIN_EXE_validator");
+
+/// Arguments of `validator verify` for a repository of the world's hub.
+fn verify_arguments(world: &World, name: &str, commit: &str, hash: &str) -> Vec<String> {
+    let store = store_dir(world);
+    let model = format!("miner/{name}@{commit}");
+    let url = world.server.url();
+    [
+        "verify",
+        &model,
+        "--hash",
+        hash,
+        "--architecture",
+        "LlamaForCausalLM",
+        "--hub-url",
+        &url,
+    ]
+    .into_iter()
+    .chain([
+        "--model_dir",
+        store.to_str().unwrap(),
+        "--min-free",
+        "0",
+        "--json",
+    ])
+    .map(ToOwned::to_owned)
+    .collect()
+}
+
+fn store_dir(world: &World) -> PathBuf {
+    world.dir.path().join("store")
+}
+
+fn command(world: &World) -> tokio::process::Command {
+    let mut command = process::command(VALIDATOR);
+    command
+        .env("HF_HOME", world.dir.path())
+        .env_remove("HF_TOKEN")
+        .env_remove("HF_ENDPOINT");
+    command
+}
+
+async fn run(world: &World, arguments: &[String]) -> Output {
+    command(world).args(arguments).output().await.unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_code_says_the_verdict() {
+    let world = World::new().await;
+    let files = golden("llama_gqa");
+    let commit = world.publish("model", &files);
+    let hash = content_hash(&files).to_string();
+    let arguments = |hash: &str| verify_arguments(&world, "model", &commit, hash);
+
+    let output = run(&world, &arguments(&hash)).await;
+    let report = report(&output);
+    assert_eq!(
+        (output.status.code(), &report["verdict"]),
+        (Some(0), &json!("accepted"))
+    );
+    assert_eq!(
+        (&report["stage"], &report["parameters"]),
+        (&json!("headers"), &json!(224_688))
+    );
+    assert!(
+        !store_dir(&world).exists(),
+        "without --download nothing is stored"
+    );
+
+    let wrong = ContentHash::from_digest([7; 32]).to_string();
+    let output = run(&world, &arguments(&wrong)).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(crate::process::report(&output)["content_hash"], json!(hash));
+
+    let download = [arguments(&hash), vec!["--download".into()]].concat();
+    let output = run(&world, &download).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(crate::process::report(&output)["stage"], json!("bytes"));
+
+    world.server.faults().set(vec![Rule::always(Fault::Html)]);
+    let output = run(&world, &download).await;
+    let report = crate::process::report(&output);
+    assert_eq!(
+        (output.status.code(), &report["verdict"]),
+        (Some(75), &json!("retry"))
+    );
+    for key in [
+        "reason",
+        "content_hash",
+        "bytes_fetched",
+        "files",
+        "parameters",
+        "claim",
+    ] {
+        assert!(report.get(key).is_some(), "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_read_the_verdict_and_the_store() {
+    let world = World::new().await;
+    let files = golden("llama_gqa");
+    let commit = world.publish("model", &files);
+    let hash = content_hash(&files).to_string();
+    let mut arguments = verify_arguments(&world, "model", &commit, &hash);
+    arguments.retain(|argument| argument != "--json");
+    arguments.push("--download".into());
+    let output = run(&world, &arguments).await;
+    let text = String::from_utf8(output.stdout)
+        .unwrap()
+        .replace(&commit, "COMMIT");
+    insta::assert_snapshot!(text, @"");
+
+    let store = store_dir(&world);
+    let inspect =
+        ["inspect", "store", "--model_dir", store.to_str().unwrap()].map(ToOwned::to_owned);
+    let output = run(&world, &inspect).await;
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("nobody needs it; may go")
+    );
+    let output = run(&world, &[&inspect[..], &["--json".to_owned()]].concat()).await;
+    let overview = report(&output);
+    assert_eq!(overview["models"][0]["content_hash"], json!(hash));
+    assert_eq!(overview["models"][0]["removable"], json!(true));
+    assert_eq!(overview["usage"]["staging"], json!(0));
+    let nowhere = ["inspect", "store", "--model_dir", "/nonexistent"].map(ToOwned::to_owned);
+    assert_eq!(run(&world, &nowhere).await.status.code(), Some(65));
+}
+
+/// Waits until something is so; a bound on the wait, not a measure of it.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait)
+        .await
+        .expect(what);
+}
+
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|found| found.len())
+        .sum()
+}
+
+fn blobs(store: &Path) -> usize {
+    let folders = std::fs::read_dir(store.join("blobs"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    folders
+        .map(|folder| {
+            std::fs::read_dir(folder.path())
+                .into_iter()
+                .flatten()
+                .count()
+        })
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_stage_it_leaves_nothing_or_everything() {
+    let world = World::new().await;
+    let files = golden("llama_gqa_sharded");
+    let commit = world.publish("model", &files);
+    let hash = content_hash(&files).to_string();
+    let mut arguments = verify_arguments(&world, "model", &commit, &hash);
+    arguments.push("--download".into());
+    let store = store_dir(&world);
+    let staged = || bytes_in(&store.join("staging"));
+    let asked = |part: &str| {
+        world
+            .server
+            .api
+            .traffic
+            .requests()
+            .iter()
+            .any(|r| r.target.contains(part))
+    };
+    let stages: [(&str, bool, &dyn Fn() -> bool); 6] = [
+        ("asked for the listing", false, &|| asked("/api/models/")),
+        ("asked for the tokenizer", false, &|| {
+            asked("tokenizer.json")
+        }),
+        ("small files stored", true, &|| blobs(&store) >= 5),
+        ("asked for the weights", true, &|| asked("00001-of-00004")),
+        ("first bytes staged", true, &|| staged() > 0),
+        ("more bytes staged", true, &|| staged() > 60_000),
+    ];
+    for (stage, slow_weights, reached) in stages {
+        world.server.api.traffic.clear();
+        let slow = vec![Rule::always(Fault::Slow)];
+        let faults = if slow_weights {
+            &world.server.cdn.faults
+        } else {
+            world.server.faults()
+        };
+        faults.set(slow);
+        let mut child = command(&world).args(&arguments).spawn().unwrap();
+        until(stage, reached).await;
+        process::signal_group(child.id().unwrap(), Signal::SIGKILL).unwrap();
+        child.wait().await.unwrap();
+        world.server.faults().clear();
+        let survivor = Store::open(&store, Limits::default()).unwrap();
+        assert_eq!(survivor.check(Depth::Bytes, |_| {}).unwrap(), [], "{stage}");
+        assert_eq!(survivor.models().unwrap().len(), 0, "{stage}");
+    }
+    world.server.cdn.faults.clear();
+    world.server.cdn.traffic.clear();
+    let staged = staged();
+    assert!(staged > 60_000);
+    let output = run(&world, &arguments).await;
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    let store = Store::open(&store, Limits::default()).unwrap();
+    let model = store.model(&hash.parse().unwrap()).unwrap().unwrap();
+    assert_eq!(
+        ContentHash::of_directory(&model.dir).unwrap().to_string(),
+        hash
+    );
+    assert_eq!(store.usage().unwrap().staging, 0);
+    let starts = |request: &localnet::http::Request| {
+        request
+            .range
+            .as_deref()
+            .is_some_and(|range| !range.starts_with("bytes=0-"))
+    };
+    assert!(
+        world.server.cdn.traffic.requests().iter().any(starts),
+        "the download was resumed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_the_machines_fault_and_passes() {
+    let world = World::new().await;
+    let files = golden("llama_gqa");
+    let commit = world.publish("model", &files);
+    let hash = content_hash(&files).to_string();
+    let mut arguments = verify_arguments(&world, "model", &commit, &hash);
+    arguments.push("--download".into());
+
+    // A limit on the size of files stops the writing in its middle, whatever the file system.
+    let script = "trap '' XFSZ; ulimit -f 500; exec \"$@\"";
+    let mut limited = process::command("/bin/bash");
+    limited
+        .args(["-c", script, "bash", VALIDATOR])
+        .args(&arguments)
+        .env("HF_HOME", world.dir.path());
+    let output = limited.output().await.unwrap();
+    let report = report(&output);
+    assert_eq!(
+        (output.status.code(), &report["verdict"]),
+        (Some(75), &json!("retry")),
+        "{report}"
+    );
+    assert!(
+        report["reason"]
+            .as_str()
+            .unwrap()
+            .contains("could not write"),
+        "{report}"
+    );
+
+    let greedy: Vec<String> = arguments
+        .iter()
+        .map(|argument| {
+            if argument == "0" {
+                "1000TB".to_owned()
+            } else {
+                argument.clone()
+            }
+        })
+        .collect();
+    let output = run(&world, &greedy).await;
+    let report = crate::process::report(&output);
+    assert_eq!(output.status.code(), Some(75), "{report}");
+    assert!(
+        report["reason"]
+            .as_str()
+            .unwrap()
+            .contains("have to stay free"),
+        "{report}"
+    );
+
+    assert_eq!(run(&world, &arguments).await.status.code(), Some(0));
+}
+
+/// A Llama of a few hundred megabytes that costs no memory here: its weights are zeros.
+fn large_model() -> (Files, Content, ContentHash) {
+    let mut files = golden("llama_gqa");
+    let mut config: Value = serde_json::from_slice(&files["config.json"]).unwrap();
+    config["vocab_size"] = 2_000_000.into();
+    config["tie_word_embeddings"] = true.into();
+    files.insert("config.json".into(), serde_json::to_vec(&config).unwrap());
+    let spec = DecoderSpec::parse(
+        &files["config.json"],
+        Architecture::Llama,
+        model::Compatibility::V4_40,
+    )
+    .unwrap();
+    let mut header = json!({"__metadata__": {"format": "pt"}});
+    let mut at = 0;
+    for tensor in spec.tensors() {
+        let end = at + 4 * tensor.shape.iter().product::<u64>();
+        header[&tensor.name] =
+            json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [at, end]});
+        at = end;
+    }
+    let header = header.to_string();
+    let head = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    let size = head.len() as u64 + at;
+    let mut sha256 = <sha2::Sha256 as sha2::Digest>::new_with_prefix(&head);
+    let zeros = vec![0; 1 << 20];
+    let mut left = at;
+    while left > 0 {
+        let step = left.min(zeros.len() as u64);
+        sha2::Digest::update(&mut sha256, &zeros[..step as usize]);
+        left -= step;
+    }
+    let digest: [u8; 32] = sha2::Digest::finalize(sha256).into();
+    files.remove("model.safetensors");
+    let digests = files.iter().map(|(path, bytes)| {
+        (
+            path.as_str(),
+            <sha2::Sha256 as sha2::Digest>::digest(bytes).into(),
+        )
+    });
+    let hash = ContentHash::of_files(digests.chain([("model.safetensors", digest)]));
+    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    (
+        files,
+        Content::Virtual {
+            head: head.into(),
+            size,
+            sha256,
+        },
+        hash,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_model_takes_little_memory() {
+    let world = World::new().await;
+    let (files, weights, hash) = large_model();
+    let size = weights.size();
+    assert!(size > 350 << 20);
+    let contents = files
+        .into_iter()
+        .map(|(path, bytes)| (path, Content::from(bytes)));
+    let contents = contents.chain([("model.safetensors".to_owned(), weights)]);
+    let commit = world.server.commit_model("miner/large", contents);
+    let mut arguments = verify_arguments(&world, "large", &commit, &hash.to_string());
+    arguments.push("--download".into());
+    let output = run(&world, &arguments).await;
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report["bytes_fetched"].as_u64().unwrap() > size);
+    let kilobytes = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss();
+    assert!(kilobytes < 256 << 10, "{kilobytes} KiB");
+}
