@@ -12,6 +12,13 @@ use validator::models::{
 
 const QUOTA: u64 = 40_000;
 
+/// A folder in memory where there is one: a thousand models are many waits for a disk.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 /// Adds a model of about `size` bytes as a download would.
 fn add(store: &Store, number: u64, size: u64) -> Result<ContentHash, StoreError> {
     let weights = vec![number as u8; size as usize];
@@ -52,7 +59,7 @@ fn add(store: &Store, number: u64, size: u64) -> Result<ContentHash, StoreError>
 
 #[test]
 fn a_thousand_commitments_stay_within_the_quota() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let limits = Limits {
         max_disk: Some(QUOTA),
         min_free: 0,
@@ -100,7 +107,7 @@ fn a_thousand_commitments_stay_within_the_quota() {
 
 #[test]
 fn what_does_not_fit_beside_the_needed_is_put_off() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let limits = Limits {
         max_disk: Some(10_000),
         min_free: 0,
@@ -129,7 +136,7 @@ fn what_does_not_fit_beside_the_needed_is_put_off() {
 
 #[test]
 fn the_least_useful_goes_first() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let limits = Limits {
         max_disk: Some(10_000),
         min_free: 0,
@@ -166,7 +173,7 @@ fn the_least_useful_goes_first() {
 
 #[test]
 fn damage_is_found_and_removed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let store = Store::open(dir.path(), Limits::default()).unwrap();
     let [shortened, flipped, sound] = [1, 2, 3].map(|number| add(&store, number, 100).unwrap());
     let weights = |hash| {
@@ -200,7 +207,7 @@ proptest! {
 
     #[test]
     fn any_history_keeps_quota_and_needs(history in proptest::collection::vec((0_u64..12, 500_u64..4000, any::<bool>()), 1..30)) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let limits = Limits { max_disk: Some(9000), min_free: 0 };
         let store = Store::open(dir.path(), limits).unwrap();
         let mut needed = None;

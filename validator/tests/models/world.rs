@@ -46,6 +46,7 @@ impl World {
         options.patience = Patience {
             pause: Duration::from_millis(1),
             stall: Duration::from_millis(1500),
+            tries: 2,
             longest_pause: Duration::from_millis(1500),
             ..Patience::default()
         };

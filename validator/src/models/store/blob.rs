@@ -8,14 +8,14 @@ use std::{
 };
 
 use shared::file::{self, FileError, FileLock};
+use tempfile::NamedTempFile;
 
 use super::{Store, StoreError, remove_file};
 use crate::models::digest::Digest;
 
 impl Store {
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.path("blobs").join(&name[..2]).join(name)
+        self.path("blobs").join(digest.to_string())
     }
 
     /// Returns the blob of this digest and size. One of another size is damaged: it is removed, so
@@ -63,12 +63,24 @@ impl Store {
         let digest = Digest::of(bytes);
         if self.blob(&digest, bytes.len() as u64)?.is_none() {
             let path = self.blob_path(&digest);
-            file::write_atomic(&path, bytes)?;
-            fs::set_permissions(&path, Permissions::from_mode(0o444))
-                .map_err(FileError::on("protect", &path))?;
+            let write = || {
+                let mut temporary = NamedTempFile::new_in(self.path("staging"))?;
+                temporary.write_all(bytes)?;
+                publish(temporary.as_file())?;
+                let _file = temporary.persist(&path)?;
+                Ok(())
+            };
+            write().map_err(FileError::on("store", &path))?;
+            file::sync_dir(&self.path("blobs"))?;
         }
         Ok(digest)
     }
+}
+
+/// Makes a file read-only and durable, before it gets its name.
+fn publish(file: &File) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(0o444))?;
+    file.sync_all()
 }
 
 /// A file that is being downloaded: always a prefix of the whole.
@@ -114,15 +126,9 @@ impl Staging {
     /// Makes the file the blob of `digest`, which the caller has computed over its bytes.
     pub fn commit(self, digest: &Digest) -> Result<PathBuf, FileError> {
         let blob = self.store.blob_path(digest);
-        let folder = blob.parent().unwrap_or(&blob).to_owned();
-        file::create_dir(&folder)?;
-        let publish = || {
-            self.file.set_permissions(Permissions::from_mode(0o444))?;
-            self.file.sync_all()?;
-            fs::rename(&self.path, &blob)
-        };
-        publish().map_err(FileError::on("store", &blob))?;
-        file::sync_dir(&folder)?;
+        let renamed = publish(&self.file).and_then(|()| fs::rename(&self.path, &blob));
+        renamed.map_err(FileError::on("store", &blob))?;
+        file::sync_dir(&self.store.path("blobs"))?;
         Ok(blob)
     }
 

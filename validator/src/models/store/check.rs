@@ -34,15 +34,13 @@ impl Store {
     /// told of each file's bytes.
     pub fn check(&self, depth: Depth, progress: impl Fn(u64)) -> Result<Vec<Damage>, StoreError> {
         let mut damage = Vec::new();
-        for folder in entries(&self.path("blobs"))? {
-            for path in entries(&folder)? {
-                let Some(problem) = problem_of_blob(&path, depth)? else {
-                    progress(fs::metadata(&path).map_or(0, |found| found.len()));
-                    continue;
-                };
-                remove_file(&path)?;
-                damage.push(Damage { path, problem });
-            }
+        for path in entries(&self.path("blobs"))? {
+            let Some(problem) = problem_of_blob(&path, depth)? else {
+                progress(fs::metadata(&path).map_or(0, |found| found.len()));
+                continue;
+            };
+            remove_file(&path)?;
+            damage.push(Damage { path, problem });
         }
         for model in self.models()? {
             let hash = model.record.content_hash;

@@ -1,7 +1,7 @@
 //! The store: every file once, under its SHA-256; every model a folder of hard links.
 //!
 //! ```text
-//! blobs/ab/abcd..       files, read-only, named by SHA-256
+//! blobs/SHA256          files, read-only
 //! models/KEY/..         one folder per content hash, hard links to blobs
 //! models/KEY.json       what was verified of it; its time of change is that of the last use
 //! tokenizers/NAME/COMMIT/..

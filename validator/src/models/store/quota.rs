@@ -58,12 +58,8 @@ impl Store {
 
     /// Returns what the store takes now.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let mut usage = Usage::default();
-        for folder in entries(&self.path("blobs"))? {
-            usage.blobs += sizes(&folder)?;
-        }
-        usage.staging = sizes(&self.path("staging"))?;
-        Ok(usage)
+        let (blobs, staging) = (sizes(&self.path("blobs"))?, sizes(&self.path("staging"))?);
+        Ok(Usage { blobs, staging })
     }
 
     /// Promises room for downloads, given by staging key and size, removing what is least useful.
@@ -160,15 +156,13 @@ impl Store {
             everything || found.modified().is_ok_and(|modified| modified < since)
         };
         let mut freed = 0;
-        for folder in entries(&self.path("blobs"))? {
-            for path in entries(&folder)? {
-                let Ok(found) = fs::metadata(&path) else {
-                    continue;
-                };
-                if found.nlink() == 1 && old(&found) && !self.in_use(&path)? {
-                    remove_file(&path)?;
-                    freed += found.len();
-                }
+        for path in entries(&self.path("blobs"))? {
+            let Ok(found) = fs::metadata(&path) else {
+                continue;
+            };
+            if found.nlink() == 1 && old(&found) && !self.in_use(&path)? {
+                remove_file(&path)?;
+                freed += found.len();
             }
         }
         for path in entries(&self.path("staging"))? {

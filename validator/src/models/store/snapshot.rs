@@ -226,6 +226,17 @@ impl Store {
         for path in entries(&self.path("staging"))? {
             if path.is_dir() {
                 remove_dir(&path)?;
+            } else if path.extension().is_none_or(|extension| extension != "part") {
+                remove_file(&path)?;
+            }
+        }
+        // What an atomic write had not yet renamed.
+        for folder in ["", "models", "small"] {
+            for path in entries(&self.path(folder))? {
+                let name = path.file_name().unwrap_or_default();
+                if name.to_string_lossy().starts_with(".tmp") {
+                    remove_file(&path)?;
+                }
             }
         }
         for path in entries(&self.path("models"))? {
