@@ -3,7 +3,11 @@
 //! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, flash attention
 //! on CUDA (feature `flash-attn`), and plain matrix products in chunks of queries everywhere.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
@@ -60,16 +64,20 @@ pub(crate) struct Heads {
 }
 
 /// Where each sequence of a pack begins and ends.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Sequences {
     pub(crate) spans: Arc<[Range<usize>]>,
+    /// Tokens of the longest sequence, those seen before included.
+    longest: usize,
+    /// Masks for the unfused way, by window: made when first needed.
+    bands: Mutex<BTreeMap<Option<usize>, Tensor>>,
     /// Starts of the sequences and the end of the last, on the device.
     #[cfg(feature = "flash-attn")]
-    pub(crate) bounds: Tensor,
+    bounds: Tensor,
 }
 
 impl Sequences {
-    /// Lays sequences of the given lengths one after another.
+    /// Lays sequences of the given lengths one after another. `seen` tokens of each came before.
     #[cfg_attr(
         not(feature = "flash-attn"),
         expect(
@@ -77,7 +85,11 @@ impl Sequences {
             reason = "only flash attention needs the device"
         )
     )]
-    pub(crate) fn new(lengths: impl Iterator<Item = usize>, device: &Device) -> Result<Self> {
+    pub(crate) fn new(
+        lengths: impl Iterator<Item = usize>,
+        seen: usize,
+        device: &Device,
+    ) -> Result<Self> {
         let mut end = 0;
         let spans: Arc<[Range<usize>]> = lengths
             .map(|length| {
@@ -89,6 +101,8 @@ impl Sequences {
         #[cfg(not(feature = "flash-attn"))]
         let _ = device;
         Ok(Self {
+            longest: seen + spans.iter().map(Range::len).max().unwrap_or(0),
+            bands: Mutex::default(),
             #[cfg(feature = "flash-attn")]
             bounds: {
                 let ends = spans.iter().map(|span| span.end as u32);
@@ -97,6 +111,35 @@ impl Sequences {
             },
             spans,
         })
+    }
+
+    /// Returns what is added to the scores of a chunk of queries: zero for what they see, minus
+    /// infinity for the rest. Columns are keys, counted from `longest` before the first query, so
+    /// that one band serves every chunk.
+    fn band(&self, window: Option<usize>, device: &Device) -> Result<Tensor> {
+        let mut bands = self.bands.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(band) = bands.get(&window) {
+            return Ok(band.clone());
+        }
+        let before = self.longest;
+        let columns = before + CHUNK;
+        let hidden = |row: usize, column: usize| {
+            let row = before + row;
+            column > row || window.is_some_and(|left| row - column > left)
+        };
+        let band: Vec<f32> = (0..CHUNK)
+            .flat_map(|row| (0..columns).map(move |column| (row, column)))
+            .map(|(row, column)| {
+                if hidden(row, column) {
+                    f32::NEG_INFINITY
+                } else {
+                    0.0
+                }
+            })
+            .collect();
+        let band = Tensor::from_vec(band, (CHUNK, columns), device)?;
+        bands.insert(window, band.clone());
+        Ok(band)
     }
 }
 
@@ -166,10 +209,11 @@ pub(crate) fn attend(
         )?
         .flatten_from(1);
     }
+    let band = sequences.band(window, qkv.device())?;
     let mut parts = Vec::with_capacity(sequences.spans.len());
     for span in sequences.spans.iter() {
         let of = |x: &Tensor| x.narrow(0, span.start, span.len());
-        parts.push(unfused(&of(&q)?, &of(&k)?, &of(&v)?, heads, window)?);
+        parts.push(unfused(&of(&q)?, &of(&k)?, &of(&v)?, heads, &band)?);
     }
     Tensor::cat(&parts, 0)
 }
@@ -178,6 +222,7 @@ pub(crate) fn attend(
 pub(crate) fn attend_cached(
     qkv: &Tensor,
     rotation: &Rotation,
+    sequences: &Sequences,
     seen: &mut KeysAndValues,
     heads: Heads,
     window: Option<usize>,
@@ -191,7 +236,7 @@ pub(crate) fn attend_cached(
         ),
         None => (k, v),
     };
-    let out = unfused(&q, &k, &v, heads, window)?;
+    let out = unfused(&q, &k, &v, heads, &sequences.band(window, qkv.device())?)?;
     *seen = Some((k, v));
     Ok(out)
 }
@@ -213,36 +258,35 @@ fn rotate(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
 
 /// Attends from the last tokens of one sequence (`q`) to all of it (`k`, `v`), in chunks of
 /// queries. Heads that share a key head are stacked, so that keys are never copied per head.
-fn unfused(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    heads: Heads,
-    window: Option<usize>,
-) -> Result<Tensor> {
+fn unfused(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, band: &Tensor) -> Result<Tensor> {
     let (new, group) = (q.dim(0)?, heads.queries / heads.keys);
-    let total = k.dim(0)?;
-    let k = k.permute((1, 2, 0))?.contiguous()?;
+    let before = k.dim(0)? - new;
+    let k = k.transpose(0, 1)?.contiguous()?;
     let v = v.transpose(0, 1)?.contiguous()?;
     let scale = 1.0 / (heads.dim as f64).sqrt();
     let mut parts = Vec::new();
     for from in (0..new).step_by(CHUNK) {
         let rows = CHUNK.min(new - from);
+        let first = before + from;
+        let keys = first + rows;
         let chunk = q
             .narrow(0, from, rows)?
             .reshape((rows, heads.keys, group, heads.dim))?
             .permute((1, 2, 0, 3))?
             .contiguous()?
             .reshape((heads.keys, group * rows, heads.dim))?;
-        let scores = (chunk.matmul(&k)? * scale)?.to_dtype(DType::F32)?;
-        let mask = mask(total - new + from, rows, total, window, q.device())?;
-        let weights = scores
-            .reshape((heads.keys, group, rows, total))?
+        let scores = chunk.matmul(&k.narrow(1, 0, keys)?.t()?)?;
+        let mask = band
+            .narrow(0, 0, rows)?
+            .narrow(1, band.dim(1)? - CHUNK - first, keys)?;
+        let scores = (scores * scale)?
+            .to_dtype(DType::F32)?
+            .reshape((heads.keys, group, rows, keys))?
             .broadcast_add(&mask)?
-            .reshape((heads.keys, group * rows, total))?;
-        let weights = softmax_last_dim(&weights)?.to_dtype(v.dtype())?;
+            .reshape((heads.keys, group * rows, keys))?;
+        let weights = softmax_last_dim(&scores)?.to_dtype(v.dtype())?;
         let out = weights
-            .matmul(&v)?
+            .matmul(&v.narrow(1, 0, keys)?)?
             .reshape((heads.keys, group, rows, heads.dim))?
             .permute((2, 0, 1, 3))?
             .contiguous()?
@@ -250,29 +294,6 @@ fn unfused(
         parts.push(out);
     }
     Tensor::cat(&parts, 0)
-}
-
-/// What is added to the scores of `rows` tokens from position `first` on: zero for what they see
-/// of `total` tokens, minus infinity for the rest.
-fn mask(
-    first: usize,
-    rows: usize,
-    total: usize,
-    window: Option<usize>,
-    device: &Device,
-) -> Result<Tensor> {
-    let hidden = |row: usize, key: usize| key > row || window.is_some_and(|left| row - key > left);
-    let mask: Vec<f32> = (first..first + rows)
-        .flat_map(|row| (0..total).map(move |key| (row, key)))
-        .map(|(row, key)| {
-            if hidden(row, key) {
-                f32::NEG_INFINITY
-            } else {
-                0.0
-            }
-        })
-        .collect();
-    Tensor::from_vec(mask, (rows, total), device)
 }
 
 #[cfg(test)]
@@ -294,7 +315,7 @@ mod tests {
             sin: (1.0 - cos.sqr().unwrap()).unwrap().sqrt().unwrap(),
             cos,
         };
-        let sequences = Sequences::new(lengths.into_iter(), device).unwrap();
+        let sequences = Sequences::new(lengths.into_iter(), 0, device).unwrap();
         let out = attend(way, &qkv, &rotation, &sequences, heads, window).unwrap();
         out.flatten_all().unwrap().to_vec1().unwrap()
     }

@@ -76,7 +76,7 @@ pub struct Model {
 }
 
 /// Tokens of several sequences, one after another, on the device.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     /// `[tokens]`, u32.
     pub(crate) ids: Tensor,
@@ -304,7 +304,7 @@ impl Model {
         }
         let (rotation, window) = (&batch.rotation, layer.window);
         let attended = if let Some(seen) = seen {
-            attend_cached(&qkv, rotation, seen, heads, window)?
+            attend_cached(&qkv, rotation, &batch.sequences, seen, heads, window)?
         } else {
             attend(self.way, &qkv, rotation, &batch.sequences, heads, window)?
         };

@@ -83,6 +83,40 @@ impl DeviceSpec {
     }
 }
 
+/// A device as people know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// As asked for on the command line: `cpu`, `cuda:0`.
+    pub id: String,
+    /// What it is: `NVIDIA H200`, `CPU (2 threads)`.
+    pub name: String,
+    /// Bytes of memory, free and in all, if it is the device's own.
+    pub memory: Option<(u64, u64)>,
+}
+
+/// Says what a device is.
+pub fn describe(device: &Device) -> Description {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = device {
+        let number = cuda.cuda_stream().context().ordinal();
+        let known = crate::cuda::describe(cuda);
+        return Description {
+            id: format!("cuda:{number}"),
+            memory: known
+                .as_ref()
+                .map(|&(_, free, total)| (free as u64, total as u64)),
+            name: known.map_or_else(|| "CUDA device".to_owned(), |(name, ..)| name),
+        };
+    }
+    debug_assert!(device.is_cpu(), "there are no other devices");
+    let threads = candle_core::utils::get_num_threads();
+    Description {
+        id: "cpu".into(),
+        name: format!("CPU ({threads} threads)"),
+        memory: None,
+    }
+}
+
 #[cfg(not(feature = "cuda"))]
 fn cuda(number: usize) -> Result<Device, Fault> {
     let text = format!(

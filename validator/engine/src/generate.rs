@@ -121,7 +121,7 @@ fn newest(model: &Model, tables: &mut Tables<'_>, ids: &[u32], seen: usize) -> R
             cos: table(cos)?,
             sin: table(sin)?,
         },
-        sequences: Sequences::new(std::iter::once(new), device)?,
+        sequences: Sequences::new(std::iter::once(new), seen, device)?,
         rows: Tensor::new(&[new as u32 - 1], device)?,
     })
 }

@@ -7,6 +7,8 @@
 
 mod attention;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod decoder;
 pub mod device;
 mod fault;

@@ -2,6 +2,8 @@
 //! and converted in the same pass.
 
 mod arena;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod stream;
 
 use std::{
@@ -27,7 +29,6 @@ use stream::Streamed;
 
 use crate::{
     attention::Way,
-    cpu::Element,
     decoder::{Build, Model, Parameter, tensor_dtype},
     fault,
 };
@@ -186,28 +187,42 @@ fn open(directory: &Path, name: String) -> Result<Shard, Fault> {
     Ok(Shard { name, file, header })
 }
 
-/// Reads all files, in parallel, into one tensor that holds the whole model.
-fn fill<T: Element>(
+/// Reads all files into one tensor that holds the whole model.
+fn fill<T: Loadable>(
     arena: &Arena,
     shards: &[Shard],
     device: &Device,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(Tensor, Vec<Streamed>), Fault> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::fill::<T>(arena, shards, device, progress);
+    }
     let mut elements = vec![T::zero(); arena.elements()];
     let mut slots = arena.slots(&mut elements);
     let work: Vec<_> = shards
         .iter()
         .map(|shard| {
             let names = shard.header.tensors().keys();
-            let own = names
-                .filter_map(|name| slots.remove_entry(name.as_str()))
-                .collect();
-            (shard, own)
+            let own = names.filter_map(|name| slots.remove_entry(name.as_str()));
+            (shard, own.collect::<BTreeMap<_, _>>())
         })
         .collect();
     let streamed = candle_core::utils::with_threadpool(|| {
         work.into_par_iter()
-            .map(|(shard, slots)| stream::read(&shard.file, &shard.header, slots, progress))
+            .map(|(shard, mut slots)| {
+                stream::read(
+                    &shard.file,
+                    &shard.header,
+                    progress,
+                    |name, first, dtype, bytes| {
+                        if let Some(slot) = slots.get_mut(name) {
+                            stream::convert(dtype, bytes, &mut slot[first..]);
+                        }
+                        Ok(())
+                    },
+                )
+            })
             .collect::<io::Result<Vec<_>>>()
     })
     .map_err(|error| Fault::machine(MachineFaultKind::Storage, error))?;
@@ -215,3 +230,11 @@ fn fill<T: Element>(
         .map_err(|error| fault::of_tensors(&error))?;
     Ok((base, streamed))
 }
+
+/// A number type weights can be loaded in, on any device.
+#[cfg(not(feature = "cuda"))]
+trait Loadable: crate::cpu::Element {}
+#[cfg(not(feature = "cuda"))]
+impl<T: crate::cpu::Element> Loadable for T {}
+#[cfg(feature = "cuda")]
+use cuda::Loadable;

@@ -198,7 +198,7 @@ impl<'a, P: FnMut(u64)> Evaluator<'a, P> {
                 cos: table(cos)?,
                 sin: table(sin)?,
             },
-            sequences: Sequences::new(pack.iter().map(length), device)?,
+            sequences: Sequences::new(pack.iter().map(length), 0, device)?,
             rows: Tensor::new(rows, device)?,
         })
     }

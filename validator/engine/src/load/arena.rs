@@ -40,6 +40,12 @@ impl Arena {
         self.elements
     }
 
+    /// Returns the place of the first element of a tensor, if it is part of the model.
+    #[cfg(feature = "cuda")]
+    pub(super) fn start(&self, name: &str) -> Option<usize> {
+        self.places.get(name).map(|&(start, _)| start)
+    }
+
     /// Cuts the memory of the arena into the tensors' places.
     pub(super) fn slots<'a, T>(&self, mut memory: &'a mut [T]) -> BTreeMap<&str, &'a mut [T]> {
         let mut slots = BTreeMap::new();

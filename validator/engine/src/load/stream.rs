@@ -1,7 +1,6 @@
 //! One pass over a weights file: hash, norms and conversion, block by block.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, Read, Seek},
 };
@@ -25,12 +24,13 @@ pub(super) struct Streamed {
     pub(super) norms: ProjectionNorms,
 }
 
-/// Reads a file from its start; tensors that have a slot are converted into it.
-pub(super) fn read<T: Element>(
+/// Reads a file from its start and hands out the whole elements of each block: tensor, number of
+/// the first element, dtype, bytes.
+pub(super) fn read(
     mut file: &File,
     header: &Header,
-    mut slots: BTreeMap<&str, &mut [T]>,
     progress: &(dyn Fn(u64) + Sync),
+    mut give: impl FnMut(&str, usize, Dtype, &[u8]) -> io::Result<()>,
 ) -> io::Result<Streamed> {
     file.rewind()?;
     let mut hash = Sha256::new();
@@ -45,16 +45,10 @@ pub(super) fn read<T: Element>(
         if count == 0 {
             break;
         }
-        let fresh = &buffer[carry..carry + count];
-        hash.update(fresh);
-        norms.update(fresh);
-        let known = &buffer[..carry + count];
-        let used = tensors.take(bytes - carry as u64, known, |name, first, dtype, bytes| {
-            if let Some(slot) = slots.get_mut(name) {
-                convert(dtype, bytes, &mut slot[first..]);
-            }
-        });
         let end = carry + count;
+        hash.update(&buffer[carry..end]);
+        norms.update(&buffer[carry..end]);
+        let used = tensors.take(bytes - carry as u64, &buffer[..end], &mut give)?;
         buffer.copy_within(used..end, 0);
         carry = end - used;
         bytes += count as u64;
@@ -102,14 +96,14 @@ impl<'a> Tensors<'a> {
         self.ahead.is_empty()
     }
 
-    /// Hands out the whole elements among `bytes`, which lie at `position` of the file: tensor,
-    /// number of the first element, dtype, bytes. Returns how many bytes need not be seen again.
+    /// Hands out the whole elements among `bytes`, which lie at `position` of the file. Returns
+    /// how many bytes need not be seen again.
     fn take(
         &mut self,
         position: u64,
         bytes: &[u8],
-        mut give: impl FnMut(&str, usize, Dtype, &[u8]),
-    ) -> usize {
+        give: &mut impl FnMut(&str, usize, Dtype, &[u8]) -> io::Result<()>,
+    ) -> io::Result<usize> {
         let end = position + bytes.len() as u64;
         while let Some(&(name, dtype, first, last)) = self.ahead.last() {
             if first >= end && first < last {
@@ -125,17 +119,18 @@ impl<'a> Tensors<'a> {
                 ((from - first) / size) as usize,
                 dtype,
                 &bytes[range.clone()],
-            );
+            )?;
             if last > end {
-                return range.end;
+                return Ok(range.end);
             }
             self.ahead.pop();
         }
-        bytes.len()
+        Ok(bytes.len())
     }
 }
 
-fn convert<T: Element>(dtype: Dtype, bytes: &[u8], out: &mut [T]) {
+/// Converts elements as they lie in a file, in the order of their numbers.
+pub(super) fn convert<T: Element>(dtype: Dtype, bytes: &[u8], out: &mut [T]) {
     use half::{bf16, f16};
     match dtype {
         Dtype::F32 => each(bytes, out, |b| T::round(f32::from_le_bytes(b))),
