@@ -174,11 +174,20 @@ impl ChainFlags {
 impl LogFlags {
     /// Starts logging.
     pub fn init(&self) {
+        self.init_at("info");
+    }
+
+    /// Starts logging for a command whose answer is what matters.
+    pub fn init_quiet(&self) {
+        self.init_at("error");
+    }
+
+    fn init_at(&self, usual: &str) {
         let level = match (&self.filter, self.trace, self.debug) {
             (Some(filter), ..) => filter,
             (None, true, _) => "info,validator=trace",
             (None, false, true) => "info,validator=debug",
-            (None, false, false) => "info",
+            (None, false, false) => usual,
         };
         let format = if self.log_json {
             shared::log::Format::Json

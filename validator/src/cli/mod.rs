@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand; the only place that reads the environment.
 
 mod arguments;
+pub mod check;
 pub mod competitions;
 pub mod diff;
 pub mod evaluate;
@@ -53,6 +54,8 @@ enum Command {
     Tokenize(tokenize::Args),
     /// Show how the running validator is
     Status(Box<status::StatusArgs>),
+    /// Check wallet, chain, device, disk, samples and state, without running
+    Check(Box<check::CheckArgs>),
     /// Compute the losses of a recorded step again and compare
     Replay(Box<replay::ReplayArgs>),
     /// Compare the step records of two validators
@@ -97,6 +100,7 @@ fn run(cli: Cli, version: Version) -> Result<Exit, Failure> {
         Command::Score(args) => score::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Check(args) => check::run(&args, version),
         Command::Replay(args) => replay::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Verify(args) => verify::run(&args),

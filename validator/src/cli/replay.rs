@@ -71,7 +71,7 @@ pub struct ReplayArgs {
 }
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
-    args.log.init();
+    args.log.init_quiet();
     let entry = args.record.entry()?;
     let record = &entry.record;
     let parameters = args.chain.parameters()?;

@@ -48,7 +48,7 @@ pub struct RunArgs {
     #[command(flatten)]
     state: StateFlags,
     #[command(flatten)]
-    log: LogFlags,
+    pub(super) log: LogFlags,
     #[command(flatten)]
     wandb: WandbLogFlags,
     #[command(flatten)]

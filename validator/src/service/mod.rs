@@ -2,6 +2,7 @@
 
 mod admin;
 mod chain_watcher;
+pub mod check;
 mod cleaner;
 mod model_sync;
 mod origin;

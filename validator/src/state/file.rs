@@ -82,6 +82,23 @@ pub fn read(folder: &Path, identity: &Identity) -> Result<Option<State>, StateEr
     Ok(None)
 }
 
+/// Reads the state in a folder, whosever it is, and leaves everything as it is.
+pub fn peek(folder: &Path) -> Result<Option<State>, String> {
+    let bytes = file::read_limited(&folder.join(NAME), MAX_BYTES);
+    let Some(bytes) = bytes.map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    let damaged = |error: serde_json::Error| format!("it is damaged: {error}");
+    let head: Head = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if head.format > FORMAT + 1 {
+        return Err(format!(
+            "its format {} comes from a later release",
+            head.format
+        ));
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
 fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
     let aside = path.with_extension(format!("{}.aside.json", clock::unix_seconds()));
     std::fs::rename(path, &aside).map_err(FileError::on("set aside", path))?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::file::{Kept, StateError, read};
+pub use self::file::{Kept, StateError, peek, read};
 use crate::{
     report::{
         StepRecord,

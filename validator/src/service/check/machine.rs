@@ -1,0 +1,152 @@
+//! What this machine has to give: device, disk, memory, the store of models.
+
+use std::path::Path;
+
+use shared::file;
+
+use super::{Line, Settings, text};
+use crate::{
+    eval::Evaluator,
+    models::{Store, store::Depth},
+    subnet::FaultKind,
+};
+
+/// Below this much available memory, tokenising alone may fail.
+const LITTLE_MEMORY: u64 = 4 << 30;
+
+pub(super) async fn device(settings: &Settings) -> Line {
+    const SUBJECT: &str = "device";
+    const REMEDY: &str = "--device auto or cpu computes without a GPU; see docs/operating.md";
+    let evaluator = Evaluator::new(settings.workers.clone());
+    let mut names = Vec::new();
+    let mut problem = None;
+    for started in evaluator.start().await {
+        match started.hello.and_then(|hello| hello.device) {
+            Ok(device) => names.push(format!("{} ({})", device.id, device.name)),
+            Err(fault) => problem = Some(fault),
+        }
+    }
+    if problem.is_none() {
+        for (device, tested) in evaluator.self_test().await {
+            match tested {
+                Ok(test) => names.push(format!("self-test of {device} off by {:.1e}", test.worst)),
+                Err(fault) => problem = Some(fault),
+            }
+        }
+    }
+    evaluator.shut_down().await;
+    match problem {
+        Some(fault) => Line::fail(SUBJECT, FaultKind::Machine, fault, REMEDY),
+        None => Line::ok(SUBJECT, names.join(", ")),
+    }
+}
+
+pub(super) fn disk(settings: &Settings) -> Line {
+    const SUBJECT: &str = "disk";
+    let folder = &settings.model_folder;
+    let probe = settings.folder.join("probe");
+    if let Err(error) = file::write_atomic(&probe, b"can we write here?") {
+        return Line::fail(
+            SUBJECT,
+            FaultKind::Machine,
+            text(&error),
+            "make the folder writable, or name another with --state-dir",
+        );
+    }
+    let _ = std::fs::remove_file(&probe);
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    match file::free_space(folder) {
+        Err(error) => Line::fail(
+            SUBJECT,
+            FaultKind::Machine,
+            text(&error),
+            "--model_dir names another folder",
+        ),
+        Ok(free) => {
+            let least = settings.limits.min_free;
+            let detail = format!(
+                "{:.1} GB free for models in {}",
+                gigabytes(free),
+                folder.display()
+            );
+            let largest = settings.step.parameters.max_repository_bytes;
+            if free <= least {
+                let detail = format!("{detail}, {:.1} GB are to be left free", gigabytes(least));
+                Line::fail(
+                    SUBJECT,
+                    FaultKind::Machine,
+                    detail,
+                    "free some, or lower --min-free",
+                )
+            } else if free - least < 2 * largest {
+                Line::warn(
+                    SUBJECT,
+                    detail,
+                    "two models of the largest size do not fit: free some",
+                )
+            } else {
+                Line::ok(SUBJECT, detail)
+            }
+        }
+    }
+}
+
+pub(super) fn memory() -> Line {
+    const SUBJECT: &str = "memory";
+    let read = file::read_limited(Path::new("/proc/meminfo"), 1 << 16)
+        .ok()
+        .flatten();
+    let available = read.and_then(|bytes| {
+        let text = String::from_utf8(bytes).ok()?;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("MemAvailable:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    match available {
+        None => Line::warn(
+            SUBJECT,
+            "this system does not say",
+            "see that some GB are free",
+        ),
+        Some(kib) if kib * 1024 < LITTLE_MEMORY => Line::warn(
+            SUBJECT,
+            format_args!("{:.1} GB available", kib as f64 / 1e6),
+            "stop other programs: a model on the CPU needs its size in f32",
+        ),
+        Some(kib) => Line::ok(
+            SUBJECT,
+            format_args!("{:.1} GB available", kib as f64 / 1e6),
+        ),
+    }
+}
+
+pub(super) fn store(settings: &Settings, deep: bool) -> Line {
+    const SUBJECT: &str = "store";
+    const REMEDY: &str = "--model_dir names another folder";
+    let depth = if deep { Depth::Bytes } else { Depth::Sizes };
+    let checked = Store::open(&settings.model_folder, settings.limits).and_then(|store| {
+        let damage = store.check(depth, |_| ())?;
+        Ok((store.models()?.len(), store.usage()?.blobs, damage))
+    });
+    match checked {
+        Err(error) => Line::fail(SUBJECT, FaultKind::Machine, text(&error), REMEDY),
+        Ok((models, bytes, damage)) => {
+            let detail = format!("{models} models, {:.1} GB", bytes as f64 / 1e9);
+            match damage.first() {
+                None => Line::ok(SUBJECT, detail),
+                Some(first) => {
+                    let count = damage.len();
+                    let path = first.path.display();
+                    let detail =
+                        format!("{detail}; {count} damaged, first {path}: {}", first.problem);
+                    Line::warn(
+                        SUBJECT,
+                        detail,
+                        "removed; they are fetched again. Look after the disk",
+                    )
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What lies outside: chain, registration, clock, hub, samples, W&B.
+
+use std::time::Duration;
+
+use shared::clock;
+use tokio::time::{Instant, timeout};
+
+use super::{Level, Line, Settings, hotkey, text};
+use crate::{
+    chain::{ChainSnapshot, Client, Deadlines, Endpoints},
+    http,
+    models::{self, Hub, Store},
+    samples::Fetcher,
+    subnet::FaultKind,
+};
+
+/// A clock this far off confuses retries and reports.
+const CLOCK_LIMIT: u64 = 30;
+
+/// How long one endpoint may take.
+const ENDPOINT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Samples fetched on trial.
+const SAMPLES: usize = 20;
+
+/// Tries every endpoint; returns the snapshot of the first that gave one.
+pub(super) async fn chain(settings: &Settings) -> (Vec<Line>, Option<ChainSnapshot>) {
+    const SUBJECT: &str = "chain";
+    const REMEDY: &str =
+        "check --subtensor.network and --subtensor.chain_endpoint, and the network";
+    let mut lines = Vec::new();
+    let mut snapshot = None;
+    for url in &settings.endpoints.urls {
+        let endpoints = Endpoints {
+            urls: vec![url.clone()],
+            ..settings.endpoints.clone()
+        };
+        let began = Instant::now();
+        let tried = timeout(ENDPOINT_LIMIT, async {
+            let client = Client::connect(&endpoints, Deadlines::default()).await?;
+            client.snapshot(settings.step.parameters.netuid).await
+        });
+        lines.push(match tried.await {
+            Ok(Ok(found)) => {
+                let millis = began.elapsed().as_millis();
+                let detail = format!("{url}: block {}, snapshot in {millis} ms", found.block);
+                snapshot = snapshot.or(Some(found));
+                Line::ok(SUBJECT, detail)
+            }
+            Ok(Err(error)) => Line::fail(
+                SUBJECT,
+                error.kind(),
+                format_args!("{url}: {}", text(&error)),
+                REMEDY,
+            ),
+            Err(_) => {
+                let seconds = ENDPOINT_LIMIT.as_secs();
+                let detail = format!("{url}: no answer within {seconds} s");
+                Line::fail(SUBJECT, FaultKind::Outside, detail, REMEDY)
+            }
+        });
+    }
+    if snapshot.is_some() {
+        for line in &mut lines {
+            if line.level == Level::Fail {
+                (line.level, line.fault) = (Level::Warn, None);
+            }
+        }
+    }
+    (lines, snapshot)
+}
+
+pub(super) fn neuron(settings: &Settings, snapshot: &ChainSnapshot) -> Vec<Line> {
+    let Some(hotkey) = hotkey(settings) else {
+        return Vec::new();
+    };
+    let Some(neuron) = snapshot.neuron(&hotkey) else {
+        let remedy = format!("btcli subnet register --netuid {}", snapshot.netuid);
+        let detail = format!("{hotkey} has no uid on subnet {}", snapshot.netuid);
+        return vec![Line::fail(
+            "registration",
+            FaultKind::Config,
+            detail,
+            &remedy,
+        )];
+    };
+    let mut lines = vec![Line::ok("registration", format_args!("uid {}", neuron.uid))];
+    lines.push(if neuron.validator_permit {
+        Line::ok("permit", "it may set weights")
+    } else {
+        Line::fail(
+            "permit",
+            FaultKind::Config,
+            "no validator permit: the chain refuses weights",
+            "more stake; permits are given anew at each epoch",
+        )
+    });
+    let threshold = snapshot.hyperparameters.stake_threshold;
+    let tao = |rao: u64| rao as f64 / 1e9;
+    lines.push(if neuron.stake >= threshold {
+        Line::ok("stake", format_args!("{:.3}", tao(neuron.stake)))
+    } else {
+        let detail = format!(
+            "{:.3}, the chain asks for {:.3}",
+            tao(neuron.stake),
+            tao(threshold)
+        );
+        Line::fail(
+            "stake",
+            FaultKind::Config,
+            detail,
+            "more stake on the hotkey",
+        )
+    });
+    let age = snapshot.block.saturating_sub(neuron.last_update);
+    let cutoff = u64::from(snapshot.hyperparameters.activity_cutoff);
+    lines.push(if age < cutoff {
+        Line::ok("weights", format_args!("{age} blocks old"))
+    } else {
+        let detail = format!("{age} blocks old: inactive beyond {cutoff}");
+        Line::warn(
+            "weights",
+            detail,
+            "they are set once the validator has run a step",
+        )
+    });
+    lines
+}
+
+/// Compares our clock with the hub's.
+pub(super) async fn clock_line(settings: &Settings) -> Line {
+    const SUBJECT: &str = "clock";
+    let ask = async {
+        let client = http::client().ok()?;
+        let answer = client
+            .head(settings.hub.endpoint.clone())
+            .send()
+            .await
+            .ok()?;
+        let date = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+        let date = jiff::fmt::rfc2822::parse(date).ok()?;
+        u64::try_from(date.timestamp().as_second()).ok()
+    };
+    match timeout(ENDPOINT_LIMIT, ask).await.ok().flatten() {
+        None => Line::warn(
+            SUBJECT,
+            "the hub tells no time to compare with",
+            "see that NTP runs",
+        ),
+        Some(theirs) => {
+            let off = clock::unix_seconds().abs_diff(theirs);
+            if off > CLOCK_LIMIT {
+                Line::warn(SUBJECT, format_args!("{off} s off the hub's"), "start NTP")
+            } else {
+                Line::ok(SUBJECT, format_args!("{off} s off the hub's"))
+            }
+        }
+    }
+}
+
+/// Fetches the fixed tokenizers, which every step needs.
+pub(super) async fn hub(settings: &Settings) -> Line {
+    const SUBJECT: &str = "hub";
+    let parameters = &settings.step.parameters;
+    let opened = Store::open(&settings.model_folder, settings.limits)
+        .map_err(|error| text(&error))
+        .and_then(|store| Ok((store, Hub::new(settings.hub.clone()).map_err(|e| text(&e))?)));
+    let (store, hub) = match opened {
+        Ok(opened) => opened,
+        Err(problem) => return Line::fail(SUBJECT, FaultKind::Config, problem, "check --hub-url"),
+    };
+    let mut fetched = 0;
+    for competition in parameters.schedules.iter().flat_map(|s| &s.competitions) {
+        let Some(repository) = &competition.tokenizer else {
+            continue;
+        };
+        let tried = models::tokenizer(&hub, &store, repository, parameters.compatibility).await;
+        if let Err(fault) = tried {
+            return Line::fail(
+                SUBJECT,
+                fault.kind,
+                format_args!("tokenizer {repository}: {fault}"),
+                "gated repositories need a token that may read them: HF_TOKEN or --hub-token",
+            );
+        }
+        fetched += 1;
+    }
+    let detail = format!("{}: {fetched} tokenizers", settings.hub.endpoint);
+    if settings.hub.token.is_some() {
+        Line::ok(SUBJECT, detail)
+    } else {
+        Line::warn(
+            SUBJECT,
+            format_args!("{detail}; no token"),
+            "the hub limits those without; HF_TOKEN or --hub-token",
+        )
+    }
+}
+
+pub(super) async fn samples(settings: &Settings) -> Line {
+    const SUBJECT: &str = "samples";
+    const REMEDY: &str = "--samples names other sources; `validator samples` shows what each gives";
+    let fetcher = match Fetcher::new(settings.samples.clone()) {
+        Ok(fetcher) => fetcher,
+        Err(fault) => return Line::fail(SUBJECT, fault.kind, fault, REMEDY),
+    };
+    let pool = fetcher.fetch(SAMPLES, 0).await;
+    let notes: Vec<String> = pool
+        .reports
+        .iter()
+        .flat_map(|report| report.notes.clone())
+        .collect();
+    let usable: usize = pool.reports.iter().map(|report| report.usable).sum();
+    match pool.draw(SAMPLES, 0) {
+        Err(fault) => Line::fail(SUBJECT, fault.kind, fault, REMEDY),
+        Ok(_) if !notes.is_empty() => Line::warn(
+            SUBJECT,
+            format_args!("{usable} usable; {}", notes.join("; ")),
+            REMEDY,
+        ),
+        Ok(_) => Line::ok(SUBJECT, format_args!("{usable} usable")),
+    }
+}
+
+pub(super) fn wandb(settings: &Settings) -> Line {
+    const SUBJECT: &str = "W&B";
+    match &settings.wandb {
+        None => Line::ok(SUBJECT, "off"),
+        Some(wandb) if wandb.key.is_none() => Line::warn(
+            SUBJECT,
+            format_args!("project {}: no key, rows stay on disk", wandb.project),
+            "WANDB_API_KEY or ~/.netrc",
+        ),
+        Some(wandb) => Line::ok(SUBJECT, format_args!("project {}", wandb.project)),
+    }
+}
