@@ -72,3 +72,49 @@ fn every_golden_tokenizer_gives_the_golden_ids() {
         );
     }
 }
+
+/// Writes a variant of a golden tokenizer.
+#[expect(clippy::disallowed_methods, reason = "fixtures need no atomic writes")]
+fn lay_out(variant: &Value, to: &Path) {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let base = fixtures().join("tokenizers").join(text(&variant["base"]));
+    for entry in std::fs::read_dir(base).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    let path = to.join("tokenizer_config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (name, value) in variant["set"].as_object().unwrap() {
+        config[name] = value.clone();
+    }
+    for name in variant["unset"].as_array().unwrap() {
+        config.as_object_mut().unwrap().remove(&text(name));
+    }
+    std::fs::write(path, config.to_string()).unwrap();
+    for (name, value) in variant["files"].as_object().unwrap() {
+        std::fs::write(to.join(name), value.to_string()).unwrap();
+    }
+    for name in variant["remove"].as_array().unwrap() {
+        std::fs::remove_file(to.join(text(name))).unwrap();
+    }
+}
+
+#[test]
+fn variants_are_read_or_refused_as_by_transformers() {
+    let golden = fixture("tokenizer_variants.json");
+    let conversations: Vec<Conversation> =
+        serde_json::from_value(golden["conversations"].clone()).unwrap();
+    let length = usize::try_from(golden["sequence_length"].as_u64().unwrap()).unwrap();
+    for variant in golden["variants"].as_array().unwrap() {
+        let folder = tempfile::tempdir().unwrap();
+        lay_out(variant, folder.path());
+        let samples = ChatTokenizer::load(folder.path(), Compatibility::V4_40)
+            .and_then(|tokenizer| tokenizer.tokenize(&conversations, length, &|| {}));
+        let expected: Option<Vec<TokenizedSample>> =
+            serde_json::from_value(variant["expected"].clone()).unwrap();
+        match expected {
+            Some(expected) => assert_eq!(samples, Ok(expected), "{}", variant["name"]),
+            None => assert!(samples.is_err(), "{} gives {samples:?}", variant["name"]),
+        }
+    }
+}

@@ -55,6 +55,8 @@ pub struct Started {
     pub device: String,
     /// What the worker said of itself.
     pub hello: Result<Hello, Fault>,
+    /// Its process, while it runs.
+    pub process: Option<u32>,
 }
 
 /// Evaluates models in worker processes, one for each device. Requests wait for a free one.
@@ -116,7 +118,9 @@ impl Evaluator {
         let mut started = Vec::new();
         for slot in &self.slots {
             let mut state = slot.state.lock().await;
-            let hello = self.worker(slot, &mut state).await.map(|worker| {
+            let worker = self.worker(slot, &mut state).await;
+            let process = worker.as_ref().ok().and_then(Worker::process);
+            let hello = worker.map(|worker| {
                 let hello = worker.hello().clone();
                 state.worker = Some(worker);
                 hello
@@ -124,6 +128,7 @@ impl Evaluator {
             started.push(Started {
                 device: slot.device.clone(),
                 hello,
+                process,
             });
         }
         started

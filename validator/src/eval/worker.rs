@@ -160,6 +160,11 @@ impl Worker {
         &self.hello
     }
 
+    /// Returns the process id, while the process runs.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Sends a request and waits for its answer.
     pub(super) async fn ask(
         &mut self,
