@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{Localnet, chain::BlockMode, miners::Family, remote::Remote};
 
-/// Longest time for the first build of the validator; cold, it compiles hundreds of crates.
+/// Longest time for a build; cold, it compiles hundreds of crates.
 const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// Longest time for any other scene.
 const SCENE_LIMIT: Duration = Duration::from_secs(180);
