@@ -122,11 +122,10 @@ fn options(plan: &Plan) -> Options {
 }
 
 /// What an earlier demo left and a new one must not find. The trained models stay, and so do the
-/// supervisor's source and releases: the same commit need not be built twice.
-const LEFT: [&str; 12] = [
+/// checkout and the supervisor's source and releases: the same commit need not be built twice.
+const LEFT: [&str; 11] = [
     "validator",
     "models-cache",
-    "checkout",
     "hf",
     "supervisor/demo/journal.json",
     "supervisor/demo/history.jsonl",

@@ -21,6 +21,8 @@ use crate::{Localnet, chain::BlockMode, miners::Family, remote::Remote};
 
 /// Longest time for a build; cold, it compiles hundreds of crates.
 const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// Longest time for the supervisor to get over the same trouble.
+const TROUBLE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time for any other scene.
 const SCENE_LIMIT: Duration = Duration::from_secs(180);
 /// Time between two looks.
@@ -219,14 +221,29 @@ async fn watch<T>(
     limit: Duration,
     found: impl Fn(&Report) -> Option<T>,
 ) -> Result<T, Failure> {
-    let deadline = Instant::now() + limit;
+    let mut deadline = Instant::now() + limit;
+    let mut said = None;
     loop {
         let report = supervisor(stage)?.report().await?;
         if let Some(thing) = report.as_ref().and_then(&found) {
             return Ok(thing);
         }
+        let trouble = report.as_ref().and_then(Report::trouble);
+        if trouble != said {
+            // A supervisor tries again by itself; the demo gives it a while.
+            let patience = if trouble.is_some() {
+                TROUBLE_LIMIT
+            } else {
+                limit
+            };
+            deadline = Instant::now() + patience;
+            if let Some(trouble) = &trouble {
+                scenes.say(format_args!("the supervisor says: {trouble}"));
+            }
+            said = trouble;
+        }
         if Instant::now() > deadline || report.as_ref().is_some_and(Report::is_hopeless) {
-            return Err(missed(stage, what, limit, report.as_ref()));
+            return Err(missed(stage, what, report.as_ref()));
         }
         scenes.going_on(report.map_or_else(|| "waiting".to_owned(), |report| report.line()));
         tokio::time::sleep(LOOK).await;
@@ -249,7 +266,7 @@ async fn watch_steps<T>(
         }
         let report = supervisor(stage)?.report().await?;
         if Instant::now() > deadline {
-            return Err(missed(stage, what, SCENE_LIMIT, report.as_ref()));
+            return Err(missed(stage, what, report.as_ref()));
         }
         let line = report.map_or_else(String::new, |report| report.line());
         scenes.going_on(format!("{} steps · {line}", steps.len()));
@@ -262,8 +279,8 @@ fn supervisor(stage: &mut Stage) -> Result<&mut Supervisor, Failure> {
     found.ok_or_else(|| Failure::new(Exit::Bug, "the supervisor is not running"))
 }
 
-fn missed(stage: &Stage, what: &str, limit: Duration, report: Option<&Report>) -> Failure {
-    let text = format!("{what}: did not happen within {} s", limit.as_secs());
+fn missed(stage: &Stage, what: &str, report: Option<&Report>) -> Failure {
+    let text = format!("{what}: did not happen");
     let words = stage
         .supervisor
         .as_ref()

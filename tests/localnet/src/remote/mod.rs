@@ -5,7 +5,7 @@ mod serve;
 use std::path::{Path, PathBuf};
 
 use git2::{
-    FileMode, ObjectType, Oid, Repository, RepositoryInitOptions, Signature, Time,
+    FileMode, ObjectType, Oid, Repository, RepositoryInitOptions, ResetType, Signature, Time,
     build::TreeUpdateBuilder,
 };
 use shared::{Exit, Failure, clock, file};
@@ -172,13 +172,23 @@ impl Remote {
         read().map_err(git("read a file at the tip"))
     }
 
-    /// Clones the remote as an operator does; updates come from its `file://` URL.
+    /// Clones the remote as an operator does, or brings an earlier clone to the remote's tip;
+    /// updates come from its `file://` URL.
     pub fn clone_to(&self, folder: &Path) -> Result<(), RemoteError> {
-        if folder.exists() {
-            std::fs::remove_dir_all(folder).map_err(file::FileError::on("remove", folder))?;
-        }
-        Repository::clone(&self.file_url(), folder).map_err(git("clone the remote"))?;
-        Ok(())
+        let url = self.file_url();
+        let bring = || {
+            let clone = match Repository::open(folder) {
+                Ok(clone) => {
+                    clone.remote_set_url("origin", &url)?;
+                    clone.find_remote("origin")?.fetch(&[BRANCH], None, None)?;
+                    clone
+                }
+                Err(_) => Repository::clone(&url, folder)?,
+            };
+            let tip = clone.revparse_single(&format!("refs/remotes/origin/{BRANCH}"))?;
+            clone.reset(&tip, ResetType::Hard, None)
+        };
+        bring().map_err(git("clone the remote"))
     }
 
     fn open(&self) -> Result<Repository, RemoteError> {
