@@ -1,6 +1,7 @@
 //! The story of the demo, scene by scene; each scene ends when what it promises is there.
 
 use std::{
+    cell::Cell,
     fmt::{self, Write as _},
     io::IsTerminal as _,
     path::{Path, PathBuf},
@@ -25,17 +26,20 @@ const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 const TROUBLE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time for any other scene.
 const SCENE_LIMIT: Duration = Duration::from_secs(180);
+/// Time between two lines on what is going on where there is no terminal.
+const NOW_AND_THEN: Duration = Duration::from_secs(15);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(400);
 /// The file a new commit changes; it is compiled into the validator.
 const TOUCHED: &str = "validator/src/main.rs";
-/// How the validator evaluates here.
+/// How the validator evaluates here: new samples, and so a new step, every 5 s.
 const VALIDATOR: &str = "--device cpu --dtype float32 --attn_implementation eager \
-                         --latest_cortex_samples 24";
+                         --latest_cortex_samples 24 --sync-blocks 10";
 
 /// Prints scenes with the time since the start.
 struct Scenes {
     began: Instant,
+    told: Cell<Instant>,
     spinner: ProgressBar,
 }
 
@@ -43,6 +47,7 @@ impl Scenes {
     fn new() -> Self {
         Self {
             began: Instant::now(),
+            told: Cell::new(Instant::now()),
             spinner: term::spinner(""),
         }
     }
@@ -57,11 +62,14 @@ impl Scenes {
         self.spinner.suspend(|| term::line(text));
     }
 
-    /// Shows what is going on where there is a terminal to show it on.
+    /// Shows what is going on: all the time on a terminal, now and then elsewhere.
     fn going_on(&self, what: impl Into<String>) {
-        if std::io::stderr().is_terminal() {
-            self.spinner.set_message(what.into());
+        let what = what.into();
+        if !std::io::stderr().is_terminal() && self.told.get().elapsed() > NOW_AND_THEN {
+            self.told.set(Instant::now());
+            term::note(format_args!("        … {what}"));
         }
+        self.spinner.set_message(what);
     }
 }
 
@@ -81,7 +89,7 @@ pub(super) async fn play(plan: &Plan, stage: &mut Stage) -> Result<String, Failu
     let before = validator_up(plan, stage, &scenes).await?;
     let steps = both_competitions(plan, stage, &scenes).await?;
     name_the_bad(stage.subnet()?, &steps, &scenes)?;
-    let settled = weights_on_chain(plan, stage, &scenes).await?;
+    let settled = weights_on_chain(plan, stage, &scenes, &steps).await?;
     let after = update(stage, &scenes, &before).await?;
     let resumed = state_kept(plan, stage, &scenes, &after, settled.number).await?;
     let subnet = stage.subnet()?;
@@ -351,12 +359,15 @@ fn name_the_bad(subnet: &Localnet, steps: &[Step], scenes: &Scenes) -> Result<()
     Ok(())
 }
 
-/// Waits until the chain has the weights of a step, to the last unit.
+/// Waits until the chain has the weights of a step, to the last unit: of one that comes after those
+/// shown, or of the last of them.
 async fn weights_on_chain(
     plan: &Plan,
     stage: &mut Stage,
     scenes: &Scenes,
+    shown: &[Step],
 ) -> Result<Step, Failure> {
+    let last_shown = shown.last().map_or(0, |step| step.number);
     let troubles = plan.troubles.iter().filter(|trouble| trouble.is_of_chain());
     for trouble in troubles {
         scenes.say(format_args!("the chain is in trouble: {trouble}"));
@@ -366,9 +377,12 @@ async fn weights_on_chain(
     }
     let equal = |subnet: &Localnet, steps: &[Step]| {
         let on_chain = weights_of_validator(subnet);
-        steps
+        let newest = steps
             .iter()
             .rev()
+            .take_while(|step| step.number >= last_shown);
+        newest
+            .into_iter()
             .find(|step| step.on_chain() == on_chain)
             .cloned()
     };
