@@ -1,6 +1,6 @@
 //! The chain client: connects, pins blocks, takes snapshots, waits for new blocks.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use codec::{Compact, Decode, Encode};
 use subxt::{
@@ -22,8 +22,9 @@ use super::{
     metagraph::ChainSnapshot,
     rpc::Rpc,
     runtime::{Runtime, Subtensor},
+    weights::preflight,
 };
-use crate::subnet::{BlockNumber, Netuid};
+use crate::subnet::{BlockNumber, Netuid, Uid};
 
 type Header = <Subtensor as subxt::config::Config>::Header;
 
@@ -229,6 +230,17 @@ impl Client {
                 result => return result,
             }
         }
+    }
+
+    /// Reads the weights of all neurons of a subnet, with the block's height.
+    pub async fn weights(
+        &self,
+        netuid: Netuid,
+        mechanism: u8,
+    ) -> Result<(BlockNumber, BTreeMap<Uid, Vec<(u16, u16)>>), ChainError> {
+        let block = self.head().await?;
+        let rows = preflight::all_weights(&block, netuid, mechanism).await?;
+        Ok((block.number(), rows))
     }
 
     /// Watches for new blocks.

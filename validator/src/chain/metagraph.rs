@@ -173,36 +173,73 @@ async fn next_epoch(
         .map_err(|error| block.runtime().decode_error(METHOD, error))
 }
 
-/// Reads the neurons by the cheapest way this runtime has.
-pub(super) async fn neurons(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, ChainError> {
-    for method in ["get_selective_metagraph", "get_metagraph"] {
-        if !block.runtime().has_api(API, method) {
-            continue;
-        }
-        let mut arguments = vec![argument(netuid)];
-        if method == "get_selective_metagraph" {
-            let columns = COLUMNS.map(|column| Argument::u128(column.into()));
-            arguments.push(Argument::unnamed_composite(columns));
-        }
-        let read = match block.call(API, method, arguments).await {
-            Ok(answer) if answer.is_unit() => return Err(ChainError::NoSubnet(netuid)),
-            Ok(answer) => {
-                from_columns(&answer).map_err(|error| block.runtime().decode_error(method, error))
-            }
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok(neurons) => return checked(neurons),
-            // The next way may do; a node that is away or has forgotten the block won't help.
-            Err(
-                error @ (ChainError::Refused { .. }
-                | ChainError::Decode { .. }
-                | ChainError::Encode { .. }),
-            ) => tracing::warn!(method, error = %super::error::with_causes(&error), "falling back"),
-            Err(error) => return Err(error),
+/// A way to read the neurons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// `get_selective_metagraph`: the columns we need, in one request.
+    Selective,
+    /// `get_metagraph`: every column, hundreds of kilobytes.
+    Full,
+    /// Storage, column by column, as every runtime since 2023 has it.
+    Storage,
+}
+
+impl Source {
+    /// Every way, the cheapest first.
+    pub const ALL: [Self; 3] = [Self::Selective, Self::Full, Self::Storage];
+
+    fn method(self) -> Option<&'static str> {
+        match self {
+            Self::Selective => Some("get_selective_metagraph"),
+            Self::Full => Some("get_metagraph"),
+            Self::Storage => None,
         }
     }
-    checked(from_storage(block, netuid).await?)
+}
+
+/// Reads the neurons by the cheapest way this runtime has.
+pub(super) async fn neurons(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, ChainError> {
+    for source in Source::ALL {
+        if let Some(method) = source.method() {
+            if !block.runtime().has_api(API, method) {
+                continue;
+            }
+            match neurons_from(block, netuid, source).await {
+                // The next way may do; a node that is away or has forgotten the block won't help.
+                Err(
+                    error @ (ChainError::Refused { .. }
+                    | ChainError::Decode { .. }
+                    | ChainError::Encode { .. }),
+                ) => {
+                    let error = super::error::with_causes(&error);
+                    tracing::warn!(method, error, "reading the neurons another way");
+                }
+                result => return result,
+            }
+        }
+    }
+    neurons_from(block, netuid, Source::Storage).await
+}
+
+/// Reads the neurons in one way.
+pub async fn neurons_from(
+    block: &Block,
+    netuid: Netuid,
+    source: Source,
+) -> Result<Vec<Neuron>, ChainError> {
+    let Some(method) = source.method() else {
+        return checked(from_storage(block, netuid).await?);
+    };
+    let mut arguments = vec![argument(netuid)];
+    if source == Source::Selective {
+        let columns = COLUMNS.map(|column| Argument::u128(column.into()));
+        arguments.push(Argument::unnamed_composite(columns));
+    }
+    let metagraph = block.call(API, method, arguments).await?;
+    if metagraph.is_unit() {
+        return Err(ChainError::NoSubnet(netuid));
+    }
+    checked(from_columns(&metagraph).map_err(|error| block.runtime().decode_error(method, error))?)
 }
 
 /// Turns the struct of columns that the metagraph APIs give into neurons.

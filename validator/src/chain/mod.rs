@@ -3,10 +3,13 @@
 pub mod block;
 pub mod client;
 pub mod commitments;
+mod connection;
 pub mod decode;
 pub mod endpoints;
 pub mod epoch;
 pub mod error;
+#[cfg(test)]
+mod generations;
 pub mod hyperparameters;
 pub mod metagraph;
 pub mod rpc;

@@ -109,7 +109,7 @@ impl Runtime {
         self.transaction_version
     }
 
-    fn types(&self) -> &PortableRegistry {
+    pub(super) fn types(&self) -> &PortableRegistry {
         self.metadata.types()
     }
 
@@ -221,12 +221,15 @@ impl Runtime {
     pub fn api_answer(&self, api: &str, method: &str, bytes: &[u8]) -> Result<Value, ChainError> {
         let item = format!("{api}.{method}");
         let output = self
-            .metadata
-            .runtime_api_trait_by_name(api)
-            .and_then(|api| api.method_by_name(method))
-            .map(|method| method.output_ty())
+            .api_output(api, method)
             .ok_or_else(|| self.missing(format!("runtime API {item}")))?;
         self.decoded(item, bytes, output)
+    }
+
+    /// Returns the type of a runtime API's answer.
+    pub(super) fn api_output(&self, api: &str, method: &str) -> Option<u32> {
+        let api = self.metadata.runtime_api_trait_by_name(api)?;
+        Some(api.method_by_name(method)?.output_ty())
     }
 
     /// Decodes bytes of a type by its id.

@@ -2,11 +2,13 @@
 
 mod arguments;
 pub mod check;
+mod chain;
 pub mod competitions;
 pub mod diff;
 pub mod evaluate;
 pub mod flags;
 pub mod inspect;
+pub mod inspect_chain;
 pub mod inspect_store;
 pub mod models;
 pub mod records;
@@ -15,6 +17,7 @@ pub mod run;
 pub mod samples;
 pub mod score;
 pub mod status;
+pub mod set_weights;
 pub mod tokenize;
 pub mod verify;
 pub mod workers;
@@ -50,6 +53,8 @@ enum Command {
     Samples(Box<samples::SamplesArgs>),
     /// Compute wins and weights from a losses table or a step record
     Score(score::Args),
+    /// Set weights by hand and prove that they arrived
+    SetWeights(Box<set_weights::Args>),
     /// Show what conversations become before a model sees them
     Tokenize(tokenize::Args),
     /// Show how the running validator is
@@ -98,6 +103,7 @@ fn run(cli: Cli, version: Version) -> Result<Exit, Failure> {
         Command::Inspect(kind) => inspect::run(&kind),
         Command::Samples(args) => samples::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::SetWeights(args) => set_weights::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args, version),

@@ -1,10 +1,11 @@
 //! Encrypted key files: NaCl secret boxes, Ansible vaults and Fernet tokens.
 
+use std::num::NonZeroU32;
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use crypto_secretbox::{KeyInit as _, XSalsa20Poly1305, aead::Aead as _};
-use pbkdf2::pbkdf2_hmac;
-use sha2_for_pbkdf2::Sha256;
+use ring::pbkdf2;
 use zeroize::Zeroizing;
 
 use super::keyfile::Bytes;
@@ -12,7 +13,7 @@ use super::keyfile::Bytes;
 /// The Bittensor tools use one salt for all.
 const NACL_SALT: [u8; 16] = *b"\x13q\x83\xdf\xf1Z\t\xbc\x9c\x90\xb5Q\x879\xe9\xb1";
 const FERNET_SALT: &[u8] = b"Iguesscyborgslikemyselfhaveatendencytobeparanoidaboutourorigins";
-const FERNET_ROUNDS: u32 = 10_000_000;
+const FERNET_ROUNDS: NonZeroU32 = NonZeroU32::new(10_000_000).unwrap();
 
 /// libsodium's "sensitive" limits: 8 passes over 512 MiB.
 const ARGON2_PASSES: u32 = 8;
@@ -68,7 +69,8 @@ fn nacl(content: &[u8], password: &str) -> Option<Vec<u8>> {
 fn fernet(content: &[u8], password: &str) -> Option<Vec<u8>> {
     let token = str::from_utf8(content).ok()?.trim();
     let mut key = Zeroizing::new([0; 32]);
-    pbkdf2_hmac::<Sha256>(password.as_bytes(), FERNET_SALT, FERNET_ROUNDS, &mut *key);
+    let hash = pbkdf2::PBKDF2_HMAC_SHA256;
+    pbkdf2::derive(hash, FERNET_ROUNDS, FERNET_SALT, password.as_bytes(), &mut *key);
     let key = Zeroizing::new(URL_SAFE.encode(&*key));
     fernet::Fernet::new(&key)?.decrypt(token).ok()
 }

@@ -1,14 +1,18 @@
 //! What a plain key file says: JSON of several tools and years, a raw seed, or a mnemonic.
 
-use pbkdf2::pbkdf2_hmac;
+use std::num::NonZeroU32;
+
+use ring::pbkdf2;
 use schnorrkel::{ExpansionMode, MiniSecretKey, SecretKey};
 use serde_json::{Map, Value};
-use sha2_for_pbkdf2::Sha512;
 use subxt_signer::bip39::Mnemonic;
 use zeroize::Zeroizing;
 
 use super::Secret;
 use crate::subnet::Hotkey;
+
+/// Rounds between a mnemonic's entropy and its seed.
+const PHRASE_ROUNDS: NonZeroU32 = NonZeroU32::new(2048).unwrap();
 
 /// Bytes that wipe themselves on drop.
 pub(super) type Bytes = Zeroizing<Vec<u8>>;
@@ -187,7 +191,8 @@ fn seed_of_phrase(phrase: &str) -> Option<Zeroizing<[u8; 32]>> {
     let (entropy, len) = mnemonic.to_entropy_array();
     let entropy = Zeroizing::new(entropy);
     let mut long = Zeroizing::new([0; 64]);
-    pbkdf2_hmac::<Sha512>(&entropy[..len], b"mnemonic", 2048, &mut *long);
+    let hash = pbkdf2::PBKDF2_HMAC_SHA512;
+    pbkdf2::derive(hash, PHRASE_ROUNDS, b"mnemonic", &entropy[..len], &mut *long);
     let mut seed = Zeroizing::new([0; 32]);
     seed.copy_from_slice(&long[..32]);
     Some(seed)

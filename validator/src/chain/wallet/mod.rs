@@ -105,9 +105,13 @@ impl WalletPath {
             .join(&self.hotkey)
     }
 
-    /// Returns the file of the coldkey's public half.
-    pub fn coldkey_public_file(&self) -> PathBuf {
-        self.folder.join(&self.name).join("coldkeypub.txt")
+    /// Reads the coldkey's address; `None` if its public file is not there or not readable.
+    pub fn public_coldkey(&self) -> Option<Hotkey> {
+        let path = self.folder.join(&self.name).join("coldkeypub.txt");
+        let bytes = read(&path)
+            .inspect_err(|error| tracing::warn!(%error, "the coldkey's address is unknown"))
+            .ok()??;
+        keyfile::public(&bytes)
     }
 
     /// Reads the hotkey's address without its secret, where that is possible: from an unencrypted
@@ -145,15 +149,8 @@ impl Wallet {
             source,
         };
         let secret = keyfile::secret(&plain).map_err(keyfile)?;
-        let coldkey = match read(&at.coldkey_public_file()) {
-            Ok(bytes) => bytes.and_then(|bytes| keyfile::public(&bytes)),
-            Err(error) => {
-                tracing::warn!(%error, "the coldkey's address is unknown");
-                None
-            }
-        };
         Ok(Self {
-            coldkey,
+            coldkey: at.public_coldkey(),
             ..Self::of(secret)
         })
     }

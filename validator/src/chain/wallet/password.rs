@@ -47,14 +47,14 @@ impl Passwords {
         wallet: &'a str,
     ) -> impl Iterator<Item = io::Result<Password>> + 'a {
         let given = [
-            self.of_path(path),
+            self.of_file(path),
             self.of_coldkey(wallet),
             self.variables.get("BT_WALLET_PASSWORD").cloned(),
         ];
         let from_file = self
             .variables
             .get("BT_WALLET_PASSWORD_FILE")
-            .map(|file| of_file(file));
+            .map(|file| read_first_line(file));
         let prompt = self.prompt.then_some(()).into_iter().map(|()| {
             let question = format!("Password of {}: ", path.display());
             rpassword::prompt_password(question).map(Password::new)
@@ -67,8 +67,9 @@ impl Passwords {
             .chain(prompt)
     }
 
-    /// `BT_PW_<PATH>`: base64 of the password, XORed with the variable's own name.
-    fn of_path(&self, path: &Path) -> Option<Password> {
+    /// Returns what `BT_PW_<PATH>` holds for a key file: base64 of its password, XORed with the
+    /// variable's own name.
+    pub fn of_file(&self, path: &Path) -> Option<Password> {
         let path = path
             .display()
             .to_string()
@@ -104,7 +105,7 @@ impl Passwords {
     }
 }
 
-fn of_file(path: &str) -> io::Result<Password> {
+fn read_first_line(path: &str) -> io::Result<Password> {
     let path = PathBuf::from(path);
     let missing = || {
         io::Error::new(

@@ -9,16 +9,17 @@ use crate::{
         block::Block,
         error::ChainError,
         hyperparameters::{Hyperparameters, PALLET, argument},
+        runtime::Runtime,
         timelock::{self, LegacyPayload, Payload},
     },
     subnet::Hotkey,
 };
 
 /// A call's name and arguments.
-pub(super) type Call = (&'static str, Vec<Argument>);
+pub(in crate::chain) type Call = (&'static str, Vec<Argument>);
 
 /// Returns the call that sets weights in the clear.
-pub(super) fn plain(block: &Block, request: &Request) -> Result<Call, ChainError> {
+pub(in crate::chain) fn plain(runtime: &Runtime, request: &Request) -> Result<Call, ChainError> {
     let list = |numbers: &[u16]| {
         Argument::unnamed_composite(
             numbers
@@ -27,7 +28,7 @@ pub(super) fn plain(block: &Block, request: &Request) -> Result<Call, ChainError
         )
     };
     let call = choose(
-        block,
+        runtime,
         &[
             ("set_weights", request.mechanism == 0),
             ("set_mechanism_weights", true),
@@ -45,17 +46,18 @@ pub(super) fn plain(block: &Block, request: &Request) -> Result<Call, ChainError
     Ok((call, arguments))
 }
 
-/// Returns the call that commits encrypted weights.
-pub(super) async fn commit(
-    block: &Block,
+/// Returns the call that commits weights encrypted for a beacon, quicknet if none is given.
+pub(in crate::chain) fn commit(
+    runtime: &Runtime,
     request: &Request,
     hotkey: &Hotkey,
     plan: RevealPlan,
     version: Option<u16>,
+    beacon: Option<[u8; 96]>,
 ) -> Result<Call, SetWeightsError> {
     let main = request.mechanism == 0;
     let call = choose(
-        block,
+        runtime,
         &[
             ("commit_timelocked_weights", main),
             ("commit_timelocked_mechanism_weights", true),
@@ -81,7 +83,7 @@ pub(super) async fn commit(
         }
         .encode()
     };
-    let commit = match beacon_key(block).await? {
+    let commit = match beacon {
         Some(key) => timelock::encrypt_for(&payload, plan.round, &key),
         None => timelock::encrypt(&payload, plan.round),
     };
@@ -134,7 +136,7 @@ pub(super) async fn reveal_plan(
 }
 
 /// Reads the key of the beacon this chain trusts; quicknet's is used where it names none.
-async fn beacon_key(block: &Block) -> Result<Option<[u8; 96]>, ChainError> {
+pub(super) async fn beacon_key(block: &Block) -> Result<Option<[u8; 96]>, ChainError> {
     let config = block
         .read(&[("Drand", "BeaconConfig", vec![])])
         .await?
@@ -149,7 +151,7 @@ async fn beacon_key(block: &Block) -> Result<Option<[u8; 96]>, ChainError> {
 }
 
 /// Returns the first call that fits and that the runtime has.
-fn choose(block: &Block, calls: &[(&'static str, bool)]) -> Result<&'static str, ChainError> {
+fn choose(runtime: &Runtime, calls: &[(&'static str, bool)]) -> Result<&'static str, ChainError> {
     let fitting = || {
         calls
             .iter()
@@ -157,11 +159,9 @@ fn choose(block: &Block, calls: &[(&'static str, bool)]) -> Result<&'static str,
             .map(|(call, _)| *call)
     };
     fitting()
-        .find(|call| block.runtime().has_call(PALLET, call))
+        .find(|call| runtime.has_call(PALLET, call))
         .ok_or_else(|| {
             let names: Vec<_> = fitting().map(|call| format!("{PALLET}.{call}")).collect();
-            block
-                .runtime()
-                .missing(format!("call {}", names.join(" or ")))
+            runtime.missing(format!("call {}", names.join(" or ")))
         })
 }

@@ -124,8 +124,44 @@ impl Emitted {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
+
+    const GOLDEN: &str = include_str!("../../../tests/fixtures/emit_weights.json");
+
+    #[test]
+    fn the_python_sdk_emits_the_same() {
+        let golden: Value = serde_json::from_str(GOLDEN).unwrap();
+        let cases = golden["cases"].as_array().unwrap();
+        assert!(cases.len() > 20);
+        for case in cases {
+            let weights = case["weights"].as_array().unwrap();
+            let number = |weight: &Value| match weight.as_str() {
+                Some(text) => text.parse().unwrap(),
+                None => weight.as_f64().unwrap(),
+            };
+            let uid = |index: usize| {
+                case["in_uids"]
+                    .get(index)
+                    .map_or(index as u64, |uid| uid.as_u64().unwrap())
+            };
+            let pairs = weights
+                .iter()
+                .enumerate()
+                .map(|(index, weight)| (Uid(uid(index) as u16), number(weight)));
+            let emitted = emit(pairs);
+            if case.get("raises").is_some() {
+                assert!(emitted.is_err(), "{case}");
+                continue;
+            }
+            let expected = Emitted {
+                uids: serde_json::from_value(case["uids"].clone()).unwrap(),
+                values: serde_json::from_value(case["vals"].clone()).unwrap(),
+            };
+            assert_eq!(emitted.unwrap(), expected, "{case}");
+        }
+    }
 
     proptest! {
         #[test]

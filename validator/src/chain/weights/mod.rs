@@ -1,12 +1,13 @@
 //! Setting weights so that they surely arrive: converted, checked beforehand, submitted at most
 //! once at a time, found again on the chain.
 
-mod calls;
+pub(in crate::chain) mod calls;
 pub mod confirm;
 pub mod emit;
 pub mod guard;
 pub mod preflight;
 pub mod submit;
+pub(in crate::chain) mod transaction;
 
 use std::time::Duration;
 

@@ -1,15 +1,17 @@
 //! What the chain would say to our weights, asked before anything is sent.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use subxt::dynamic::Value as Argument;
 
 use super::Request;
 use crate::{
     chain::{
-        block::Block,
-        decode::Value,
+        block::{Block, Item},
+        decode::{DecodeError, Value},
         error::ChainError,
-        hyperparameters::{Hyperparameters, PALLET},
+        hyperparameters::{Hyperparameters, PALLET, argument},
         metagraph::{self, Neuron},
     },
     subnet::{BlockNumber, Hotkey, Netuid, Uid},
@@ -126,6 +128,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Returns the blocks to wait, if waiting for so long is known to help.
+    pub const fn wait(&self) -> Option<u64> {
+        match self {
+            Self::TooSoon { blocks, .. } => Some(*blocks),
+            _ => None,
+        }
+    }
+
     /// Returns whether waiting alone does not help.
     pub const fn is_lasting(&self) -> bool {
         !matches!(self, Self::TooSoon { .. } | Self::SafeMode { .. })
@@ -149,7 +159,7 @@ impl Preflight {
     /// Returns the blocks to wait, if time is all that is missing.
     pub fn wait(&self) -> Option<u64> {
         match self.refusals.as_slice() {
-            [Refusal::TooSoon { blocks, .. }] => Some(*blocks),
+            [refusal] => refusal.wait(),
             _ => None,
         }
     }
@@ -315,21 +325,55 @@ pub(super) async fn stored_weights(
     mechanism: u8,
     uid: Uid,
 ) -> Result<Vec<(u16, u16)>, ChainError> {
+    let row = block
+        .read_one(PALLET, "Weights", row_key(netuid, mechanism, uid))
+        .await?;
+    let Some(row) = row else {
+        return Ok(Vec::new());
+    };
+    pairs(&row).map_err(|error| {
+        block
+            .runtime()
+            .decode_error("SubtensorModule.Weights", error)
+    })
+}
+
+fn row_key(netuid: Netuid, mechanism: u8, uid: Uid) -> Vec<Argument> {
     let index = Argument::u128(storage_index(netuid, mechanism).into());
-    let key = vec![index, Argument::u128(uid.0.into())];
-    let row = block.read_one(PALLET, "Weights", key).await?;
+    vec![index, Argument::u128(uid.0.into())]
+}
+
+fn pairs(row: &Value) -> Result<Vec<(u16, u16)>, DecodeError> {
     let pair = |pair: &Value| {
         let [uid, weight] = pair.tuple()?;
         Ok((uid.uint()?, weight.uint()?))
     };
-    let Some(row) = row else {
-        return Ok(Vec::new());
+    row.list()?.iter().map(pair).collect()
+}
+
+/// Reads the weights of all neurons; those without any are left out.
+pub(in crate::chain) async fn all_weights(
+    block: &Block,
+    netuid: Netuid,
+    mechanism: u8,
+) -> Result<BTreeMap<Uid, Vec<(u16, u16)>>, ChainError> {
+    let count = block
+        .read_one(PALLET, "SubnetworkN", vec![argument(netuid)])
+        .await?;
+    let undecodable = |error| {
+        block
+            .runtime()
+            .decode_error("SubtensorModule.Weights", error)
     };
-    row.list()
-        .and_then(|row| row.iter().map(pair).collect())
-        .map_err(|error| {
-            block
-                .runtime()
-                .decode_error("SubtensorModule.Weights", error)
-        })
+    let count: u16 = count
+        .map_or(Ok(0), |count| count.uint())
+        .map_err(undecodable)?;
+    let items: Vec<Item<'_>> = (0..count)
+        .map(|uid| (PALLET, "Weights", row_key(netuid, mechanism, Uid(uid))))
+        .collect();
+    let rows = (0..count).map(Uid).zip(block.read(&items).await?);
+    rows.filter_map(|(uid, row)| Some((uid, row?)))
+        .map(|(uid, row)| Ok((uid, pairs(&row).map_err(undecodable)?)))
+        .filter(|row| !matches!(row, Ok((_, pairs)) if pairs.is_empty()))
+        .collect()
 }

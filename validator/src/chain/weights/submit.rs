@@ -3,33 +3,25 @@
 
 use std::time::Duration;
 
-use subxt::{
-    config::{DefaultExtrinsicParamsBuilder, substrate::H256},
-    ext::scale_value::Composite,
-    rpcs::methods::legacy::TransactionStatus,
-    tx::DynamicPayload,
-};
+use subxt::{config::substrate::H256, rpcs::methods::legacy::TransactionStatus};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    Method, Preflight, Request, SetWeightsError, WeightsReceipt, calls,
+    Method, Preflight, Request, SetWeightsError, WeightsReceipt,
     confirm::{self, Outcome, hex_hash},
     guard,
     preflight::{last_update, preflight},
+    transaction::{ERA, Sent, is_passing, lasting_refusal},
 };
 use crate::{
     chain::{
         block::Block,
         client::Client,
         error::{ChainError, with_causes},
-        hyperparameters::PALLET,
         wallet::Wallet,
     },
     subnet::BlockNumber,
 };
-
-/// Blocks for which a transaction is valid: long enough for a busy pool, short enough to die.
-const ERA: u64 = 64;
 
 /// Pauses between tries: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(12));
@@ -73,16 +65,6 @@ struct Job<'a> {
     sent: Option<Sent>,
     attempts: u32,
     last: String,
-}
-
-/// A signed transaction that may be on the chain, in a pool, or lost.
-struct Sent {
-    bytes: Vec<u8>,
-    hash: H256,
-    nonce: u64,
-    birth: BlockNumber,
-    spec_version: u32,
-    receipt: WeightsReceipt,
 }
 
 /// What is known of a transaction that was sent earlier.
@@ -147,7 +129,7 @@ impl Job<'_> {
             if !preflight.refusals.is_empty() {
                 return self.wait_if_worth_it(preflight).await;
             }
-            let sent = self.sign(&head, &preflight).await?;
+            let sent = Sent::sign(&head, &preflight, self.wallet, self.request).await?;
             self.wallet.remember(sent.hash);
             self.attempts += 1;
             self.sent = Some(sent);
@@ -365,114 +347,4 @@ impl Job<'_> {
         };
         timeout_at(until, waiting).await.unwrap_or(false)
     }
-
-    /// Signs the call that this runtime and subnet take.
-    async fn sign(&self, head: &Block, preflight: &Preflight) -> Result<Sent, SetWeightsError> {
-        let Some(neuron) = &preflight.neuron else {
-            return Err(SetWeightsError::Refused(preflight.refusals.clone()));
-        };
-        let rules = &preflight.hyperparameters;
-        let plan = if rules.commit_reveal {
-            Some(calls::reveal_plan(head, self.request, rules).await?)
-        } else {
-            None
-        };
-        let (call, arguments) = match plan {
-            None => calls::plain(head, self.request)?,
-            Some(plan) => {
-                let hotkey = self.wallet.hotkey();
-                calls::commit(
-                    head,
-                    self.request,
-                    &hotkey,
-                    plan,
-                    rules.commit_reveal_version,
-                )
-                .await?
-            }
-        };
-        let nonce = confirm::nonce(head, self.wallet.hotkey().0).await?;
-        let payload: DynamicPayload<Composite<()>> =
-            subxt::dynamic::tx(PALLET, call, Composite::unnamed(arguments));
-        let parameters = DefaultExtrinsicParamsBuilder::new()
-            .mortal_from_unchecked(ERA, head.number(), head.hash)
-            .nonce(nonce)
-            .build();
-        let signed = head
-            .runtime
-            .encoder(head.number())
-            .tx()
-            .create_signable_offline(&payload, parameters)
-            .and_then(|mut transaction| transaction.sign(self.wallet))
-            .map_err(|error| head.runtime().encode_error(format!("call {call}"), &error))?;
-        let hash = signed.hash();
-        let receipt = WeightsReceipt {
-            hotkey: self.wallet.hotkey(),
-            uid: neuron.uid,
-            netuid: self.request.netuid,
-            mechanism: self.request.mechanism,
-            call: call.to_owned(),
-            method: if plan.is_some() {
-                Method::TimelockedCommit
-            } else {
-                Method::Plain
-            },
-            weights: self.request.weights.clone(),
-            version_key: self.request.version_key,
-            extrinsic_hash: hex_hash(hash),
-            block: 0,
-            block_hash: String::new(),
-            finalized: false,
-            stored: None,
-            reveal: plan,
-            attempts: 0,
-            latency_millis: 0,
-        };
-        let spec_version = head.runtime().spec_version();
-        let birth = head.number();
-        Ok(Sent {
-            bytes: signed.into_encoded(),
-            hash,
-            nonce,
-            birth,
-            spec_version,
-            receipt,
-        })
-    }
-}
-
-/// Returns whether trying again may help.
-fn is_passing(error: &ChainError) -> bool {
-    !matches!(
-        error,
-        ChainError::Missing { .. } | ChainError::Encode { .. } | ChainError::NoSubnet(_)
-    ) && !matches!(error, ChainError::Rpc(error) if error.is_configuration())
-}
-
-/// Returns what a refusal of the pool means, if no second try can change it.
-fn lasting_refusal(message: &str) -> Option<&'static str> {
-    if message.contains("Inability to pay some fees") {
-        return Some("the hotkey can't pay the fee this chain asks for weights");
-    }
-    let code: u8 = message
-        .split("Custom error: ")
-        .nth(1)?
-        .split(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()?;
-    Some(match code {
-        0 => "the coldkey is being swapped",
-        1 => "the stake is below the chain's threshold for setting weights",
-        3 => "the subnet does not exist",
-        4 | 10 => "the hotkey is not registered on the subnet",
-        15 => "the commit's reveal round is not accepted",
-        18 => "uids and weights differ in number",
-        19 => "the hotkey has no uid",
-        21 => "the swap of the coldkey is disputed",
-        25 => "the coldkey does not own the hotkey",
-        255 => "the request is not acceptable in the chain's present state",
-        // 6 is the rate limit: the next look waits it out.
-        _ => return None,
-    })
 }

@@ -1,0 +1,58 @@
+//! What commands that talk to the chain share: a client, a wallet, and words for what fails.
+
+use shared::{Exit, Failure};
+
+use super::{
+    flags::{ChainFlags, WalletFlags},
+    run::passwords,
+};
+use crate::{
+    chain::{ChainError, Client, Deadlines, Endpoints, Wallet, WalletError},
+    subnet::FaultKind,
+};
+
+/// Connects to the chain that the flags name.
+pub(super) async fn connect(flags: &ChainFlags) -> Result<Client, Failure> {
+    let endpoints = Endpoints::resolve(flags.subtensor_network.as_deref(), &flags.endpoints())
+        .map_err(|error| Failure::of(Exit::Config, &error))?;
+    Client::connect(&endpoints, Deadlines::default())
+        .await
+        .map_err(|error| failure(&error))
+}
+
+/// Opens the wallet that the flags name; asks for a password where it must and can.
+pub(super) fn open(flags: &WalletFlags) -> Result<Wallet, Failure> {
+    Wallet::open(&flags.path(), &passwords()).map_err(|error| wallet_failure(&error))
+}
+
+/// Tells a failure of the chain, with a hint where there is something to do.
+pub(super) fn failure(error: &ChainError) -> Failure {
+    let failure = Failure::of(error.kind().exit(), error);
+    match (error, error.kind()) {
+        (ChainError::NoSubnet(_), _) => failure.hint("check --netuid"),
+        (ChainError::Rpc(_), FaultKind::Config) => {
+            failure.hint("check --subtensor.network or --subtensor.chain_endpoint")
+        }
+        (ChainError::Rpc(_), _) => {
+            failure.hint("give other nodes with --subtensor.chain_endpoint; it may be repeated")
+        }
+        (ChainError::Missing { .. } | ChainError::Decode { .. } | ChainError::Encode { .. }, _) => {
+            failure.hint("the chain may have changed: look for a newer release of the validator")
+        }
+        _ => failure,
+    }
+}
+
+/// Tells why a wallet did not open.
+pub(super) fn wallet_failure(error: &WalletError) -> Failure {
+    let failure = Failure::of(Exit::Config, error);
+    match error {
+        WalletError::Missing(_) => {
+            failure.hint("check --wallet.name, --wallet.hotkey and --wallet.path")
+        }
+        WalletError::NoPassword(_) | WalletError::WrongPassword(_) => failure.hint(
+            "give the password in BT_WALLET_PASSWORD_FILE, BT_WALLET_PASSWORD or at the prompt",
+        ),
+        _ => failure,
+    }
+}
