@@ -70,7 +70,13 @@ fn fernet(content: &[u8], password: &str) -> Option<Vec<u8>> {
     let token = str::from_utf8(content).ok()?.trim();
     let mut key = Zeroizing::new([0; 32]);
     let hash = pbkdf2::PBKDF2_HMAC_SHA256;
-    pbkdf2::derive(hash, FERNET_ROUNDS, FERNET_SALT, password.as_bytes(), &mut *key);
+    pbkdf2::derive(
+        hash,
+        FERNET_ROUNDS,
+        FERNET_SALT,
+        password.as_bytes(),
+        &mut *key,
+    );
     let key = Zeroizing::new(URL_SAFE.encode(&*key));
     fernet::Fernet::new(&key)?.decrypt(token).ok()
 }

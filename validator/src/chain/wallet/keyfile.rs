@@ -192,7 +192,13 @@ fn seed_of_phrase(phrase: &str) -> Option<Zeroizing<[u8; 32]>> {
     let entropy = Zeroizing::new(entropy);
     let mut long = Zeroizing::new([0; 64]);
     let hash = pbkdf2::PBKDF2_HMAC_SHA512;
-    pbkdf2::derive(hash, PHRASE_ROUNDS, b"mnemonic", &entropy[..len], &mut *long);
+    pbkdf2::derive(
+        hash,
+        PHRASE_ROUNDS,
+        b"mnemonic",
+        &entropy[..len],
+        &mut *long,
+    );
     let mut seed = Zeroizing::new([0; 32]);
     seed.copy_from_slice(&long[..32]);
     Some(seed)
