@@ -298,6 +298,8 @@ impl Client {
 
     /// Fetches the newest stable version of the metadata.
     async fn metadata(&self, hash: H256) -> Result<Vec<u8>, ChainError> {
+        const VERSIONS: &str = "Metadata_metadata_versions";
+        const METADATA: &str = "Metadata_metadata_at_version";
         let garbled =
             |method: &'static str| move |problem: String| ChainError::Garbled { method, problem };
         let call = async |method: &'static str, arguments: Option<&[u8]>| {
@@ -308,8 +310,6 @@ impl Client {
                 .await;
             answer.map_err(ChainError::on(method))
         };
-        const VERSIONS: &str = "Metadata_metadata_versions";
-        const METADATA: &str = "Metadata_metadata_at_version";
         let versions = call(VERSIONS, None).await?;
         let versions = Vec::<u32>::decode(&mut versions.as_slice())
             .map_err(|error| garbled(VERSIONS)(error.to_string()))?;
@@ -345,15 +345,14 @@ impl BlockWatch {
         let silence = self.client.deadlines().silence;
         let until = Instant::now() + silence;
         loop {
-            let heads = match &mut self.heads {
-                Some(heads) => heads,
-                None => {
-                    let subscribing = self.client.methods().chain_subscribe_new_heads();
-                    let heads = subscribing
-                        .await
-                        .map_err(ChainError::on("chain_subscribeNewHeads"))?;
-                    self.heads.insert(heads)
-                }
+            let heads = if let Some(heads) = &mut self.heads {
+                heads
+            } else {
+                let subscribing = self.client.methods().chain_subscribe_new_heads();
+                let heads = subscribing
+                    .await
+                    .map_err(ChainError::on("chain_subscribeNewHeads"))?;
+                self.heads.insert(heads)
             };
             match timeout_at(until, heads.next()).await {
                 Ok(Some(Ok(header))) => return Ok(header.number),

@@ -37,7 +37,7 @@ pub(super) struct Connections {
     /// Requests sent so far.
     pub(super) requests: AtomicU64,
     /// Connections made so far.
-    pub(super) connections: AtomicU64,
+    pub(super) made: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -79,7 +79,7 @@ impl Connections {
             genesis: endpoints.genesis,
             deadlines,
             requests: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
+            made: AtomicU64::new(0),
             state: Mutex::new(State {
                 link: None,
                 next: 0,
@@ -157,7 +157,7 @@ impl Connections {
                 tried += 1;
                 match self.connect(endpoint).await {
                     Ok(link) => {
-                        self.connections.fetch_add(1, Ordering::Relaxed);
+                        self.made.fetch_add(1, Ordering::Relaxed);
                         tracing::info!(endpoint = link.url, "connected to the chain");
                         state.next = endpoint;
                         let link = Arc::new(link);

@@ -75,7 +75,7 @@ impl Rpc {
 
     /// Returns how many connections were made so far.
     pub(super) fn connections(&self) -> u64 {
-        self.0.connections.load(Ordering::Relaxed)
+        self.0.made.load(Ordering::Relaxed)
     }
 
     pub(super) fn deadlines(&self) -> Deadlines {
@@ -158,7 +158,7 @@ impl Rpc {
                 let keep = Arc::clone(&link);
                 let stream = subscription.map(move |item| {
                     let _ = &keep;
-                    item.map_err(|error| rpcs::Error::Deserialization(error))
+                    item.map_err(rpcs::Error::Deserialization)
                 });
                 return Ok(RawRpcSubscription {
                     stream: Box::pin(stream),

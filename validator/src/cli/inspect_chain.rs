@@ -68,7 +68,8 @@ async fn snapshot(args: &ChainArgs) -> Result<ChainSnapshot, Failure> {
 async fn subnet(args: &ChainArgs, what: What) -> Result<(), Failure> {
     let snapshot = snapshot(args).await?;
     if args.json {
-        return Ok(print_json(&snapshot, what));
+        print_json(&snapshot, what);
+        return Ok(());
     }
     match what {
         What::Metagraph => metagraph(&snapshot),
@@ -193,13 +194,13 @@ async fn weights(args: &ChainArgs) -> Result<(), Failure> {
             netuid: crate::subnet::Netuid,
             mechanism: u8,
             block: u64,
-            weights: BTreeMap<Uid, Vec<(u16, u16)>>,
+            rows: BTreeMap<Uid, Vec<(u16, u16)>>,
         }
         term::json(&Weights {
             netuid,
             mechanism: args.mechanism,
             block,
-            weights: rows,
+            rows,
         });
         return Ok(());
     }

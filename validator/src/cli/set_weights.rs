@@ -49,7 +49,7 @@ pub struct Args {
 
 /// What a dry run found out.
 #[derive(Serialize)]
-struct DryRun<'a> {
+struct Rehearsal<'a> {
     dry_run: bool,
     weights: &'a weights::Emitted,
     #[serde(flatten)]
@@ -112,7 +112,7 @@ fn read(argument: &str) -> Result<BTreeMap<Uid, f64>, Failure> {
 
 fn report_dry_run(args: &Args, request: &Request, preflight: &Preflight) -> Exit {
     if args.json {
-        term::json(&DryRun {
+        term::json(&Rehearsal {
             dry_run: true,
             weights: &request.weights,
             preflight,
@@ -173,9 +173,7 @@ fn refused(error: SetWeightsError) -> Failure {
     }
     if let SetWeightsError::Refused(refusals) = &error {
         let failure = Failure::new(Exit::Refused, "the chain would refuse these weights");
-        return refusals
-            .iter()
-            .fold(failure, |failure, refusal| failure.because(refusal));
+        return refusals.iter().fold(failure, Failure::because);
     }
     let text = Failure::of(Exit::Failed, &error);
     let fault = Fault::from(error);

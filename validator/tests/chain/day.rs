@@ -82,7 +82,7 @@ fn harm(chain: &Chain, window: u32) -> &'static str {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_window_is_missed_on_a_bad_day() {
     let chain = start(64, |subnet| {
-        subnet.hyperparameters.weights_rate_limit = u64::from(WINDOW)
+        subnet.hyperparameters.weights_rate_limit = u64::from(WINDOW);
     })
     .await;
     let spare_url = chain.ws_url();

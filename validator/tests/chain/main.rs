@@ -1,5 +1,9 @@
 //! The chain client against a real FRAME chain on loopback.
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test's panic is its verdict"
+)]
 
 mod commitments;
 mod day;

@@ -77,6 +77,6 @@ fn fernet(content: &[u8], password: &str) -> Option<Vec<u8>> {
         password.as_bytes(),
         &mut *key,
     );
-    let key = Zeroizing::new(URL_SAFE.encode(&*key));
+    let key = Zeroizing::new(URL_SAFE.encode(*key));
     fernet::Fernet::new(&key)?.decrypt(token).ok()
 }

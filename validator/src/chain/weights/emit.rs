@@ -122,6 +122,13 @@ impl Emitted {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::float_arithmetic,
+    clippy::indexing_slicing,
+    reason = "a test's numbers are small"
+)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::Value;

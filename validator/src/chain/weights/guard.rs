@@ -67,7 +67,7 @@ impl TwinGuard {
             .iter()
             .any(|bytes| wallet.has_sent(&BlakeTwo256.hash(bytes)));
         self.known = Some(block);
-        Ok((!ours).then(|| TwinAlarm {
+        Ok((!ours).then_some(TwinAlarm {
             hotkey: neuron.hotkey,
             uid: neuron.uid,
             block,
