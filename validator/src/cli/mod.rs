@@ -1,8 +1,8 @@
 //! The command line: one file per subcommand; the only place that reads the environment.
 
 mod arguments;
-pub mod check;
 mod chain;
+pub mod check;
 pub mod competitions;
 pub mod diff;
 pub mod evaluate;
