@@ -100,6 +100,12 @@ impl From<ledger::LedgerError> for ChainError {
     }
 }
 
+impl Drop for Chain {
+    fn drop(&mut self) {
+        self.node.faults.cut(Duration::ZERO);
+    }
+}
+
 impl Chain {
     /// Makes block 0 and starts to serve it.
     ///
@@ -131,11 +137,10 @@ impl Chain {
         })
     }
 
-    /// Stops serving: the port is free and all connections are closed when this returns.
+    /// Stops serving: the port is free when this returns, and all connections are cut.
     pub async fn stop(mut self) {
         self.tasks.abort_all();
         while self.tasks.next().await.is_some() {}
-        self.node.faults.cut(Duration::ZERO);
     }
 
     /// Returns where clients connect: `ws://127.0.0.1:PORT`.

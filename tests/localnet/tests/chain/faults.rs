@@ -5,29 +5,11 @@ use std::{collections::BTreeSet, time::Duration};
 use localnet::chain::{
     BlockMode, CallError, Chain, ChainConfig, ChainError, Hyperparameters, Stall,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use subxt::{dynamic, tx::TransactionStatus};
 use tokio::task::JoinSet;
 
-use super::{Client, NETUID, Signer, connect, full, pair, start, weights_call};
-
-/// Asks over HTTP, as curl would.
-async fn ask(chain: &Chain, method: &str, params: Value) -> Value {
-    let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(20))
-        .build()
-        .unwrap();
-    client
-        .post(chain.http_url())
-        .json(&request)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap()
-}
+use super::{Client, NETUID, Signer, ask, connect, full, pair, start, weights_call};
 
 /// Waits until a method was called this often.
 async fn called(chain: &Chain, method: &str, times: u64) {

@@ -124,6 +124,25 @@ fn numbers(numbers: &[u16]) -> Value {
     Value::unnamed_composite(numbers.iter().map(|number| Value::u128((*number).into())))
 }
 
+/// Asks over HTTP, as curl would.
+async fn ask(chain: &Chain, method: &str, params: serde_json::Value) -> serde_json::Value {
+    let request =
+        serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+    let client = reqwest::Client::builder()
+        .timeout(std::time::Duration::from_secs(20))
+        .build()
+        .unwrap();
+    client
+        .post(chain.http_url())
+        .json(&request)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap()
+}
+
 /// An error in full: JSON-RPC errors carry what matters in their data.
 fn full(error: &impl std::error::Error) -> String {
     format!("{error}: {error:?}")

@@ -5,9 +5,10 @@ use subxt::{
     client::OnlineClientAtBlock,
     config::DefaultExtrinsicParamsBuilder,
     dynamic::{self, Value},
+    tx::TransactionStatus,
 };
 
-use super::{NETUID, Signer, full, key, pair, set_weights, start, submit, weights_call};
+use super::{NETUID, Signer, ask, full, key, pair, set_weights, start, submit, weights_call};
 
 #[tokio::test]
 async fn weights_are_stored_max_upscaled_with_their_event_and_block() {
@@ -325,6 +326,43 @@ async fn nonces_signatures_and_eras_are_checked() {
         .await
         .unwrap_err();
     assert!(full(&expired).contains("1010"), "{expired:?}");
+}
+
+#[tokio::test]
+async fn a_later_nonce_waits_for_the_earlier_or_until_its_era_ends() {
+    let (chain, client) = start(Hyperparameters {
+        weights_rate_limit: 0,
+        ..Hyperparameters::default()
+    })
+    .await;
+    chain.set_block_mode(BlockMode::Manual);
+    let at = client.at_current_block().await.unwrap();
+    // subxt would wait for a first status that it knows, which `future` is not.
+    let second = format!("0x{}", hex::encode(signed(&at, 1).await));
+    ask(
+        &chain,
+        "author_submitExtrinsic",
+        serde_json::json!([second]),
+    )
+    .await;
+    chain.produce_blocks(1).await.unwrap();
+    assert!(chain.neurons(NETUID)[0].weights.is_empty());
+    let first = rival(&at).await;
+    at.transactions().from_bytes(first).submit().await.unwrap();
+    chain.produce_blocks(1).await.unwrap();
+    assert_eq!(chain.neurons(NETUID)[0].weights, [(2, 65_535)]);
+
+    let at = client.at_current_block().await.unwrap();
+    let orphan = at.transactions().from_bytes(signed(&at, 5).await);
+    let mut progress = orphan.submit_and_watch().await.unwrap();
+    chain.produce_blocks(40).await.unwrap();
+    loop {
+        match progress.next().await.unwrap() {
+            Ok(TransactionStatus::Invalid { .. }) => break,
+            Ok(TransactionStatus::InBestBlock(_)) => panic!("its turn never came"),
+            _ => {}
+        }
+    }
 }
 
 type At = OnlineClientAtBlock<subxt::PolkadotConfig>;

@@ -158,12 +158,7 @@ impl<T: Config> Pallet<T> {
         commit: &[u8],
         pulse: &drand::Pulse,
     ) -> Result<(), RevealError> {
-        let ciphertext = read_ciphertext(commit)?;
-        let signature =
-            <TinyBLS381 as EngineBLS>::SignatureGroup::deserialize_compressed(&pulse.signature[..])
-                .map_err(|_| RevealError::Signature)?;
-        let opened = tld::<TinyBLS381, AESGCMBlockCipherProvider>(ciphertext, signature)
-            .map_err(RevealError::Sealed)?;
+        let opened = open(commit, &pulse.signature)?;
         let (uids, values, version_key) = match Payload::decode(&mut &opened[..]) {
             Ok(payload) if payload.hotkey.len() == 32 => {
                 if payload.hotkey != AsRef::<[u8]>::as_ref(who) {
@@ -192,7 +187,17 @@ impl<T: Config> Pallet<T> {
     }
 }
 
+/// Opens a commit with the signature of its round.
+fn open(commit: &[u8], signature: &[u8]) -> Result<Vec<u8>, RevealError> {
+    let ciphertext = read_ciphertext(commit)?;
+    let signature = <TinyBLS381 as EngineBLS>::SignatureGroup::deserialize_compressed(signature)
+        .map_err(|_| RevealError::Signature)?;
+    tld::<TinyBLS381, AESGCMBlockCipherProvider>(ciphertext, signature).map_err(RevealError::Sealed)
+}
+
 /// Reads a commit: arkworks' compressed form, in which byte strings carry a length of 8 bytes.
+/// Bittensor's chain passes over the name of the cipher and what follows it; here both must be
+/// right.
 fn read_ciphertext(mut bytes: &[u8]) -> Result<TLECiphertext<TinyBLS381>, RevealError> {
     let input = &mut bytes;
     let u = <TinyBLS381 as EngineBLS>::PublicKeyGroup::deserialize_compressed(
@@ -232,4 +237,48 @@ fn take_string<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 fn take_hash(input: &mut &[u8]) -> Option<[u8; 32]> {
     take_string(input)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sealed by bittensor-drand 2.0.0 for round 1000 of drand's quicknet.
+    const COMMIT: &str = include_str!("../../../../tests/fixtures/commit-of-bittensor-drand.hex");
+    /// Quicknet's signature of that round.
+    const SIGNATURE: &str = "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125\
+        e342b73a8dd2bacbe47e4b6b63ed5e39";
+
+    fn commit() -> Vec<u8> {
+        hex::decode(COMMIT.split_whitespace().collect::<String>()).unwrap()
+    }
+
+    #[test]
+    fn a_commit_of_the_official_client_opens() {
+        let opened = open(&commit(), &hex::decode(SIGNATURE).unwrap()).unwrap();
+        let payload = Payload::decode(&mut &opened[..]).unwrap();
+        assert_eq!(payload.hotkey, [7; 32]);
+        assert_eq!(
+            (payload.uids, payload.values),
+            (vec![2, 3], vec![1, 65_535])
+        );
+        assert_eq!(payload.version_key, 27);
+    }
+
+    #[test]
+    fn no_cut_or_changed_commit_opens() {
+        let signature = hex::decode(SIGNATURE).unwrap();
+        let whole = commit();
+        for length in 0..whole.len() {
+            assert!(
+                open(&whole[..length], &signature).is_err(),
+                "{length} bytes"
+            );
+        }
+        for at in [0, 96, 110, 140, 180, 200, whole.len() - 20, whole.len() - 1] {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            assert!(open(&changed, &signature).is_err(), "byte {at}");
+        }
+    }
 }
