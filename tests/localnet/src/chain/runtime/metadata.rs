@@ -61,7 +61,7 @@ fn with_paths(mut metadata: Vec<u8>) -> Vec<u8> {
 /// Encodes the first segments of a path that has `more` of them.
 fn beginning(segments: &[&str], more: usize) -> Vec<u8> {
     let count = codec::Compact((segments.len() + more) as u32);
-    let names = segments.iter().flat_map(|segment| segment.encode());
+    let names = segments.iter().flat_map(Encode::encode);
     count.encode().into_iter().chain(names).collect()
 }
 
