@@ -85,6 +85,8 @@ pub struct Poll {
     pub downloads: Option<Downloads>,
     /// Whether to leave no trace.
     pub dry: bool,
+    /// Whether to take the first version from the checkout without asking the remote.
+    pub offline: bool,
 }
 
 /// What [`Job::Build`] needs.
@@ -129,6 +131,8 @@ pub struct Test {
     pub args: Vec<OsString>,
     /// The child's working folder.
     pub cwd: PathBuf,
+    /// The supervisor's own arguments, which a new supervisor must understand.
+    pub own_args: Vec<OsString>,
 }
 
 /// What [`Job::Switch`] needs.

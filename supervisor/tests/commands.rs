@@ -212,3 +212,43 @@ fn a_reload_changes_what_can_be_changed() {
     bench.settled();
     assert_eq!(bench.runs(), ["one"]);
 }
+
+#[test]
+fn a_build_without_room_is_put_off() {
+    let bench = Bench::new();
+    let running = bench.start_and_settle(&[]);
+    let pid = bench.report().unwrap().child.pid;
+    running.crash();
+    let _running = bench.start(&["--min-disk", "900T"]);
+    bench.release("two", "");
+    let report = bench.update();
+    let problem = report.update.problem.unwrap();
+    assert!(problem.contains("GiB free for the build"), "{problem}");
+    assert!(report.update.quarantine.is_empty());
+    assert_eq!(report.child.pid, pid);
+}
+
+#[test]
+fn a_signal_looks_for_an_update_and_a_log_is_followed() {
+    let bench = Bench::new();
+    let running = bench.start_and_settle(&[]);
+    let mut follower = bench.spawn(&["logs", "-f", "-n", "0"]);
+    let commit = bench.release("two", "");
+    running.signal(nix::sys::signal::Signal::SIGUSR1);
+    bench.until("the commit is accepted", |report| {
+        report
+            .update
+            .accepted
+            .as_ref()
+            .is_some_and(|accepted| accepted.commit == commit)
+    });
+    let mut text = String::new();
+    let mut out = follower.stdout.take().unwrap();
+    let mut bytes = [0; 256];
+    while !text.contains("running two") {
+        let length = out.read(&mut bytes).unwrap();
+        text.push_str(&String::from_utf8_lossy(&bytes[..length]));
+    }
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}

@@ -26,6 +26,26 @@ fn network_failure_while_polling_leaves_the_child_alone() {
 }
 
 #[test]
+fn a_remote_that_hangs_keeps_nobody_from_running() {
+    let bench = Bench::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/app.git", listener.local_addr().unwrap());
+    let flags = [
+        "--remote",
+        &url,
+        "--branch",
+        "main",
+        "--fetch-timeout",
+        "500ms",
+    ];
+    let _running = bench.start_and_settle(&flags);
+    let report = bench.update();
+    assert!(report.update.problem.unwrap().contains("took longer than"));
+    assert_eq!(report.child.state, "running");
+    assert_eq!(bench.runs(), ["one"]);
+}
+
+#[test]
 fn conflicting_local_edits_refuse_the_update_and_stay_intact() {
     let bench = Bench::new();
     let _running = bench.start_and_settle(&[]);
@@ -165,7 +185,7 @@ fn the_running_version_is_untouched_while_the_next_is_built() {
 #[test]
 fn a_version_that_does_not_stay_up_is_taken_back() {
     let bench = Bench::new();
-    let _running = bench.start_and_settle(&[]);
+    let _running = bench.start_and_settle(&["--probation", "2s"]);
     let first = bench.report().unwrap().update.accepted.unwrap();
     for (version, behavior) in [
         ("two", "crash"),

@@ -92,6 +92,16 @@ fn a_supervisor_that_does_not_start_is_given_up() {
     bench.git_checkout(&["pull", "-q"]);
     let running = bench.start_and_settle(&FLAGS);
     yield_supervisor(&bench, "let _ = become_real; std::process::exit(9);");
+    let worse = bench.release("worse", "");
+    let report = bench.update();
+    assert!(
+        report.update.quarantine[&worse].contains("can't take over"),
+        "{report:#?}"
+    );
+    // One that passes every test and fails all the same.
+    let sly = "if std::env::args().nth(1).as_deref() == Some(\"doctor\") { become_real() } \
+               else { std::process::exit(9) }";
+    yield_supervisor(&bench, sly);
     let bad = bench.release("two", "");
     bench
         .ask(&supervisor::control::Command::Update { force: false })

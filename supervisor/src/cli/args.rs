@@ -42,7 +42,7 @@ pub(super) enum Command {
     /// List what happened to each update
     History(Query),
     /// Check that everything an update needs is there
-    Doctor(Box<Run>),
+    Doctor(Box<Doctor>),
     /// Show how to move a validator from pm2 to this supervisor
     AdoptPm2(AdoptPm2),
     /// Sign a release archive, or make a key for that
@@ -100,6 +100,16 @@ pub(super) struct Logs {
     /// Show the log of the last build instead
     #[arg(long)]
     pub(super) build: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    pub(super) run: Run,
+    /// Do not ask the remote
+    #[arg(long)]
+    pub(super) offline: bool,
 }
 
 /// Options of `adopt-pm2`.

@@ -2,7 +2,7 @@
 
 use shared::{Exit, Failure, file, term};
 
-use super::{args::Run, configure::configure, talk};
+use super::{args::Doctor, configure::configure, talk};
 use crate::{
     config::Config,
     control::{Command, Reply},
@@ -16,13 +16,20 @@ use crate::{
 type Finding = (&'static str, Result<String, String>);
 
 /// Looks at everything and says what is missing; exit code 1 if anything is.
-pub(super) fn examine(options: Run) -> Result<Exit, Failure> {
-    let config = configure(options)?;
+pub(super) fn examine(options: Doctor) -> Result<Exit, Failure> {
+    let config = configure(options.run)?;
     let findings = [
         ("state directory", state(&config)),
         ("cargo", cargo()),
         ("disk", disk(&config)),
-        ("remote", ask_remote(&config)),
+        (
+            "remote",
+            if options.offline {
+                Ok("not asked".into())
+            } else {
+                ask_remote(&config)
+            },
+        ),
         ("signatures", signatures(&config)),
         ("release", release(&config)),
         ("supervisor", supervisor(&config)),
@@ -88,6 +95,7 @@ fn ask_remote(config: &Config) -> Result<String, String> {
         every_commit: source.every_commit,
         downloads: source.downloads.clone(),
         dry: true,
+        offline: false,
     };
     if source.downloads.is_none() {
         let checkout = remote::open_checkout(&source.repo).map_err(text)?;

@@ -96,6 +96,7 @@ impl Supervisor {
                     check: self.config.source.check.clone(),
                     args: self.config.child.args.clone(),
                     cwd: self.config.child.cwd.clone(),
+                    own_args: std::env::args_os().skip(1).collect(),
                 });
                 self.start(Step::Test, &job, SHORT_STEP);
             }
@@ -134,6 +135,8 @@ impl Supervisor {
             every_commit: source.every_commit,
             downloads: source.downloads.clone(),
             dry: step == Step::Check,
+            // A remote that hangs must not keep the first version from running.
+            offline: self.update.failures > 0,
         });
         let limit = source.fetch_timeout;
         self.start(step, &job, limit);

@@ -319,7 +319,7 @@ impl Supervisor {
         for (_, running) in self.steps.values() {
             running.kill();
         }
-        if matches!(self.child.stage, child::Stage::Stopping { .. }) {
+        if self.child.is_halting() {
             self.child_event(child::Event::Kill);
         }
         self.child_event(child::Event::Halt);

@@ -149,7 +149,10 @@ impl Supervisor {
             .map(|due| due.saturating_sub(self.now()).as_secs());
         UpdateReport {
             phase: state.phase.name().to_owned(),
-            progress: self.progress.clone(),
+            progress: self
+                .progress
+                .clone()
+                .or_else(|| state.awaits.as_ref().map(|what| format!("for {what}"))),
             accepted: state.accepted.clone(),
             previous: state.previous.clone(),
             candidate: state.candidate().cloned(),

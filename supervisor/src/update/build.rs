@@ -1,6 +1,7 @@
 //! Building a version beside the running one, and the smoke test that follows.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
@@ -16,6 +17,7 @@ use super::{channel, release::Release, remote, worktree};
 use crate::{
     error::{Blame, Fault},
     job::{Build, Test},
+    self_update::PROGRAM,
     worker::progress,
 };
 
@@ -251,6 +253,9 @@ pub fn smoke_test(job: &Test) -> Result<(), Fault> {
             return Err(Fault::new(Blame::Code, text).on(&job.version.commit));
         }
     }
+    if job.bins.iter().any(|name| name == PROGRAM) {
+        supervisor_understands(job)?;
+    }
     let (Some(first), false) = (job.bins.first(), job.check.is_empty()) else {
         return Ok(());
     };
@@ -277,11 +282,26 @@ pub fn smoke_test(job: &Test) -> Result<(), Fault> {
     Err(Fault::new(blame, text).on(&job.version.commit))
 }
 
-fn capture(
-    program: &Path,
-    args: &[std::ffi::OsString],
-    job: &Test,
-) -> Result<(ExitStatus, String), Fault> {
+/// Lets a new supervisor read our arguments, configuration and state, as it will have to when it
+/// takes over. What it finds wrong with the world (exit code 1) is not its fault.
+fn supervisor_understands(job: &Test) -> Result<(), Fault> {
+    let program = job.home.release(&job.version.release).join(PROGRAM);
+    let own = job.own_args.iter().skip_while(|arg| *arg == "run").cloned();
+    let args: Vec<_> = ["doctor", "--offline"]
+        .map(OsString::from)
+        .into_iter()
+        .chain(own)
+        .collect();
+    let (status, output) = capture(&program, &args, job)?;
+    if matches!(status.code(), Some(0 | 1)) {
+        return Ok(());
+    }
+    let said: String = output.trim().chars().take(300).collect();
+    let text = format!("the new supervisor can't take over ({status}): {said}");
+    Err(Fault::new(Blame::Code, text).on(&job.version.commit))
+}
+
+fn capture(program: &Path, args: &[OsString], job: &Test) -> Result<(ExitStatus, String), Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

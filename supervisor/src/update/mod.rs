@@ -9,5 +9,6 @@ pub mod quarantine;
 pub mod release;
 pub mod remote;
 pub mod state;
+mod step;
 pub mod verify;
 pub mod worktree;

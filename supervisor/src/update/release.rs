@@ -161,6 +161,11 @@ fn prune(home: &Home, keep: usize) -> Result<(), Fault> {
     let mut old = Vec::new();
     for entry in fs::read_dir(home.releases())?.flatten() {
         let path = entry.path();
+        // Left by an installation that was cut short; none is under way now.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            fs::remove_dir_all(&path)?;
+            continue;
+        }
         if fs::canonicalize(&path).is_ok_and(|path| !linked.contains(&path)) {
             old.push((entry.metadata()?.modified()?, path));
         }

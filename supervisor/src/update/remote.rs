@@ -161,7 +161,8 @@ fn first(
         })?
         .id();
     // Without the network the checkout must do.
-    let tip = upstream.and_then(|upstream| fetch(source, upstream, job.pin.as_deref()).ok());
+    let online = upstream.filter(|_| !job.offline);
+    let tip = online.and_then(|upstream| fetch(source, upstream, job.pin.as_deref()).ok());
     let base = match tip {
         Some(tip) if job.pin.is_some() => tip,
         Some(tip) => source.merge_base(head, tip).unwrap_or(head),

@@ -116,6 +116,11 @@ impl Bench {
         git(&self.checkout(), args)
     }
 
+    /// Runs the supervisor's program beside the test.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        self.base(args).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
     /// Runs the supervisor's program to its end.
     pub(crate) fn command(&self, args: &[&str]) -> Output {
         self.base(args).output().unwrap()
