@@ -33,7 +33,6 @@ pub struct Assertion {
 /// A model whose every byte was seen to be what its commitment says. Only
 /// [`Verifier::verify_commitment`] makes one.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct VerifiedModel {
     /// Who committed to it.
     pub hotkey: Hotkey,
@@ -49,6 +48,8 @@ pub struct VerifiedModel {
     pub parameters: u64,
     /// The competition it takes part in.
     pub competition: CompetitionId,
+    /// Nobody else can name this field.
+    _seen: (),
 }
 
 /// How far to go.
@@ -113,6 +114,7 @@ impl Verifier {
             dir: stored.dir,
             parameters: report.parameters.unwrap_or_default(),
             competition: model_id.competition_or_old(),
+            _seen: (),
         })
     }
 

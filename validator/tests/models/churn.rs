@@ -172,6 +172,54 @@ fn the_least_useful_goes_first() {
 }
 
 #[test]
+fn what_a_crash_leaves_is_cleared_at_the_next_start() {
+    let dir = scratch();
+    let open = || Store::open(dir.path(), Limits::default()).unwrap();
+    let [whole, no_record, no_folder] = [1, 2, 3].map(|number| add(&open(), number, 100).unwrap());
+    let folder = |hash| open().model(&hash).unwrap().unwrap().dir;
+    let (lost, kept) = (folder(no_record), folder(no_folder));
+    std::fs::remove_file(lost.with_extension("json")).unwrap();
+    std::fs::remove_dir_all(&kept).unwrap();
+    for rubbish in ["staging/links-1", "staging/removed-2"] {
+        std::fs::create_dir(dir.path().join(rubbish)).unwrap();
+    }
+    for rubbish in [
+        "staging/.tmpx",
+        "models/.tmpx",
+        "small/.tmpx",
+        ".tmpx",
+        "staging/a.part",
+    ] {
+        std::fs::File::create(dir.path().join(rubbish)).unwrap();
+    }
+    let store = open();
+    assert!(!lost.exists() && !kept.with_extension("json").exists());
+    let left: Vec<_> = store
+        .models()
+        .unwrap()
+        .into_iter()
+        .map(|m| m.record.content_hash)
+        .collect();
+    assert_eq!(left, [whole]);
+    let names = |folder: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(dir.path().join(folder)).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    };
+    assert_eq!(names("staging"), ["a.part"], "a download is taken up again");
+    assert_eq!(names("small"), [""; 0]);
+    assert!(!dir.path().join(".tmpx").exists() && !dir.path().join("models/.tmpx").exists());
+    // While somebody else is at work, nothing is cleared.
+    std::fs::create_dir(dir.path().join("staging/links-3")).unwrap();
+    let beside = open();
+    assert!(dir.path().join("staging/links-3").is_dir());
+    drop((store, beside));
+    open();
+    assert!(!dir.path().join("staging/links-3").exists());
+}
+
+#[test]
 fn damage_is_found_and_removed() {
     let dir = scratch();
     let store = Store::open(dir.path(), Limits::default()).unwrap();

@@ -6,6 +6,7 @@
 )]
 
 mod churn;
+mod defects;
 mod golden;
 mod hostile;
 mod manifest;

@@ -7,11 +7,8 @@ use std::{
     time::Duration,
 };
 
-use localnet::{
-    http::{Fault, Rule},
-    hub::Content,
-};
-use model::{Architecture, ContentHash, config::DecoderSpec};
+use localnet::http::{Fault, Rule};
+use model::ContentHash;
 use nix::sys::{
     resource::{UsageWho, getrusage},
     signal::Signal,
@@ -23,7 +20,7 @@ use validator::models::{
     store::{Depth, Limits},
 };
 
-use crate::world::{World, content_hash, golden};
+use crate::world::{World, content_hash, golden, large_model};
 
 const VALIDATOR: &str = env!("CARGO_BIN_EXE_validator");
 
@@ -199,7 +196,7 @@ fn bytes_in(dir: &Path) -> u64 {
 async fn killed_at_any_stage_it_leaves_nothing_or_everything() {
     const PART: u64 = 8 << 20;
     let world = World::new().await;
-    let (files, hash) = large_model(200_000);
+    let (files, hash) = large_model(200_000, 0.0);
     let commit = world.server.commit_model("miner/model", files);
     let hash = hash.to_string();
     let mut arguments = verify_arguments(&world, "model", &commit, &hash);
@@ -319,69 +316,10 @@ async fn a_full_disk_is_the_machines_fault_and_passes() {
     assert_eq!(run(&world, &arguments).await.status.code(), Some(0));
 }
 
-/// A Llama with 192 bytes of weights for each word of its vocabulary, and some more. It costs no
-/// memory here: its weights are zeros.
-fn large_model(vocabulary: u64) -> (Vec<(String, Content)>, ContentHash) {
-    let mut files = golden("llama_gqa");
-    let mut config: Value = serde_json::from_slice(&files["config.json"]).unwrap();
-    config["vocab_size"] = vocabulary.into();
-    config["tie_word_embeddings"] = true.into();
-    files.insert("config.json".into(), serde_json::to_vec(&config).unwrap());
-    let spec = DecoderSpec::parse(
-        &files["config.json"],
-        Architecture::Llama,
-        model::Compatibility::V4_40,
-    )
-    .unwrap();
-    let mut header = json!({"__metadata__": {"format": "pt"}});
-    let mut at = 0;
-    for tensor in spec.tensors() {
-        let end = at + 4 * tensor.shape.iter().product::<u64>();
-        header[&tensor.name] =
-            json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [at, end]});
-        at = end;
-    }
-    let header = header.to_string();
-    let head = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
-    let size = head.len() as u64 + at;
-    let mut sha256 = <sha2::Sha256 as sha2::Digest>::new_with_prefix(&head);
-    let zeros = vec![0; 1 << 20];
-    let mut left = at;
-    while left > 0 {
-        let step = left.min(zeros.len() as u64);
-        sha2::Digest::update(&mut sha256, &zeros[..step as usize]);
-        left -= step;
-    }
-    let digest: [u8; 32] = sha2::Digest::finalize(sha256).into();
-    files.remove("model.safetensors");
-    let digests = files.iter().map(|(path, bytes)| {
-        (
-            path.as_str(),
-            <sha2::Sha256 as sha2::Digest>::digest(bytes).into(),
-        )
-    });
-    let hash = ContentHash::of_files(digests.chain([("model.safetensors", digest)]));
-    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let weights = Content::Virtual {
-        head: head.into(),
-        size,
-        sha256,
-    };
-    let contents = files
-        .into_iter()
-        .map(|(path, bytes)| (path, Content::from(bytes)));
-    (
-        contents
-            .chain([("model.safetensors".to_owned(), weights)])
-            .collect(),
-        hash,
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_model_takes_little_memory() {
     let world = World::new().await;
-    let (files, hash) = large_model(2_000_000);
+    let (files, hash) = large_model(2_000_000, 0.0);
     let commit = world.server.commit_model("miner/large", files);
     let mut arguments = verify_arguments(&world, "large", &commit, &hash.to_string());
     arguments.push("--download".into());

@@ -2,9 +2,11 @@
 
 use localnet::hub::Content;
 use model::Architecture;
-use validator::models::Rules;
+use validator::models::{Hub, Rules, Verifier};
 
-use crate::world::{Files, World, claim, content_hash, golden, refusal, rules};
+use crate::world::{
+    Files, World, claim, content_hash, golden, large_model, refusal, rules, verify_with,
+};
 
 /// Body bytes the hub and its CDN have sent since the last question.
 fn sent(world: &World) -> u64 {
@@ -66,4 +68,27 @@ async fn lies_cost_kilobytes() {
         println!("{what:<20} {bytes:>7} bytes  {verdict}");
         assert!(*bytes <= 100_000, "{what}: {bytes} bytes");
     }
+}
+
+#[tokio::test]
+async fn mad_norms_end_the_download() {
+    let world = World::new().await;
+    let (files, hash) = large_model(400_000, 100.0);
+    let commit = world.server.commit_model("miner/mad", files);
+    let mut options = world.hub_options();
+    options.connections = 1;
+    let verifier = Verifier {
+        hub: Hub::new(options).unwrap(),
+        store: Some(world.store()),
+    };
+    let claim = claim("mad", &commit, hash);
+    let (outcome, report) = verify_with(&verifier, &claim, &rules(Architecture::Llama)).await;
+    assert_eq!(refusal(outcome), "the norm of q_proj in layer 0 is 4800");
+    let all = 400_000 * 192;
+    assert!(
+        report.bytes_fetched < all / 2,
+        "{} of {all}",
+        report.bytes_fetched
+    );
+    assert_eq!(world.store().usage().unwrap().staging, 0);
 }

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use indicatif::ProgressBar;
 use localnet::hub::{Content, Hub as HubServer, Ports};
-use model::{Architecture, ContentHash, Dtype, hash::walk};
+use model::{Architecture, Compatibility, ContentHash, Dtype, config::DecoderSpec, hash::walk};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use validator::{
     models::{
@@ -95,7 +97,7 @@ pub(crate) fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("engine/tests/fixtures")
 }
 
-pub(crate) fn fixture_json(name: &str) -> serde_json::Value {
+pub(crate) fn fixture_json(name: &str) -> Value {
     serde_json::from_slice(&fs::read(fixtures().join(name)).unwrap()).unwrap()
 }
 
@@ -119,10 +121,11 @@ pub(crate) fn golden(name: &str) -> Files {
 }
 
 pub(crate) fn content_hash(files: &Files) -> ContentHash {
-    ContentHash::of_files(files.iter().map(|(path, bytes)| {
-        use sha2::Digest as _;
-        (path, sha2::Sha256::digest(bytes).into())
-    }))
+    ContentHash::of_files(
+        files
+            .iter()
+            .map(|(path, bytes)| (path, Sha256::digest(bytes).into())),
+    )
 }
 
 pub(crate) fn claim(name: &str, commit: &str, hash: impl ToString) -> Assertion {
@@ -166,4 +169,61 @@ pub(crate) fn refusal(outcome: Result<StoredModel, Rejection>) -> String {
         } => reason,
         other => panic!("not refused for good: {other:?}"),
     }
+}
+
+/// A Llama with 192 bytes of weights for each word of its vocabulary, and some more. Its weights
+/// are zeros, which cost no memory here, but for the first query projection, which comes first.
+pub(crate) fn large_model(vocabulary: u64, first: f32) -> (Vec<(String, Content)>, ContentHash) {
+    const FIRST: &str = "model.layers.0.self_attn.q_proj.weight";
+    let mut files = golden("llama_gqa");
+    let mut config: Value = serde_json::from_slice(&files["config.json"]).unwrap();
+    config["vocab_size"] = vocabulary.into();
+    config["tie_word_embeddings"] = true.into();
+    files.insert("config.json".into(), serde_json::to_vec(&config).unwrap());
+    let config = &files["config.json"];
+    let spec = DecoderSpec::parse(config, Architecture::Llama, Compatibility::V4_40).unwrap();
+    let mut tensors: Vec<_> = spec.tensors().collect();
+    tensors.sort_by_key(|tensor| tensor.name != FIRST);
+    let mut header = json!({"__metadata__": {"format": "pt"}});
+    let mut at = 0;
+    for tensor in &tensors {
+        let end = at + 4 * tensor.shape.iter().product::<u64>();
+        header[&tensor.name] =
+            json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [at, end]});
+        at = end;
+    }
+    let header = header.to_string();
+    let elements: u64 = tensors[0].shape.iter().product();
+    let mut head = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    let size = head.len() as u64 + at;
+    head.extend(first.to_le_bytes().repeat(elements as usize));
+    let mut sha256 = Sha256::new_with_prefix(&head);
+    let zeros = vec![0; 1 << 20];
+    let mut left = size - head.len() as u64;
+    while left > 0 {
+        let step = left.min(zeros.len() as u64);
+        sha256.update(&zeros[..step as usize]);
+        left -= step;
+    }
+    let digest: [u8; 32] = sha256.finalize().into();
+    files.remove("model.safetensors");
+    let digests = files
+        .iter()
+        .map(|(path, bytes)| (path.as_str(), Sha256::digest(bytes).into()));
+    let hash = ContentHash::of_files(digests.chain([("model.safetensors", digest)]));
+    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let weights = Content::Virtual {
+        head: head.into(),
+        size,
+        sha256,
+    };
+    let contents = files
+        .into_iter()
+        .map(|(path, bytes)| (path, Content::from(bytes)));
+    (
+        contents
+            .chain([("model.safetensors".to_owned(), weights)])
+            .collect(),
+        hash,
+    )
 }

@@ -3,6 +3,7 @@
 use std::{
     ops::Range,
     sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -14,6 +15,9 @@ use super::{
     address::RepositoryName,
     request::{text, transport},
 };
+
+/// Fewest bytes that have to come in while we wait for a small answer at most.
+const TRICKLE: u64 = 16 << 10;
 
 /// A file on the hub.
 #[derive(Debug)]
@@ -83,6 +87,13 @@ impl RemoteFile {
         self.seen().xet
     }
 
+    fn broken(&self, why: &str) -> HubError {
+        HubError::Transport {
+            url: self.url.to_string(),
+            why: why.to_owned(),
+        }
+    }
+
     pub(super) fn contradiction(&self, why: impl Into<String>) -> HubError {
         HubError::Contradiction {
             url: self.url.to_string(),
@@ -115,7 +126,7 @@ impl Hub {
         while at < range.end {
             let before = at;
             let result = self.part(file, at..range.end, &mut at, &mut pieces).await;
-            if at > before {
+            if at - before >= TRICKLE {
                 tried = 0;
             }
             if let Err(error) = result {
@@ -135,18 +146,22 @@ impl Hub {
         pieces: &mut Vec<Bytes>,
     ) -> Result<(), HubError> {
         let mut response = self.open(file, &range).await?;
+        let (mut since, mut lately) = (Instant::now(), 0);
         while *at < range.end {
             let piece = response
                 .chunk()
                 .await
                 .map_err(|error| transport(&file.url, &error))?;
             let Some(mut piece) = piece else {
-                let why = "the answer ended early".into();
-                return Err(HubError::Transport {
-                    url: file.url.to_string(),
-                    why,
-                });
+                return Err(file.broken("the answer ended early"));
             };
+            lately += piece.len() as u64;
+            if since.elapsed() >= self.shared.options.patience.answer {
+                if lately < TRICKLE {
+                    return Err(file.broken("the answer only trickles"));
+                }
+                (since, lately) = (Instant::now(), 0);
+            }
             self.fetched.add(piece.len() as u64);
             self.shared.pace.pass(piece.len() as u64).await;
             // A server that ignores ranges sends on; we don't listen.
