@@ -33,6 +33,10 @@ pub struct Assertion {
 /// A model whose every byte was seen to be what its commitment says. Only
 /// [`Verifier::verify_commitment`] makes one.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::manual_non_exhaustive,
+    reason = "the private field keeps the rest of this crate from making one"
+)]
 pub struct VerifiedModel {
     /// Who committed to it.
     pub hotkey: Hotkey,
