@@ -128,12 +128,8 @@ pub fn load(
 
 fn warnings(inventory: &Inventory, options: Options<'_>) -> Vec<String> {
     let unknown = &inventory.unknown;
-    let unused = (unknown.total > 0).then(|| {
-        format!(
-            "{} tensors are not part of the model: {unknown}",
-            unknown.total
-        )
-    });
+    let unused = (unknown.total > 0)
+        .then(|| format!("tensors outside the model ({}): {unknown}", unknown.total));
     let (_, replaced) = Way::choose(
         options.attention,
         tensor_dtype(options.dtype),

@@ -149,3 +149,64 @@ fn each<const N: usize, T>(bytes: &[u8], out: &mut [T], value: impl Fn([u8; N]) 
         *out = value(element);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file of three tensors of different dtypes, none of them aligned.
+    fn file() -> (Vec<u8>, Header) {
+        let json = r#"{"__metadata__":{"format":"pt"},
+            "a":{"dtype":"F64","shape":[3],"data_offsets":[0,24]},
+            "empty":{"dtype":"F32","shape":[0,5],"data_offsets":[24,24]},
+            "b":{"dtype":"BF16","shape":[5],"data_offsets":[24,34]},
+            "c":{"dtype":"F32","shape":[2,2],"data_offsets":[34,50]}}"#;
+        let mut file = (json.len() as u64).to_le_bytes().to_vec();
+        file.extend(json.as_bytes());
+        file.extend([1.5_f64, -2.25, 1e30].iter().flat_map(|x| x.to_le_bytes()));
+        file.extend(
+            [1.0_f32, 2.0, 3.0, 4.0, 5.0]
+                .iter()
+                .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()),
+        );
+        file.extend(
+            [6.0_f32, 7.0, 8.0, f32::INFINITY]
+                .iter()
+                .flat_map(|x| x.to_le_bytes()),
+        );
+        let header = Header::parse(json.as_bytes(), file.len() as u64).unwrap();
+        (file, header)
+    }
+
+    proptest! {
+        #[test]
+        fn elements_arrive_whole_whatever_the_blocks(sizes in proptest::collection::vec(1_usize..40, 400)) {
+            let (file, header) = file();
+            let mut found: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+            let mut tensors = Tensors::new(&header);
+            let (mut carry, mut read) = (Vec::new(), 0);
+            for size in sizes {
+                let fresh = &file[read..(read + size).min(file.len())];
+                let known = [carry.as_slice(), fresh].concat();
+                let used = tensors.take((read - carry.len()) as u64, &known, &mut |name, first, dtype, bytes| {
+                    let values = found.entry(name.to_owned()).or_default();
+                    assert_eq!(values.len(), first);
+                    values.resize(first + bytes.len() / dtype.bytes() as usize, 0.0);
+                    convert(dtype, bytes, &mut values[first..]);
+                    Ok(())
+                }).unwrap();
+                carry = known[used..].to_vec();
+                prop_assert!(carry.len() <= Tensors::MAX_CARRY);
+                read += fresh.len();
+            }
+            prop_assert!(tensors.are_done());
+            prop_assert_eq!(&found["a"], &[1.5, -2.25, 1e30]);
+            prop_assert_eq!(&found["b"], &[1.0, 2.0, 3.0, 4.0, 5.0]);
+            prop_assert_eq!(&found["c"], &[6.0, 7.0, 8.0, f32::INFINITY]);
+        }
+    }
+}
