@@ -1,5 +1,7 @@
 //! What commands that talk to the chain share: a client, a wallet, and words for what fails.
 
+use std::time::Duration;
+
 use shared::{Exit, Failure};
 
 use super::{
@@ -11,11 +13,18 @@ use crate::{
     subnet::FaultKind,
 };
 
+/// A person waits: one operation gives up sooner than the validator's would.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Connects to the chain that the flags name.
 pub(super) async fn connect(flags: &ChainFlags) -> Result<Client, Failure> {
     let endpoints = Endpoints::resolve(flags.subtensor_network.as_deref(), &flags.endpoints())
         .map_err(|error| Failure::of(Exit::Config, &error))?;
-    Client::connect(&endpoints, Deadlines::default())
+    let deadlines = Deadlines {
+        operation: PATIENCE,
+        ..Deadlines::default()
+    };
+    Client::connect(&endpoints, deadlines)
         .await
         .map_err(|error| failure(&error))
 }
