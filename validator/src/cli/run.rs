@@ -84,6 +84,10 @@ pub struct RunArgs {
 
 /// Whether and where rows of the steps go to W&B.
 #[derive(Debug, Clone, Args)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "clap knows arguments by these names"
+)]
 struct WandbLogFlags {
     /// W&B project to log to; without one nothing is logged
     #[arg(long = "wandb_project", value_name = "NAME", env = "WANDB_PROJECT")]
