@@ -369,21 +369,25 @@ async fn weights_on_chain(
 ) -> Result<Step, Failure> {
     let last_shown = shown.last().map_or(0, |step| step.number);
     let troubles = plan.troubles.iter().filter(|trouble| trouble.is_of_chain());
+    let mut not_before = 0;
     for trouble in troubles {
         scenes.say(format_args!("the chain is in trouble: {trouble}"));
         trouble.set(stage.subnet()?);
         tokio::time::sleep(CHAIN_TROUBLE).await;
         trouble.end(stage.subnet()?);
+        not_before = u64::from(stage.subnet()?.chain.block_number());
     }
     let equal = |subnet: &Localnet, steps: &[Step]| {
-        let on_chain = weights_of_validator(subnet);
-        let newest = steps
+        let neurons = subnet.chain.neurons(subnet.netuid);
+        let validator = neurons
+            .first()
+            .filter(|neuron| neuron.last_update >= not_before)?;
+        let mut newest = steps
             .iter()
             .rev()
             .take_while(|step| step.number >= last_shown);
         newest
-            .into_iter()
-            .find(|step| step.on_chain() == on_chain)
+            .find(|step| step.on_chain() == validator.weights)
             .cloned()
     };
     let what = "weights on the chain equal to those of a step";
