@@ -206,12 +206,9 @@ impl Localnet {
             None => None,
         };
 
-        for wallet in std::iter::once(&validator).chain(&wallets) {
-            wallet.write(&folder.join("wallets")).map_err(disk)?;
-        }
         file::write_atomic(&folder.join("samples.jsonl"), lines.as_bytes()).map_err(disk)?;
-        let (hub, miners) =
-            make_miners(&options, wallets, hub, folder.join("models"), progress).await?;
+        let keys = (validator.clone(), wallets);
+        let (hub, miners) = make_miners(&options, keys, hub, folder.clone(), progress).await?;
         // Only a chain with a block knows the hash of its genesis, which extrinsics are bound to.
         chain
             .produce_blocks(1)
@@ -406,16 +403,20 @@ async fn start_chain(
         .map_err(|error| chain_failure(&error))
 }
 
-/// Trains and publishes on a thread of its own: it is work for seconds.
+/// Writes wallets, trains and publishes on a thread of its own: it is work for seconds.
 async fn make_miners(
     options: &Options,
-    wallets: Vec<Wallet>,
+    (validator, wallets): (Wallet, Vec<Wallet>),
     hub: Hub,
-    models: PathBuf,
+    folder: PathBuf,
     progress: impl Fn(&str) + Send + 'static,
 ) -> Result<(Hub, Vec<Miner>), Failure> {
     let (plan, seed) = (options.miners.clone(), options.seed);
     let work = move || -> Result<(Hub, Vec<Miner>), Failure> {
+        for wallet in std::iter::once(&validator).chain(&wallets) {
+            wallet.write(&folder.join("wallets")).map_err(disk)?;
+        }
+        let models = folder.join("models");
         let mut miners: Vec<Option<Miner>> = plan.iter().map(|_| None).collect();
         for family in Family::ALL {
             if !plan.iter().any(|(wanted, _)| *wanted == family) {

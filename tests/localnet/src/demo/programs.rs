@@ -215,7 +215,7 @@ impl Supervisor {
                 "--profile",
                 launch.profile,
             ])
-            .args(["--min-disk", "1G", "--min-memory", "256M", "--check", ""])
+            .args(["--min-disk", "1G", "--min-memory", "256M"])
             .arg("--state-dir")
             .arg(launch.folder)
             .arg("--repo")
