@@ -98,7 +98,6 @@ fn run(args: Args, release: &str) -> Result<Exit, Failure> {
         release: release.to_owned(),
         device,
         device_memory,
-        threads,
         sandbox,
     };
     let requests = receive();

@@ -20,7 +20,7 @@ use model::{
 use shared::{Exit, Failure, task::panic_message};
 
 use self::resident::Residents;
-use crate::device::DeviceSpec;
+use crate::device::{self, Description, DeviceSpec};
 
 /// Progress is reported no more often than this.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
@@ -34,8 +34,6 @@ pub struct Setup {
     pub device: DeviceSpec,
     /// The most device memory for models that stay loaded, in bytes.
     pub device_memory: Option<u64>,
-    /// Threads to compute with.
-    pub threads: usize,
     /// The walls around this process.
     pub sandbox: Vec<Wall>,
 }
@@ -65,7 +63,6 @@ impl Worker {
             release,
             device: spec,
             device_memory,
-            threads,
             sandbox,
         } = setup;
         let channel = Channel {
@@ -78,10 +75,7 @@ impl Worker {
             }
         }
         let opened = spec.open();
-        let described = opened
-            .as_ref()
-            .map_err(Clone::clone)
-            .map(|device| describe(device, threads));
+        let described = opened.as_ref().map_err(Clone::clone).map(describe);
         channel.hello(&Hello {
             release,
             device: described,
@@ -138,24 +132,10 @@ fn of_panic(panic: &(dyn Any + Send), reads_tokenizer: bool) -> Fault {
     }
 }
 
-fn describe(device: &Device, threads: usize) -> protocol::Device {
-    match device.location() {
-        candle_core::DeviceLocation::Cpu => protocol::Device {
-            id: "cpu".to_owned(),
-            name: format!("CPU, {threads} threads"),
-            memory: None,
-        },
-        candle_core::DeviceLocation::Cuda { gpu_id } => protocol::Device {
-            id: format!("cuda:{gpu_id}"),
-            name: format!("CUDA device {gpu_id}"),
-            memory: None,
-        },
-        candle_core::DeviceLocation::Metal { gpu_id } => protocol::Device {
-            id: format!("metal:{gpu_id}"),
-            name: format!("Metal device {gpu_id}"),
-            memory: None,
-        },
-    }
+fn describe(device: &Device) -> protocol::Device {
+    let Description { id, name, memory } = device::describe(device);
+    let memory = memory.map(|(_, total)| total);
+    protocol::Device { id, name, memory }
 }
 
 impl Channel {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ArgGroup;
 use model::{
     Architecture, Attention, Conversation, Dtype, Fault, PackingPlan, TokenizedSample,
-    protocol::{Evaluate, Evaluation, ModelSource},
+    protocol::{Device, Evaluate, Evaluation, ModelSource},
 };
 use serde_json::{Value, json};
 use shared::{Exit, Failure, file, term};
@@ -138,15 +138,24 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     }
     let options = workers::options(args.eval_worker.as_deref(), &args.device, readable)?;
     let evaluator = Evaluator::new(options);
-    let evaluated = super::block_on(async {
+    let (evaluated, device) = super::block_on(async {
         let evaluated = evaluate(args, &evaluator, source, input, &parameters).await;
+        let device = if evaluated.is_ok() {
+            device(&evaluator).await
+        } else {
+            None
+        };
         evaluator.shut_down().await;
-        Ok(evaluated)
+        Ok((evaluated, device))
     })?;
     match evaluated {
         Ok(evaluation) if args.json => {
             let mut report = report(&evaluation, args, architecture);
             report["tokenizer"] = json!(tokenizer);
+            if let Some(device) = device {
+                report["device"] = json!(device.id);
+                report["device_name"] = json!(device.name);
+            }
             term::json(&report);
             Ok(Exit::Ok)
         }
@@ -161,6 +170,11 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
             Err(workers::failure("the model could not be evaluated", &fault))
         }
     }
+}
+
+/// Asks the worker that just answered where it computed.
+async fn device(evaluator: &Evaluator) -> Option<Device> {
+    evaluator.start().await.pop()?.hello.ok()?.device.ok()
 }
 
 async fn evaluate(

@@ -105,6 +105,10 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(threads) = options.threads {
+            // The tensor library listens to nothing else.
+            command.env("RAYON_NUM_THREADS", threads.to_string());
+        }
         for directory in &options.readable {
             command.arg("--readable").arg(directory);
         }
@@ -222,12 +226,9 @@ impl Worker {
     async fn lost(&mut self, error: ProtocolError) -> Fault {
         // A dying worker closes its pipes a moment before it can be waited for.
         let by_itself = timeout(GOODBYE_LIMIT, self.child.wait()).await;
-        let status = match by_itself {
-            Ok(Ok(status)) => status,
-            _ => {
-                self.kill().await;
-                return Fault::machine(MachineFaultKind::Protocol, self.explained(chain(&error)));
-            }
+        let Ok(Ok(status)) = by_itself else {
+            self.kill().await;
+            return Fault::machine(MachineFaultKind::Protocol, self.explained(chain(&error)));
         };
         match error {
             ProtocolError::Pipe(_) => {
