@@ -19,7 +19,10 @@ use super::{
 use crate::{
     eval::Evaluator,
     models::Store,
-    report::{StepRecord, step_record::Outcome},
+    report::{
+        StepRecord,
+        step_record::{ModelRow, Outcome},
+    },
     samples::SampleSet,
     step::{
         replay::{Finding, Findings, Replay},
@@ -215,10 +218,7 @@ fn failed(fault: Fault) -> Failure {
 fn show(record: &StepRecord, findings: &Findings) {
     let mut table = term::table(["uid", "recorded loss", "deviation", "note"]);
     for (uid, finding) in &findings.models {
-        let loss = record
-            .models
-            .get(uid)
-            .map_or(f64::NAN, |row| row.mean_loss());
+        let loss = record.models.get(uid).map_or(f64::NAN, ModelRow::mean_loss);
         let (deviation, note) = match finding {
             Finding::Computed {
                 deviation,

@@ -32,14 +32,13 @@ pub struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
-    let path = match &args.status_file {
-        Some(path) => path.clone(),
-        None => {
-            let netuid = args.chain.parameters()?.netuid;
-            args.state
-                .folder(&args.wallet, netuid)
-                .join(service::STATUS)
-        }
+    let path = if let Some(path) = &args.status_file {
+        path.clone()
+    } else {
+        let netuid = args.chain.parameters()?.netuid;
+        args.state
+            .folder(&args.wallet, netuid)
+            .join(service::STATUS)
     };
     let status = Status::read(&path)
         .map_err(|error| Failure::of(Exit::BadInput, &error))?
