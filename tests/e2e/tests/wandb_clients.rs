@@ -43,7 +43,9 @@ async fn python(version: &str, extra: &[&str]) -> Option<PathBuf> {
     ];
     let install: Vec<&str> = install.into_iter().chain(extra.iter().copied()).collect();
     if made.is_err() || run(&python, &install, &[]).await.is_err() {
-        eprintln!("SKIPPED: no Python with wandb {version} could be set up (is PyPI reachable?)");
+        shared::term::note(format_args!(
+            "SKIPPED: no Python with wandb {version} could be set up (is PyPI reachable?)"
+        ));
         return None;
     }
     shared::file::write_atomic(&complete, b"").ok()?;
