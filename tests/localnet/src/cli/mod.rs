@@ -51,9 +51,9 @@ struct DemoArgs {
     /// Trouble to rehearse, comma-separated, such as hub-429,chain-stall
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     fault: Vec<demo::Trouble>,
-    /// Cargo profile of what the demo builds
-    #[arg(long, value_name = "NAME", default_value = "dev")]
-    profile: String,
+    /// Cargo profile of what the demo builds [default: the one this program was built with]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
     /// Target folder of what the demo builds [default: the one this program was built in]
     #[arg(long, value_name = "DIR", env = "CARGO_TARGET_DIR")]
     target_dir: Option<PathBuf>,
@@ -84,13 +84,26 @@ pub fn main(version: Version) -> Exit {
                 seed: args.place.seed,
                 source: args.place.source,
                 troubles: args.fault,
-                profile: args.profile,
+                profile: args.profile.unwrap_or_else(own_profile),
                 target_dir: args.target_dir,
             };
             demo::run(plan, shutdown)
         }),
     };
     outcome.unwrap_or_else(|failure| failure.print())
+}
+
+/// Returns the cargo profile this program was built with, by the folder it lies in, so that a demo
+/// compiles little again.
+fn own_profile() -> String {
+    let program = std::env::current_exe().ok();
+    let folder = program
+        .as_deref()
+        .and_then(|program| program.parent()?.file_name());
+    match folder.map(|name| name.to_string_lossy().into_owned()) {
+        Some(name) if name != "debug" => name,
+        _ => "dev".to_owned(),
+    }
 }
 
 /// Runs a command that stops by itself or on Ctrl-C.
