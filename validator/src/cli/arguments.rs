@@ -161,3 +161,95 @@ fn refused(path: &OsString, problem: impl std::fmt::Display) -> Failure {
     )
     .because(problem)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    fn command() -> Command {
+        let switch = |name: &'static str| Arg::new(name).long(name).num_args(0);
+        let run = Command::new("run")
+            .arg(Arg::new("config").long("config"))
+            .arg(Arg::new("name").long("wallet.name"))
+            .arg(
+                Arg::new("urls")
+                    .long("subtensor.chain_endpoint")
+                    .num_args(1),
+            )
+            .arg(switch("wandb.off"))
+            .arg(switch("offline"));
+        with_kebab_case(Command::new("validator").subcommands([run, Command::new("score")]))
+    }
+
+    fn expanded(arguments: &[&str]) -> Result<Vec<String>, Failure> {
+        let arguments = arguments.iter().map(OsString::from).collect();
+        let arguments = expand(&command(), arguments)?;
+        Ok(arguments
+            .into_iter()
+            .map(|a| a.into_string().unwrap())
+            .collect())
+    }
+
+    #[test]
+    fn run_is_the_default_command() {
+        let run = expanded(&["validator", "--wallet.name", "x"]).unwrap();
+        assert_eq!(run, ["validator", "run", "--wallet.name", "x"]);
+        for own in [
+            &["validator", "score", "-"][..],
+            &["validator", "--help"],
+            &["validator"],
+        ] {
+            assert_eq!(expanded(own).unwrap(), own);
+        }
+    }
+
+    #[test]
+    fn kebab_case_is_another_spelling() {
+        let arguments = ["validator", "run", "--wallet-name", "x", "--wandb-off"];
+        let matches = command().try_get_matches_from(arguments).unwrap();
+        let (_, run) = matches.subcommand().unwrap();
+        assert_eq!(run.get_one::<String>("name").unwrap(), "x");
+    }
+
+    #[test]
+    fn a_configuration_file_gives_flags_and_the_command_line_beats_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            file::write_atomic(&path, text.as_bytes()).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let yaml = write(
+            "old.yml",
+            "wallet:\n  name: a\nsubtensor:\n  chain_endpoint: [one, two]\n  _mock: false\n\
+             offline: true\nwandb.off: false\nmodel_dir: null\n",
+        );
+        let run = expanded(&["validator", "--config", &yaml]).unwrap();
+        let flags = [
+            "validator",
+            "run",
+            "--wallet.name=a",
+            "--subtensor.chain_endpoint=one",
+            "--subtensor.chain_endpoint=two",
+            "--offline",
+            "--config",
+            &yaml,
+        ];
+        assert_eq!(run, flags);
+        let run = expanded(&["validator", "--config", &yaml, "--wallet-name=b"]).unwrap();
+        assert!(!run.contains(&"--wallet.name=a".to_owned()), "{run:?}");
+
+        let toml = write("new.toml", "offline = true\n[wallet]\nname = \"c\"\n");
+        let config = format!("--config={toml}");
+        let run = expanded(&["validator", &config]).unwrap();
+        assert_eq!(run[2..4], ["--offline", "--wallet.name=c"]);
+
+        let unknown = write("bad.toml", "walet = 1\n");
+        let failure = expanded(&["validator", "--config", &unknown]).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Config);
+        assert!(failure.to_string().contains("\"walet\""), "{failure}");
+        assert!(expanded(&["validator", "--config", "/none.yml"]).is_err());
+    }
+}

@@ -26,6 +26,7 @@ use crate::{
 
 /// Evaluate models and set weights, until told to stop
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 pub struct RunArgs {
     /// YAML or TOML file with these flags as keys; the command line beats it
     #[arg(long, value_name = "FILE")]
@@ -68,6 +69,9 @@ pub struct RunArgs {
     /// Start from nothing rather than from the state on disk or the chain's consensus
     #[arg(long)]
     genesis: bool,
+    /// Let each model answer a prompt in every step, for people to read
+    #[arg(long = "do_sample")]
+    do_sample: bool,
     /// Minutes between looks at a uid's commitment
     #[arg(long = "update_delay_minutes", value_name = "N", default_value_t = 5)]
     update_delay_minutes: u64,
@@ -217,6 +221,7 @@ impl RunArgs {
                 samples: self.samples.count,
                 seed: self.samples.seed,
                 sync_blocks: self.samples.sync_blocks,
+                do_sample: self.do_sample,
                 limit: minutes(self.step_minutes),
             },
             version: version.to_string(),

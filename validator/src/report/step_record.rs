@@ -59,6 +59,9 @@ pub struct StepRecord {
     pub weights_after: Vec<Real>,
     /// Uids that stay for the next step of the competition.
     pub kept: Vec<Uid>,
+    /// What models answered to a prompt, with `--do_sample`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub generated: BTreeMap<Uid, Generated>,
     /// The last weight set confirmed before the step ended.
     #[serde(default)]
     pub receipt: Option<Receipt>,
@@ -183,6 +186,17 @@ pub struct Refusal {
     pub model: String,
     /// Why.
     pub reason: String,
+}
+
+/// What a model answered to the prompt of a sample.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generated {
+    /// The prompt.
+    pub prompt: String,
+    /// What the model answered.
+    pub response: String,
+    /// The sample's own response.
+    pub truth: String,
 }
 
 /// A weight set as the chain has it.

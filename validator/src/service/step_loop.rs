@@ -106,9 +106,17 @@ pub(super) async fn run(parts: Arc<Parts>) -> Result<(), Failure> {
 }
 
 async fn turn(parts: &Parts, memory: &Memory, began: Instant) -> Result<Option<StepRecord>, Fault> {
-    let Some(ready) = next(parts, memory, began).await? else {
+    let Some(mut ready) = next(parts, memory, began).await? else {
         return Ok(None);
     };
+    // A step is due: it works on the chain as it is now, not as it was some blocks ago.
+    if parts.client.is_some() && ready.start.block < *parts.head.borrow() {
+        super::chain_watcher::snapshot(parts).await?;
+        let Some(fresh) = next(parts, memory, began).await? else {
+            return Ok(None);
+        };
+        ready = fresh;
+    }
     let board = &parts.context.board;
     board.fact("step", ready.start.open.step);
     board.fact("competition", ready.start.competition.id.0.clone());

@@ -1,6 +1,6 @@
 //! The W&B task: a row for each step, sent in the background, never in the way.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use shared::Failure;
 use tokio::sync::broadcast::error::RecvError;
@@ -24,7 +24,7 @@ pub(super) async fn run(parts: Arc<Parts>, settings: Settings) -> Result<(), Fai
         };
         match record {
             Ok(record) => {
-                if let Err(error) = logger.log(record.step, step_row(&record, &BTreeMap::new())) {
+                if let Err(error) = logger.log(record.step, step_row(&record, &record.generated)) {
                     tracing::warn!(%error, step = record.step, "could not keep the row for W&B");
                 }
             }

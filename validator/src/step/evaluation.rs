@@ -160,7 +160,7 @@ impl Round<'_> {
         (verdicts, queue)
     }
 
-    fn source(&self, context: &Context, candidate: &Candidate) -> ModelSource {
+    pub(super) fn source(&self, context: &Context, candidate: &Candidate) -> ModelSource {
         ModelSource {
             directory: candidate.directory.clone(),
             content_hash: Some(candidate.content),

@@ -2,6 +2,7 @@
 
 mod evaluation;
 mod field;
+mod generation;
 pub mod replay;
 pub mod samples;
 pub mod scoring;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub seed: Seed,
     /// Blocks over which the block seed stays the same.
     pub sync_blocks: u64,
+    /// Whether each model also answers a prompt, for people to read.
+    pub do_sample: bool,
     /// How long one attempt at a step may take.
     pub limit: Duration,
 }
@@ -126,6 +129,11 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
     };
     let verdicts = round.run(context, field).await?;
     timer.lap("losses");
+    let generated = if context.settings.do_sample {
+        generation::of_field(context, start, &round, field, &set, &verdicts).await
+    } else {
+        BTreeMap::new()
+    };
     let field = &field.clone().still_owned(&context.snapshots.borrow());
     let record = scoring::record(
         context,
@@ -134,6 +142,7 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
             field,
             set: &set,
             verdicts: &verdicts,
+            generated,
             timings: timer.seconds,
         },
     );

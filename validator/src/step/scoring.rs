@@ -8,7 +8,7 @@ use super::{Context, Field, Start, evaluation::Verdict};
 use crate::{
     report::{
         StepRecord,
-        step_record::{self, ModelRow, Outcome, Plan, Rules},
+        step_record::{self, Generated, ModelRow, Outcome, Plan, Rules},
     },
     samples::SampleSet,
     score::{WinRow, WinTable, survivors, weights::softmax},
@@ -22,6 +22,7 @@ pub(super) struct Found<'a> {
     pub(super) field: &'a Field,
     pub(super) set: &'a SampleSet,
     pub(super) verdicts: &'a BTreeMap<ContentHash, Verdict>,
+    pub(super) generated: BTreeMap<Uid, Generated>,
     pub(super) timings: BTreeMap<String, f64>,
 }
 
@@ -32,6 +33,7 @@ pub(super) fn record(context: &Context, found: Found<'_>) -> StepRecord {
         field,
         set,
         verdicts,
+        generated,
         timings,
     } = found;
     let (models, plans) = rows(field, set, verdicts);
@@ -66,6 +68,7 @@ pub(super) fn record(context: &Context, found: Found<'_>) -> StepRecord {
         weights_before: before.values().iter().copied().map(Real::from).collect(),
         weights_after: Vec::new(),
         kept: Vec::new(),
+        generated,
         receipt: context.state.look(|state| state.receipt.clone()),
         timings,
     };

@@ -4,20 +4,9 @@ use std::collections::BTreeMap;
 
 use super::row::{Cell, Row};
 use crate::{
-    report::step_record::{ModelRow, StepRecord},
+    report::step_record::{Generated, ModelRow, StepRecord},
     subnet::Uid,
 };
-
-/// Texts that a model wrote for a sample, for those who want to read them (`--do_sample`).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Generated {
-    /// The prompt.
-    pub prompt: String,
-    /// What the model answered.
-    pub response: String,
-    /// The sample's own response.
-    pub truth: String,
-}
 
 /// Returns the row of a step.
 pub fn step_row(record: &StepRecord, generated: &BTreeMap<Uid, Generated>) -> Row {

@@ -134,7 +134,12 @@ fn hotkey(settings: &Settings) -> Option<Hotkey> {
 
 fn wallet(settings: &Settings) -> Line {
     const SUBJECT: &str = "wallet";
+    const REMEDY: &str = "name it with --wallet.name, --wallet.hotkey and --wallet.path";
     let path = settings.wallet.hotkey_file();
+    if !path.is_file() {
+        let detail = format!("there is no hotkey file {}", path.display());
+        return Line::fail(SUBJECT, FaultKind::Config, detail, REMEDY);
+    }
     match settings.wallet.public_hotkey() {
         Ok(Some(hotkey)) => Line::ok(SUBJECT, format_args!("hotkey {hotkey}")),
         Ok(None) => Line::warn(
@@ -142,12 +147,7 @@ fn wallet(settings: &Settings) -> Line {
             format_args!("{} is encrypted", path.display()),
             "the password is asked for at each start; BT_WALLET_PASSWORD_FILE names a file with it",
         ),
-        Err(error) => Line::fail(
-            SUBJECT,
-            FaultKind::Config,
-            text(&error),
-            "name it with --wallet.name, --wallet.hotkey and --wallet.path",
-        ),
+        Err(error) => Line::fail(SUBJECT, FaultKind::Config, text(&error), REMEDY),
     }
 }
 

@@ -1,0 +1,243 @@
+//! The validator over months, in seconds: steps, restarts, records, weights, checks.
+#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+
+mod world;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use validator::{
+    report::StepRecord,
+    score::Weights,
+    step::scoring,
+    subnet::{Real, Uid},
+};
+use world::{World, children, stop};
+
+fn competitions(records: &[StepRecord]) -> Vec<(u64, &str)> {
+    records
+        .iter()
+        .map(|record| (record.step, record.competition.0.as_str()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_validators_agree_and_anyone_can_check_it() {
+    let world = World::start("agree", Duration::from_millis(500)).await;
+    let first = world.running("a", &[]);
+    world
+        .until("a", "weights of both competitions on the chain", || {
+            let (_, weights) = world.weights();
+            weights.len() > 3 && world.records("a").len() > 1
+        })
+        .await;
+    let (code, status) = world.run("a", &["status"]).await;
+    assert_eq!(code, 0, "{status}");
+    assert!(status.contains("green"), "{status}");
+    assert_eq!(stop(first).await, 0);
+    let records = world.records("a");
+    assert_eq!(competitions(&records)[..2], [(0, "l3"), (1, "s1")]);
+    let liar = &records[1].refused;
+    assert!(liar[0].reason.contains("content hash"), "{liar:?}");
+
+    // A second one, from nothing, on samples of the same block.
+    let (code, log) = world
+        .run(
+            "b",
+            &[
+                "--genesis",
+                "--dont_set_weights",
+                "--device",
+                "cpu",
+                "--dtype",
+                "float32",
+                "--latest_cortex_samples",
+                "12",
+                "--min-samples",
+                "4",
+                "--max-steps",
+                "2",
+            ],
+        )
+        .await;
+    assert_eq!(code, 0, "{log}");
+    let journals = [world.journal("a"), world.journal("b")];
+    let [a, b] = journals.each_ref().map(|path| path.to_str().unwrap());
+    let (code, text) = world.run("a", &["diff", a, b, "--json"]).await;
+    assert_eq!(code, 0, "{text}");
+    let pairs: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(pairs.as_array().unwrap().len(), 2, "{text}");
+
+    let (code, text) = world.run("b", &["replay", b]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("the ranking stands"), "{text}");
+    let forged = std::fs::read_to_string(b)
+        .unwrap()
+        .replacen("\"wins\":", "\"wins\":1", 1);
+    shared::file::write_atomic(&journals[1], forged.as_bytes()).unwrap();
+    let (code, text) = world.run("b", &["replay", b, "--step", "0"]).await;
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("tampered"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_it_goes_on_where_it_was() {
+    let world = World::start("killed", Duration::from_millis(300)).await;
+    let flags = ["--sync-blocks", "1", "--seed", "random"];
+    for round in 0..6_u64 {
+        let mut validator = world.running("a", &flags);
+        let before = world.records("a").len();
+        world
+            .until("a", "a step", || world.records("a").len() > before)
+            .await;
+        // Each time a little later in what follows a step.
+        tokio::time::sleep(Duration::from_millis(round * 37)).await;
+        validator.kill().await.unwrap();
+    }
+    let last = world.running("a", &flags);
+    let before = world.records("a").len();
+    world
+        .until("a", "two more steps", || {
+            world.records("a").len() > before + 1
+        })
+        .await;
+    assert_eq!(stop(last).await, 0);
+
+    let records = world.records("a");
+    let numbers: Vec<u64> = records.iter().map(|record| record.step).collect();
+    assert!(
+        numbers.is_sorted_by(|a, b| a < b),
+        "a record is doubled: {numbers:?}"
+    );
+    let (code, text) = world.run("a", &["score", "-"]).await;
+    assert_ne!(code, 0, "no input is no table: {text}");
+    assert_unbroken(&records);
+}
+
+/// Every record follows from its losses, and begins with the weights with which the one before it
+/// ended: so a validator that was never killed would have come to the same weights.
+fn assert_unbroken(records: &[StepRecord]) {
+    let mut weights: Option<Vec<Real>> = None;
+    for record in records {
+        if let Some(weights) = &weights {
+            assert_eq!(&record.weights_before, weights, "step {}", record.step);
+        }
+        let mut again = record.clone();
+        scoring::score(&mut again);
+        assert_eq!(again, *record);
+        weights = Some(record.weights_after.clone());
+    }
+    let weights: Weights = weights.unwrap().into_iter().collect();
+    assert!(
+        weights.get(Uid(3)) > weights.get(Uid(1)),
+        "better beats good"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_go_out_while_a_step_is_stuck() {
+    let world = World::start("stuck", Duration::from_millis(300)).await;
+    let validator = world.running("a", &["--sync-blocks", "1"]);
+    world
+        .until("a", "weights on the chain", || {
+            !world.weights().1.is_empty()
+        })
+        .await;
+    let pid = validator.id().unwrap();
+    let workers = children(pid);
+    assert!(!workers.is_empty());
+    let workers: BTreeSet<i32> = workers.into_iter().collect();
+    for worker in &workers {
+        kill(Pid::from_raw(*worker), Signal::SIGSTOP).unwrap();
+    }
+    let steps = world.records("a").len();
+    let (mut last, _) = world.weights();
+    for _ in 0..2 {
+        world
+            .until("a", "the next weights", || world.weights().0 > last)
+            .await;
+        let (block, _) = world.weights();
+        // Ten blocks apart as configured, and at most three late.
+        assert!(block - last <= 13, "{last} to {block}");
+        last = block;
+    }
+    assert!(
+        world.records("a").len() <= steps + 1,
+        "the step was not stuck"
+    );
+    assert_eq!(stop(validator).await, 0);
+    for worker in workers {
+        assert!(
+            kill(Pid::from_raw(worker), None).is_err(),
+            "a worker is left"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_command_line_runs_as_it_is() {
+    let world = World::start("python", Duration::from_millis(500)).await;
+    let (code, log) = world
+        .run(
+            "a",
+            &[
+                "--wallet.name",
+                "validator",
+                "--wallet.hotkey",
+                "default",
+                "--device",
+                "cpu",
+                "--wandb.off",
+                "--offline",
+                "--axon.port",
+                "8091",
+                "--max-steps",
+                "1",
+            ],
+        )
+        .await;
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("mean nothing any more"), "{log}");
+    assert_eq!(world.records("a").len(), 1, "{log}");
+    assert!(world.weights().1.is_empty(), "offline sets no weights");
+
+    let healthy = [
+        "check",
+        "--device",
+        "cpu",
+        "--min-samples",
+        "4",
+        "--min-free",
+        "1MB",
+    ];
+    let (code, text) = world.run("a", &healthy).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(!text.contains("FAIL"), "{text}");
+    let missing = world.state("none.jsonl");
+    let missing = format!("jsonl:{}", missing.display());
+    for (broken, code, subject) in [
+        (["--wallet.name", "nobody"], 78, "FAIL wallet"),
+        (["--wallet.name", "miner-l3-good"], 78, "FAIL permit"),
+        (
+            ["--subtensor.chain_endpoint", "ws://127.0.0.1:1"],
+            75,
+            "FAIL chain",
+        ),
+        (["--device", "cuda"], 74, "FAIL device"),
+        (["--min-free", "900TB"], 74, "FAIL disk"),
+        (["--hub-url", "http://127.0.0.1:1"], 75, "FAIL hub"),
+        (["--samples", &missing], 75, "FAIL samples"),
+    ] {
+        let flags: Vec<&str> = match broken[0] {
+            "--device" => ["check", "--min-samples", "4", "--min-free", "1MB"].into(),
+            "--min-free" => ["check", "--device", "cpu", "--min-samples", "4"].into(),
+            _ => healthy.into(),
+        };
+        let (found, text) = world.run("b", &[&flags[..], &broken].concat()).await;
+        assert!(text.contains(subject), "{subject}: {text}");
+        assert_eq!(found, code, "{text}");
+    }
+}

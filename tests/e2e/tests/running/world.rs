@@ -1,0 +1,165 @@
+//! A localnet, and the real validator run in it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use localnet::{
+    miners::{Family, Role},
+    subnet::{Localnet, Options},
+};
+use shared::process;
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+use validator::report::{StepRecord, journal};
+
+/// Nothing here takes longer.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+pub struct World {
+    pub net: Localnet,
+    folder: TempDir,
+}
+
+impl World {
+    /// Starts a subnet. Its models are trained once for each name and kept beside the programs.
+    pub async fn start(name: &str, block_time: Duration) -> Self {
+        let miners = [
+            (Family::Llama, Role::Good),
+            (Family::StableLm, Role::Good),
+            (Family::Llama, Role::Better),
+            (Family::StableLm, Role::Better),
+            (Family::Llama, Role::BoundCopy),
+            (Family::StableLm, Role::Liar),
+        ];
+        let options = Options {
+            state_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)),
+            miners: miners.to_vec(),
+            samples: 60,
+            block_time: Some(block_time),
+            ..Options::default()
+        };
+        Self {
+            net: Localnet::start(options).await.unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Returns the folder of a validator's state.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Returns a command of the validator, led to this subnet by its environment only.
+    pub fn command(&self, state: &str) -> Command {
+        let mut command = process::command(e2e::program("validator"));
+        command
+            .envs(self.net.environment())
+            .env("VALIDATOR_SUBNET", self.net.endpoints().subnet)
+            .env("VALIDATOR_STATE_DIR", self.state(state))
+            .env("XDG_DATA_HOME", self.folder.path())
+            .env("HF_HOME", self.folder.path())
+            .env("VALIDATOR_EVAL_WORKER", e2e::program("eval-worker"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Returns a validator that runs until it is told to stop.
+    pub fn running(&self, state: &str, flags: &[&str]) -> Child {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join(format!("{state}.log")))
+            .unwrap();
+        self.command(state)
+            .args(["run", "--device", "cpu", "--dtype", "float32"])
+            .args(["--latest_cortex_samples", "12", "--min-samples", "4"])
+            .args(flags)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Runs a command to its end; returns its exit code and what it said.
+    pub async fn run(&self, state: &str, arguments: &[&str]) -> (i32, String) {
+        let output = self.command(state).args(arguments).output();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = output.await.unwrap();
+        let text = [stdout, stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        (status.code().unwrap_or(-1), text)
+    }
+
+    /// Returns the journal of a validator.
+    pub fn journal(&self, state: &str) -> PathBuf {
+        self.state(state).join("records").join(journal::CURRENT)
+    }
+
+    /// Returns the complete records of a validator, oldest first.
+    pub fn records(&self, state: &str) -> Vec<StepRecord> {
+        let bytes = std::fs::read(self.journal(state)).unwrap_or_default();
+        let complete = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
+        bytes[..complete]
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+
+    /// Waits for something to become true; the log is shown if it does not.
+    pub async fn until(&self, state: &str, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds() {
+            if Instant::now() > deadline {
+                let log = self.folder.path().join(format!("{state}.log"));
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                panic!("never came: {what}; the log:\n{log}");
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Returns the validator's last weight set on the chain: block, uids and weights.
+    pub fn weights(&self) -> (u64, Vec<(u16, u16)>) {
+        let neurons = self.net.chain.neurons(self.net.netuid);
+        (neurons[0].last_update, neurons[0].weights.clone())
+    }
+}
+
+/// Asks a validator to stop and returns its exit code.
+pub async fn stop(mut child: Child) -> i32 {
+    let status = process::stop(&mut child, DEADLINE).await.unwrap();
+    status.code().unwrap_or(-1)
+}
+
+/// Returns the pids of a process's children.
+pub fn children(pid: u32) -> Vec<i32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let mut pids = std::fs::read_to_string(path).unwrap_or_default();
+    // A child belongs to the thread that made it.
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+    {
+        let path = thread.unwrap().path().join("children");
+        pids += " ";
+        pids += &std::fs::read_to_string(path).unwrap_or_default();
+    }
+    let mut pids: Vec<i32> = pids
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}

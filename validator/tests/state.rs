@@ -1,0 +1,316 @@
+//! What survives a restart: the state file, the journal of steps, and what is made of both.
+#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use jiff::Timestamp;
+use validator::{
+    report::{
+        Journal, StepRecord,
+        journal::{self, CURRENT},
+        step_record::{Engine, FORMAT, ModelRow, Outcome, Rules, Samples},
+    },
+    score::WinRow,
+    state::{self, Identity, Kept, ModelLosses, State, StateError},
+    step::scoring,
+    subnet::{CompetitionId, Fault, Hotkey, Netuid, Parameters, Real, Uid},
+};
+
+fn identity() -> Identity {
+    Identity {
+        netuid: Netuid(6),
+        hotkey: Hotkey([1; 32]),
+        genesis: "0xabc".into(),
+    }
+}
+
+/// A record of a step of two models, the second of which failed as told.
+fn record(step: u64, failed: Option<Fault>) -> StepRecord {
+    let row = |uid: u8, outcome: Outcome, losses: Vec<Real>| ModelRow {
+        hotkey: Hotkey([uid; 32]),
+        block: u64::from(uid),
+        model: format!("n:m{uid}:c:h:l3"),
+        content: format!("content {uid}"),
+        parameters: 1,
+        tokenizer: "t".into(),
+        outcome,
+        losses,
+        score: WinRow::default(),
+        step_weight: Real(0.0),
+        weight: Real(0.0),
+        seconds: 0.0,
+    };
+    let second = match failed {
+        Some(fault) => row(2, Outcome::Failed(fault), vec![]),
+        None => row(2, Outcome::Evaluated, vec![Real(f64::NAN), Real(0.5)]),
+    };
+    let first = row(1, Outcome::Evaluated, vec![Real(1.0), Real(2.0)]);
+    let mut record = StepRecord {
+        format: FORMAT,
+        version: "test".into(),
+        netuid: Netuid(6),
+        hotkey: Hotkey([1; 32]),
+        step,
+        competition: CompetitionId::from("l3"),
+        block: 100 + step,
+        block_hash: "0x00".into(),
+        started_at: Timestamp::UNIX_EPOCH,
+        finished_at: Timestamp::UNIX_EPOCH,
+        rules: Rules::of(&Parameters::embedded(), 2, 0.6),
+        samples: Samples::default(),
+        engine: Engine::default(),
+        plans: BTreeMap::new(),
+        models: [(Uid(1), first), (Uid(2), second)].into(),
+        refused: vec![],
+        weights_before: vec![Real(0.0); 4],
+        weights_after: vec![],
+        kept: vec![],
+        generated: BTreeMap::new(),
+        receipt: None,
+        timings: BTreeMap::new(),
+    };
+    scoring::score(&mut record);
+    record
+}
+
+#[test]
+fn the_state_comes_back_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::new(identity());
+    state.absorb(&record(3, None), 77);
+    let engine = Engine::default();
+    let losses = ModelLosses {
+        tokenizer: "t".into(),
+        plan: validator::report::step_record::Plan::default(),
+        parameters: 9,
+        losses: vec![Real(0.25), Real(f64::INFINITY)],
+        seconds: 1.0,
+    };
+    let id = CompetitionId::from("l3");
+    state.learn(&id, "digest", &engine, "content", losses.clone());
+    let kept = Kept::new(dir.path(), state).unwrap();
+    let back = state::read(dir.path(), &identity()).unwrap().unwrap();
+    assert_eq!(back, kept.get());
+    assert_eq!(back.step, 4);
+    assert_eq!(back.known_losses(&id, "digest", &engine)["content"], losses);
+    assert!(back.known_losses(&id, "other", &engine).is_empty());
+    let other = Engine {
+        dtype: "float16".into(),
+        ..engine
+    };
+    assert!(back.known_losses(&id, "digest", &other).is_empty());
+}
+
+#[test]
+fn damaged_future_and_foreign_states_are_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.json");
+    let write = |edit: &dyn Fn(&mut serde_json::Value)| {
+        Kept::new(dir.path(), State::new(identity())).unwrap();
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        edit(&mut json);
+        shared::file::write_atomic(&path, json.to_string().as_bytes()).unwrap();
+        state::read(dir.path(), &identity())
+    };
+    assert!(write(&|_| ()).unwrap().is_some());
+    let next = write(&|json| {
+        json["format"] = (state::FORMAT + 1).into();
+        json["something_new"] = 1.into();
+    });
+    assert!(next.unwrap().is_some(), "one release forward is read");
+    for edit in [
+        |json: &mut serde_json::Value| json["format"] = (state::FORMAT + 2).into(),
+        |json: &mut serde_json::Value| json["weights"] = "all of them".into(),
+        |json: &mut serde_json::Value| json["identity"]["genesis"] = "0xdef".into(),
+    ] {
+        assert!(write(&edit).unwrap().is_none());
+        assert!(!path.exists(), "it was set aside");
+    }
+    shared::file::write_atomic(&path, b"{\"format\":1,").unwrap();
+    assert!(state::peek(dir.path()).unwrap_err().contains("damaged"));
+    assert!(state::read(dir.path(), &identity()).unwrap().is_none());
+    let aside = fs::read_dir(dir.path()).unwrap().count();
+    assert!(aside >= 1, "what was set aside is kept");
+    let foreign = write(&|json| json["identity"]["netuid"] = 7.into());
+    assert!(matches!(foreign, Err(StateError::Foreign { .. })));
+    assert!(path.exists(), "what belongs to another stays");
+}
+
+#[test]
+fn a_state_that_cannot_be_written_stays_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = Kept::new(dir.path(), State::new(identity())).unwrap();
+    let before = fs::read(dir.path().join("state.json")).unwrap();
+    // The file system refuses: its folder is a file now. (Root may write anywhere else.)
+    let gone = dir.path().with_extension("moved");
+    fs::rename(dir.path(), &gone).unwrap();
+    shared::file::write_atomic(dir.path(), b"no folder").unwrap();
+    assert!(kept.update(|state| state.step = 9).is_err());
+    assert_eq!(kept.get().step, 0);
+    assert_eq!(fs::read(gone.join("state.json")).unwrap(), before);
+    fs::remove_file(dir.path()).unwrap();
+    fs::rename(&gone, dir.path()).unwrap();
+    kept.update(|state| state.step = 9).unwrap();
+    assert_eq!(kept.get().step, 9);
+}
+
+#[test]
+fn only_a_fault_of_the_model_costs_it() {
+    let machine = record(0, Some(Fault::machine("the GPU is gone")));
+    assert_eq!(machine.kept, [Uid(1)]);
+    assert!(machine.models[&Uid(2)].weight.0.abs() < f64::EPSILON);
+    let mut state = State::new(identity());
+    let pool = [(Uid(2), Hotkey([2; 32]))].into();
+    state.pools.insert(CompetitionId::from("l3"), pool);
+    state.absorb(&machine, 0);
+    let pool = &state.pools[&CompetitionId::from("l3")];
+    assert!(
+        pool.contains_key(&Uid(1)) && pool.contains_key(&Uid(2)),
+        "it stays in the pool"
+    );
+    assert!(
+        !state.evaluated.contains_key(&Uid(2)),
+        "and is still to be evaluated"
+    );
+
+    let model = record(0, Some(Fault::model("not a model")));
+    state.absorb(&model, 0);
+    assert!(state.evaluated.contains_key(&Uid(2)));
+    assert_eq!(model.kept, [Uid(1), Uid(2)]);
+}
+
+#[test]
+fn a_uid_that_changes_hands_loses_its_weight() {
+    let mut state = State::new(identity());
+    let hotkeys = [
+        Hotkey([0; 32]),
+        Hotkey([1; 32]),
+        Hotkey([2; 32]),
+        Hotkey([3; 32]),
+    ];
+    state.follow(&hotkeys);
+    state.absorb(&record(0, None), 0);
+    assert!(state.weights.get(Uid(1)) > 0.0 && state.weights.get(Uid(2)) > 0.0);
+    let mut now = hotkeys.to_vec();
+    now[1] = Hotkey([9; 32]);
+    now.push(Hotkey([4; 32]));
+    assert_eq!(state.follow(&now), [Uid(1)]);
+    assert!(state.weights.get(Uid(1)).abs() < f32::EPSILON);
+    assert!(state.weights.get(Uid(2)) > 0.0);
+    assert_eq!(state.weights.values().len(), 5);
+    assert!(!state.pools[&CompetitionId::from("l3")].contains_key(&Uid(1)));
+    assert!(state.follow(&now).is_empty());
+}
+
+fn sign(bytes: &[u8]) -> [u8; 64] {
+    [bytes[bytes.len() - 1]; 64]
+}
+
+fn steps(path: &Path) -> Vec<u64> {
+    let entries = journal::read(path).unwrap();
+    entries.iter().map(|entry| entry.record.step).collect()
+}
+
+#[test]
+fn the_journal_keeps_whole_signed_lines_through_crashes() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), 1 << 20, 3).unwrap();
+    for step in 0..3 {
+        journal.append(&record(step, None), sign).unwrap();
+    }
+    let path = journal.current();
+    // Killed in the middle of a line, and after the signature of a record that never came.
+    let mut bytes = fs::read(&path).unwrap();
+    let whole = bytes.len();
+    bytes.extend_from_slice(b"{\"format\":1,\"ver");
+    shared::file::write_atomic(&path, &bytes).unwrap();
+    let signatures = journal::signatures_of(&path);
+    let mut bytes = fs::read(&signatures).unwrap();
+    bytes.extend_from_slice(b"{\"step\":3,\"sha");
+    shared::file::write_atomic(&signatures, &bytes).unwrap();
+    let journal = Journal::open(dir.path(), 1 << 20, 3).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len() as usize, whole);
+    assert_eq!(journal.last().unwrap().unwrap(), record(2, None));
+    journal.append(&record(3, None), sign).unwrap();
+    assert_eq!(steps(&path), [0, 1, 2, 3]);
+    for entry in journal::read(&path).unwrap() {
+        let signature = entry.signature.unwrap();
+        let expected = sign(&journal::signed_bytes(&entry.line));
+        assert_eq!(signature.signature, hex::encode(expected));
+    }
+}
+
+#[test]
+fn old_records_are_compressed_and_none_is_lost_or_doubled() {
+    let dir = tempfile::tempdir().unwrap();
+    for step in 0..40_u64 {
+        // Opened anew for each: a restart after every step.
+        let journal = Journal::open(dir.path(), 6000, 100).unwrap();
+        assert_eq!(
+            journal.last().unwrap().map(|last| last.step),
+            step.checked_sub(1)
+        );
+        journal.append(&record(step, None), sign).unwrap();
+    }
+    let mut all = Vec::new();
+    let mut files: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "zst" || e == "jsonl"))
+        .collect();
+    files.sort();
+    // Digits sort before dots: the current file comes last of all.
+    files.sort_by_key(|path| path.file_name().unwrap() == CURRENT);
+    assert!(files.len() > 3);
+    for file in &files {
+        all.extend(steps(file));
+    }
+    assert_eq!(all, (0..40).collect::<Vec<u64>>());
+
+    // Killed between the compressed file and the end of the current one.
+    let rotated = &files[0];
+    let text = zstd::decode_all(fs::read(rotated).unwrap().as_slice()).unwrap();
+    let again = tempfile::tempdir().unwrap();
+    let copy = again.path().join(rotated.file_name().unwrap());
+    fs::copy(rotated, &copy).unwrap();
+    fs::copy(
+        journal::signatures_of(rotated),
+        journal::signatures_of(&copy),
+    )
+    .unwrap();
+    shared::file::write_atomic(&again.path().join(CURRENT), &text).unwrap();
+    let journal = Journal::open(again.path(), 6000, 100).unwrap();
+    assert!(!journal.current().exists());
+    assert_eq!(
+        journal.last().unwrap().unwrap().step,
+        *steps(&copy).last().unwrap()
+    );
+}
+
+#[test]
+fn a_large_step_is_a_small_record() {
+    let mut large = record(0, None);
+    let template = large.models[&Uid(1)].clone();
+    let mut digits = 1_u64;
+    large.models = (0..10)
+        .map(|uid| {
+            let mut row = template.clone();
+            row.losses = (0..400)
+                .map(|_| {
+                    digits = digits
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    // A loss is an f32 made a double.
+                    Real::from((digits >> 40) as f32 / 5_000_000.0)
+                })
+                .collect();
+            (Uid(uid), row)
+        })
+        .collect();
+    large.samples.ids = (0..400).map(|n| format!("{n:064x}")).collect();
+    large.weights_before = vec![Real(0.123_456_789); 256];
+    scoring::score(&mut large);
+    let packed = zstd::encode_all(serde_json::to_vec(&large).unwrap().as_slice(), 9).unwrap();
+    assert!(packed.len() < 200_000, "{} bytes", packed.len());
+}
