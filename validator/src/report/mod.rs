@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod journal;
+pub mod metrics;
 pub mod step_record;
 pub mod table;
 pub mod wandb;

@@ -1,14 +1,18 @@
-//! The admin task: keeps the status file true.
+//! The admin task: keeps the status file and the metrics true.
 
 use std::{sync::Arc, time::Duration};
 
-use shared::Failure;
+use shared::{Failure, file};
 use tokio::time::{sleep, timeout};
 
 use super::Parts;
+use crate::report::metrics;
 
 /// The status file, in the folder of the state.
 pub const STATUS: &str = "status.json";
+
+/// The same for Prometheus.
+const METRICS: &str = "metrics.prom";
 
 /// The file is never older than this while we live.
 const EVERY: Duration = Duration::from_secs(15);
@@ -40,5 +44,9 @@ pub(super) fn write(parts: &Parts) {
         if let Err(error) = status.write(path) {
             tracing::warn!(path = %path.display(), %error, "could not write the status");
         }
+    }
+    let path = parts.settings.folder.join(METRICS);
+    if let Err(error) = file::write_atomic(&path, metrics::render(&status).as_bytes()) {
+        tracing::warn!(%error, "could not write the metrics");
     }
 }

@@ -194,9 +194,10 @@ impl State {
     }
 
     /// Takes over what a completed step decided. Members of the pool that took no part, because
-    /// they are not on disk yet or the machine failed them, stay. The record is the step's commit: one that is in
-    /// the journal and not in the state, because we were killed between the two, is taken over at
-    /// the next start.
+    /// they are not on disk yet or the machine failed them, stay.
+    ///
+    /// The record is the step's commit: one that is in the journal and not in the state, because
+    /// we were killed between the two, is taken over at the next start.
     pub fn absorb(&mut self, record: &StepRecord, turn: BlockNumber) {
         self.step = record.step + 1;
         self.steps_done += 1;
@@ -205,13 +206,11 @@ impl State {
         self.alive_at = self.alive_at.max(record.block);
         self.open = None;
         self.turns.insert(record.competition.clone(), turn);
-        let pool = record
-            .kept
-            .iter()
-            .filter_map(|uid| Some((*uid, record.models.get(uid)?.hotkey)));
-        self.pools
-            .insert(record.competition.clone(), pool.collect());
         let raced = record.entrants();
+        let pool = self.pools.entry(record.competition.clone()).or_default();
+        pool.retain(|uid, _| !raced.contains_key(uid));
+        let kept = record.kept.iter();
+        pool.extend(kept.filter_map(|uid| Some((*uid, record.models.get(uid)?.hotkey))));
         for (uid, row) in &record.models {
             if raced.contains_key(uid) {
                 let (hotkey, block) = (row.hotkey, row.block);
