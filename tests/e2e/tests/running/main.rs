@@ -203,7 +203,11 @@ async fn the_python_command_line_runs_as_it_is() {
     assert!(log.contains("mean nothing any more"), "{log}");
     assert_eq!(world.records("a").len(), 1, "{log}");
     assert!(world.weights().1.is_empty(), "offline sets no weights");
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_what_is_broken() {
+    let world = World::start("check", Duration::from_millis(500)).await;
     let healthy = [
         "check",
         "--device",
@@ -228,7 +232,11 @@ async fn the_python_command_line_runs_as_it_is() {
         ),
         (["--device", "cuda"], 74, "FAIL device"),
         (["--min-free", "900TB"], 74, "FAIL disk"),
-        (["--hub-url", "http://127.0.0.1:1"], 75, "FAIL hub"),
+        (
+            ["--hub-url", "http://127.0.0.1:1"],
+            0,
+            "from disk: the hub can't be reached",
+        ),
         (["--samples", &missing], 75, "FAIL samples"),
     ] {
         let flags: Vec<&str> = match broken[0] {

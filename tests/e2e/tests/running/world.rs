@@ -21,14 +21,14 @@ use validator::report::{StepRecord, journal};
 /// Nothing here takes longer.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-pub struct World {
-    pub net: Localnet,
+pub(crate) struct World {
+    pub(crate) net: Localnet,
     folder: TempDir,
 }
 
 impl World {
     /// Starts a subnet. Its models are trained once for each name and kept beside the programs.
-    pub async fn start(name: &str, block_time: Duration) -> Self {
+    pub(crate) async fn start(name: &str, block_time: Duration) -> Self {
         let miners = [
             (Family::Llama, Role::Good),
             (Family::StableLm, Role::Good),
@@ -51,12 +51,12 @@ impl World {
     }
 
     /// Returns the folder of a validator's state.
-    pub fn state(&self, name: &str) -> PathBuf {
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Returns a command of the validator, led to this subnet by its environment only.
-    pub fn command(&self, state: &str) -> Command {
+    pub(crate) fn command(&self, state: &str) -> Command {
         let mut command = process::command(e2e::program("validator"));
         command
             .envs(self.net.environment())
@@ -71,7 +71,7 @@ impl World {
     }
 
     /// Returns a validator that runs until it is told to stop.
-    pub fn running(&self, state: &str, flags: &[&str]) -> Child {
+    pub(crate) fn running(&self, state: &str, flags: &[&str]) -> Child {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Runs a command to its end; returns its exit code and what it said.
-    pub async fn run(&self, state: &str, arguments: &[&str]) -> (i32, String) {
+    pub(crate) async fn run(&self, state: &str, arguments: &[&str]) -> (i32, String) {
         let output = self.command(state).args(arguments).output();
         let Output {
             status,
@@ -101,12 +101,12 @@ impl World {
     }
 
     /// Returns the journal of a validator.
-    pub fn journal(&self, state: &str) -> PathBuf {
+    pub(crate) fn journal(&self, state: &str) -> PathBuf {
         self.state(state).join("records").join(journal::CURRENT)
     }
 
     /// Returns the complete records of a validator, oldest first.
-    pub fn records(&self, state: &str) -> Vec<StepRecord> {
+    pub(crate) fn records(&self, state: &str) -> Vec<StepRecord> {
         let bytes = std::fs::read(self.journal(state)).unwrap_or_default();
         let complete = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
         bytes[..complete]
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// Waits for something to become true; the log is shown if it does not.
-    pub async fn until(&self, state: &str, what: &str, mut holds: impl FnMut() -> bool) {
+    pub(crate) async fn until(&self, state: &str, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !holds() {
             if Instant::now() > deadline {
@@ -130,20 +130,20 @@ impl World {
     }
 
     /// Returns the validator's last weight set on the chain: block, uids and weights.
-    pub fn weights(&self) -> (u64, Vec<(u16, u16)>) {
+    pub(crate) fn weights(&self) -> (u64, Vec<(u16, u16)>) {
         let neurons = self.net.chain.neurons(self.net.netuid);
         (neurons[0].last_update, neurons[0].weights.clone())
     }
 }
 
 /// Asks a validator to stop and returns its exit code.
-pub async fn stop(mut child: Child) -> i32 {
+pub(crate) async fn stop(mut child: Child) -> i32 {
     let status = process::stop(&mut child, DEADLINE).await.unwrap();
     status.code().unwrap_or(-1)
 }
 
 /// Returns the pids of a process's children.
-pub fn children(pid: u32) -> Vec<i32> {
+pub(crate) fn children(pid: u32) -> Vec<i32> {
     let path = format!("/proc/{pid}/task/{pid}/children");
     let mut pids = std::fs::read_to_string(path).unwrap_or_default();
     // A child belongs to the thread that made it.

@@ -158,6 +158,15 @@ pub(super) async fn clock_line(settings: &Settings) -> Line {
     }
 }
 
+/// Returns whether the hub answers anything at all.
+async fn answers(settings: &Settings) -> bool {
+    let ask = async {
+        let client = http::client().ok()?;
+        client.head(settings.hub.endpoint.clone()).send().await.ok()
+    };
+    matches!(timeout(ENDPOINT_LIMIT, ask).await, Ok(Some(_)))
+}
+
 /// Fetches the fixed tokenizers, which every step needs.
 pub(super) async fn hub(settings: &Settings) -> Line {
     const SUBJECT: &str = "hub";
@@ -186,6 +195,14 @@ pub(super) async fn hub(settings: &Settings) -> Line {
         fetched += 1;
     }
     let detail = format!("{}: {fetched} tokenizers", settings.hub.endpoint);
+    if !answers(settings).await {
+        let detail = format!("{detail}, from disk: the hub can't be reached");
+        return Line::warn(
+            SUBJECT,
+            detail,
+            "new models can't be fetched: check --hub-url",
+        );
+    }
     if settings.hub.token.is_some() {
         Line::ok(SUBJECT, detail)
     } else {
