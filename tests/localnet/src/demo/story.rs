@@ -1,4 +1,6 @@
 //! The story of the demo, scene by scene; each scene ends when what it promises is there.
+//!
+//! Long because a story is told in one place, in order.
 
 use std::{
     cell::Cell,
