@@ -1,5 +1,9 @@
 //! The validator over months, in seconds: steps, restarts, records, weights, checks.
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test's panic is its verdict"
+)]
 
 mod world;
 
