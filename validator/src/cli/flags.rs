@@ -74,7 +74,7 @@ pub struct ChainFlags {
 /// Where and how models are computed.
 #[derive(Debug, Clone, Args)]
 pub struct EngineFlags {
-    /// cuda[:N][,cuda:N..], cpu, or auto (cuda if there is one)
+    /// cuda, cuda:N, several of these with commas, cpu, or auto (cuda if there is one)
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
     pub device: String,
     /// bfloat16, float16 or float32

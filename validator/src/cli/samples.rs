@@ -16,9 +16,10 @@ use crate::{
 /// Where samples come from and how they are drawn.
 #[derive(Debug, Clone, Args)]
 pub struct SampleFlags {
-    /// Source of samples, repeatable: jsonl:PATH, hf:NAMESPACE/DATASET[@REVISION][/CONFIG][:SPLIT],
-    /// http(s)://URL[,MIRROR..] or wandb:ENTITY/PROJECT[?layout=sn1&runs=finished&signed=true],
-    /// each with *WEIGHT if wanted [default: the subnet file's]
+    /// Source of samples, repeatable: jsonl:PATH, hf:NAMESPACE/DATASET with @REVISION, /CONFIG and
+    /// :SPLIT if wanted, http(s)://URL with mirrors after commas, or wandb:ENTITY/PROJECT with
+    /// ?layout=sn1&runs=finished&signed=true if wanted; *WEIGHT at the end shares the draw
+    /// (default: the subnet file's)
     #[arg(long, value_name = "SPEC")]
     pub samples: Vec<String>,
     /// Seed of the draw: `block` (validators draw the same set), `random` or a number

@@ -1,7 +1,7 @@
 //! Models: what is committed, what was verified, what lies on disk.
 //!
 //! A commitment is judged in two strides: from metadata alone ([`verify`]), which costs kilobytes
-//! and settles nearly every lie, and while the bytes arrive ([`download`]), which settles the
+//! and settles nearly every lie, and while the bytes arrive (`download`), which settles the
 //! rest. What passed lies in the [`store`] once, whoever committed to it. [`sync`] decides when a
 //! commitment is looked at and remembers what came of it in the [`tracker`].
 

@@ -9,7 +9,7 @@ use super::{Parts, origin};
 use crate::{
     chain::{
         ChainSnapshot,
-        weights::{self, Emitted, Refusal, Request, SetWeightsError, WeightsReceipt},
+        weights::{self, Emitted, Refusal, Request, Reveal, SetWeightsError, WeightsReceipt},
     },
     report::step_record::Receipt,
     subnet::{BlockNumber, Uid},
@@ -20,6 +20,9 @@ const HOLD_BLOCKS: u64 = 3;
 
 /// The longest pause between tries, in blocks; it doubles from one.
 const LONGEST_PAUSE: u64 = 16;
+
+/// Commits watched until they are revealed; older ones are superseded.
+const MAX_UNREVEALED: usize = 4;
 
 /// How things stand.
 #[derive(Debug, Clone, Copy)]
@@ -42,14 +45,19 @@ pub(super) async fn run(parts: Arc<Parts>) -> Result<(), Failure> {
         failed: 0,
         not_before: 0,
     };
+    let mut unrevealed: Vec<WeightsReceipt> = Vec::new();
     loop {
         let block = *head.borrow_and_update();
         let snapshot = parts.snapshot();
         clock.follow(&parts, &snapshot);
         watch_twins(&parts, &snapshot).await;
+        watch_reveals(&parts, &mut unrevealed, block).await;
         show(&parts, &clock, block);
         if block >= clock.due.max(clock.not_before) && has_opinion(&parts) {
-            set(&parts, &mut clock, block).await;
+            let receipt = set(&parts, &mut clock, block).await;
+            unrevealed.extend(receipt.filter(|receipt| receipt.reveal.is_some()));
+            let superseded = unrevealed.len().saturating_sub(MAX_UNREVEALED);
+            unrevealed.drain(..superseded);
             show(&parts, &clock, *head.borrow());
         }
         tokio::select! {
@@ -80,18 +88,44 @@ async fn watch_twins(parts: &Parts, snapshot: &ChainSnapshot) {
     }
 }
 
+/// Follows committed weights until the chain shows them; raises the alarm if it never does.
+async fn watch_reveals(parts: &Parts, unrevealed: &mut Vec<WeightsReceipt>, block: BlockNumber) {
+    let Some(client) = &parts.client else { return };
+    let due = |receipt: &WeightsReceipt| receipt.reveal.is_some_and(|plan| plan.block <= block);
+    let Some(index) = unrevealed.iter().position(due) else {
+        return;
+    };
+    match weights::reveal(client, &unrevealed[index]).await {
+        Ok(Reveal::Waiting { .. }) => {}
+        Ok(Reveal::NotNeeded) => drop(unrevealed.remove(index)),
+        Ok(Reveal::Visible { block }) => {
+            tracing::info!(block, "committed weights are revealed");
+            parts.context.board.well("reveal");
+            unrevealed.remove(index);
+        }
+        Ok(Reveal::Missed { block }) => {
+            let committed = unrevealed.remove(index).block;
+            let text = format!(
+                "the weights committed at block {committed} were not revealed by block {block}"
+            );
+            tracing::error!(committed, block, "committed weights were not revealed");
+            parts.context.board.problem("reveal", Health::Red, text);
+        }
+        Err(error) => tracing::debug!(%error, "could not look for the reveal"),
+    }
+}
+
 /// Returns whether there is anything of our own to say.
 fn has_opinion(parts: &Parts) -> bool {
     let state = &parts.context.state;
     state.look(|state| state.steps_done > 0 && !state.weights.is_zero())
 }
 
-async fn set(parts: &Parts, clock: &mut Clock, block: BlockNumber) {
+/// Sets the weights; returns the receipt if the chain took them.
+async fn set(parts: &Parts, clock: &mut Clock, block: BlockNumber) -> Option<WeightsReceipt> {
     let context = &parts.context;
     let board = &context.board;
-    let (Some(client), Some(emitted)) = (&parts.client, emitted(parts)) else {
-        return;
-    };
+    let (client, emitted) = (parts.client.as_ref()?, emitted(parts)?);
     let parameters = &context.settings.parameters;
     let millis = parts.snapshot().hyperparameters.block_millis;
     let request = Request {
@@ -115,11 +149,12 @@ async fn set(parts: &Parts, clock: &mut Clock, block: BlockNumber) {
             clock.last = receipt.block;
             clock.failed = 0;
             clock.due = receipt.block + parameters.blocks_per_epoch;
-            let receipt = kept(&receipt);
-            board.fact("receipt", json!(receipt));
-            if let Err(fault) = context.update(|state| state.receipt = Some(receipt)) {
+            let kept = kept(&receipt);
+            board.fact("receipt", json!(kept));
+            if let Err(fault) = context.update(|state| state.receipt = Some(kept)) {
                 tracing::warn!(%fault, "could not keep the receipt");
             }
+            Some(receipt)
         }
         Err(error) => {
             clock.failed += 1;
@@ -140,6 +175,7 @@ async fn set(parts: &Parts, clock: &mut Clock, block: BlockNumber) {
                 Health::Yellow,
                 format_args!("weights not set: {error}"),
             );
+            None
         }
     }
 }
