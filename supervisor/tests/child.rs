@@ -181,7 +181,9 @@ fn said(bench: &Bench) -> Vec<String> {
 fn limits_reach_the_child() {
     let bench = Bench::new();
     let _running = bench.start_and_settle(&["--nice", "5", "--memory-max", "1G"]);
-    let pid = bench.report().unwrap().child.pid.unwrap();
+    // Until it speaks, the process may still be on its way to becoming the program.
+    let report = bench.until("the child speaks", |report| report.child.says.is_some());
+    let pid = report.child.pid.unwrap();
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let data = limits
         .lines()

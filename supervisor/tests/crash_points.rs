@@ -130,14 +130,15 @@ fn while_waiting_for_a_safe_point() {
 fn on_probation() {
     let bench = Bench::new();
     let running = bench.start_and_settle(&["--probation", "1h"]);
-    let commit = bench.release("two", "");
+    // It has said READY=1 to the supervisor that is killed, and goes on talking to the next.
+    let commit = bench.release("two", "talkative");
     bench.ask(&Command::Update { force: false }).unwrap();
     let report = bench.until("it is on probation", |report| {
         report.update.phase == "probation" && report.child.state == "running"
     });
     let pid = report.child.pid;
     running.crash();
-    let _running = bench.start(&["--probation", "100ms"]);
+    let _running = bench.start(&["--probation", "100ms", "--ready-timeout", "500ms"]);
     let report = bench.settled();
     // The new version was adopted, not started again.
     assert_eq!(report.child.pid, pid);

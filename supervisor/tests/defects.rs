@@ -215,6 +215,26 @@ fn a_version_that_does_not_stay_up_is_taken_back() {
 }
 
 #[test]
+fn the_time_of_a_new_version_begins_when_the_old_one_has_ended() {
+    let bench = Bench::new();
+    bench.release("one", "drains-silently");
+    bench.git_checkout(&["pull", "-q"]);
+    let flags = ["--ready-timeout", "200ms", "--probation", "200ms"];
+    let running = bench.start_and_settle(&flags);
+    // Not accepted while the old one still ends ...
+    let bad = bench.release("two", "crash");
+    let report = bench.update();
+    let why = &report.update.quarantine[&bad];
+    assert!(why.contains("exit code 1"), "{why}");
+    assert_eq!(bench.runs(), ["one", "two", "one"]);
+    running.crash();
+    // ... and not refused for that either.
+    let _running = bench.start(&["--ready-timeout", "1s"]);
+    let good = bench.release("three", "talkative");
+    assert_eq!(bench.update().update.accepted.unwrap().commit, good);
+}
+
+#[test]
 fn a_version_that_fails_its_smoke_test_never_runs() {
     let bench = Bench::new();
     let _running = bench.start_and_settle(&[]);

@@ -76,6 +76,8 @@ struct World {
     last_pid: u32,
     built: BTreeSet<String>,
     tested: BTreeSet<String>,
+    /// Releases that have run.
+    ran: BTreeSet<String>,
     current: Option<String>,
 }
 
@@ -95,7 +97,8 @@ impl World {
         let seconds = Duration::from_secs;
         let mut world = Self {
             update: State::default(),
-            child: Child::new(seconds(10)),
+            // The old version may take longer to end than the new one has to get ready.
+            child: Child::new(seconds(40)),
             policy: Policy {
                 interval: seconds(60),
                 jitter: seconds(3),
@@ -113,6 +116,7 @@ impl World {
             last_pid: 100,
             built: BTreeSet::new(),
             tested: BTreeSet::new(),
+            ran: BTreeSet::new(),
             current: None,
         };
         world.update(update::Event::Started);
@@ -123,6 +127,7 @@ impl World {
         let now = Now {
             at: self.now,
             unsafe_because: self.busy.then(|| "busy".to_owned()),
+            up: self.child.up().map(str::to_owned),
             failing: self.child.failing().map(str::to_owned),
             ..Now::default()
         };
@@ -143,9 +148,15 @@ impl World {
                     assert!(self.built.contains(&version.release));
                     self.steps.push(effect);
                 }
-                Effect::Poll { .. } | Effect::Build(_) | Effect::Accept(_) => {
+                Effect::Accept(ref version) => {
+                    let first = self.update.previous.is_none();
+                    assert!(
+                        first || self.ran.contains(&version.release),
+                        "{version:?} never ran"
+                    );
                     self.steps.push(effect);
                 }
+                Effect::Poll { .. } | Effect::Build(_) => self.steps.push(effect),
             }
         }
         if let Phase::Switching { .. } | Phase::Probation { .. } = self.update.phase
@@ -161,6 +172,7 @@ impl World {
                 child::Effect::Spawn(release) => {
                     assert!(self.processes.is_empty(), "a second child");
                     assert!(self.tested.contains(&release), "an untested child");
+                    self.ran.insert(release.clone());
                     self.last_pid += 1;
                     self.processes.push((self.last_pid, release));
                     self.child(child::Event::Spawned(self.last_pid));
@@ -169,6 +181,9 @@ impl World {
                     assert!(self.processes.iter().any(|(running, _)| *running == pid));
                 }
                 child::Effect::KillGroup(pid) => self.end(pid, None),
+                child::Effect::Started(release) => {
+                    self.update(update::Event::ChildStarted(release));
+                }
                 child::Effect::Ready(release) => self.update(update::Event::ChildReady(release)),
                 child::Effect::Failed { release, how } => {
                     self.update(update::Event::ChildFailed { release, how });
@@ -323,7 +338,7 @@ fn the_quarantine_holds_for_one_commit_only() {
         world.step_ends(None);
     }
     // The old version takes its time to end.
-    world.pass(10);
+    world.pass(40);
     assert!(matches!(world.update.phase, Phase::Probation { .. }));
     world.happen(Chance::ChildEnds(Some(1)));
     world.step_ends(None);
@@ -345,7 +360,7 @@ fn an_outage_is_not_blamed_on_the_new_version() {
     for _ in 0..4 {
         world.step_ends(None);
     }
-    world.pass(10);
+    world.pass(40);
     assert!(matches!(world.update.phase, Phase::Probation { .. }));
     world.happen(Chance::ChildEnds(Some(1)));
     let commit = format!("c{}", world.tip);

@@ -112,6 +112,8 @@ pub enum Effect {
     Terminate(u32),
     /// Kill the whole group.
     KillGroup(u32),
+    /// Tell the update that a child of this release was started.
+    Started(String),
     /// Tell the update that the child of this release is ready.
     Ready(String),
     /// Tell the update that the child of this release failed.
@@ -204,10 +206,11 @@ impl Child {
                 let release = self.want.clone().unwrap_or_default();
                 self.stage = Stage::Up(Running {
                     pid,
-                    release,
+                    release: release.clone(),
                     since: now,
                     ready: false,
                 });
+                effects.push(Effect::Started(release));
             }
             Event::SpawnFailed(how) => {
                 self.failed(Duration::ZERO, how, None, (now, draw), &mut effects);
@@ -247,6 +250,14 @@ impl Child {
         match &self.stage {
             Stage::Up(child) | Stage::Stopping { child, .. } => Some(child),
             Stage::Down(_) | Stage::Sweeping { .. } => None,
+        }
+    }
+
+    /// Returns the release that is up and meant to stay so.
+    pub fn up(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Up(child) => Some(&child.release),
+            _ => None,
         }
     }
 

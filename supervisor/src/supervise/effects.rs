@@ -49,6 +49,9 @@ impl Supervisor {
                 child::Effect::Spawn(release) => self.spawn(&release),
                 child::Effect::Terminate(pid) => control::terminate(pid),
                 child::Effect::KillGroup(group) => control::kill_group(group),
+                child::Effect::Started(release) => {
+                    self.update_event(update::Event::ChildStarted(release));
+                }
                 child::Effect::Ready(release) => {
                     self.update_event(update::Event::ChildReady(release));
                 }
@@ -78,6 +81,7 @@ impl Supervisor {
                 .filter(|status| !status.restart.safe)
                 .map(|status| status.restart.reason.clone()),
             health: status.as_ref().map(|status| status.health),
+            up: self.child.up().map(str::to_owned),
             failing: self.child.failing().map(str::to_owned),
             speaks: self.heard.speaks,
         }

@@ -247,16 +247,10 @@ impl Supervisor {
             shared::notify::watchdog();
             self.pings = Some((every, now + every));
         }
-        if let Some(found) = &self.adopted
-            && self.look_at <= now
-        {
+        if self.adopted.is_some() && self.look_at <= now {
             // A fixed time: other events must not put the look off for ever.
             self.look_at = now + ADOPTED_POLL;
-            if !control::still_runs(found.pid, found.started) {
-                self.adopted = None;
-                let how = "ended (it was started by an earlier supervisor)".to_owned();
-                self.child_event(child::Event::Exited { how, code: None });
-            }
+            self.look_after_adopted();
         }
         if self.heard.silence.is_some_and(|silence| silence <= now) {
             self.heard.silence = None;
@@ -266,7 +260,12 @@ impl Supervisor {
         if sweeping || self.child.due(now).is_some_and(|due| due <= now) {
             self.child_event(child::Event::Tick { group_empty: false });
         }
-        if self.update.due.is_some_and(|due| due <= now) {
+        if self.update_is_due() {
+            // An end that nobody has noticed yet must not be taken for a probation that was passed.
+            self.reap();
+            self.look_after_adopted();
+        }
+        if self.update_is_due() {
             // What could not be journaled was not done either: begin again where it stands.
             let again = std::mem::take(&mut self.stuck);
             self.update_event(if again {
@@ -274,6 +273,21 @@ impl Supervisor {
             } else {
                 update::Event::Tick
             });
+        }
+    }
+
+    fn update_is_due(&self) -> bool {
+        self.update.due.is_some_and(|due| due <= self.now())
+    }
+
+    /// Notices the end of a child that an earlier supervisor started.
+    fn look_after_adopted(&mut self) {
+        if let Some(found) = &self.adopted
+            && !control::still_runs(found.pid, found.started)
+        {
+            self.adopted = None;
+            let how = "ended (it was started by an earlier supervisor)".to_owned();
+            self.child_event(child::Event::Exited { how, code: None });
         }
     }
 

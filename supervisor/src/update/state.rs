@@ -194,6 +194,8 @@ pub struct Now {
     pub unsafe_because: Option<String>,
     /// What the child says of itself.
     pub health: Option<Health>,
+    /// The release whose child is up.
+    pub up: Option<String>,
     /// How the child last failed, if it is failing.
     pub failing: Option<String>,
     /// Whether the child has said anything over sd_notify.
@@ -233,6 +235,8 @@ pub enum Event {
     Switched(Result<(), Fault>),
     /// The answer to [`Effect::Accept`].
     Tidied,
+    /// A child of this release was started.
+    ChildStarted(String),
     /// The child is up and says it is ready.
     ChildReady(String),
     /// The child of this release ended by itself or could not be started.

@@ -1,0 +1,158 @@
+//! From what the remote had to a candidate that is built, tested and waits for its moment.
+
+use std::time::Duration;
+
+use super::Turn;
+use crate::{
+    error::{Blame, Fault},
+    update::{
+        probation::Baseline,
+        state::{Effect, Haste, Note, Outcome, Phase, Polled, Version},
+    },
+};
+
+impl Turn<'_> {
+    pub(super) fn polled(&mut self, answer: Result<Polled, Fault>) {
+        let again = std::mem::take(&mut self.state.again);
+        match answer {
+            Ok(Polled::UpToDate) if again => self.poll(),
+            Err(fault) => self.poll_failed(&fault),
+            Ok(Polled::UpToDate) => {
+                self.state.problem = None;
+                self.state.failures = 0;
+                self.idle(self.interval());
+            }
+            Ok(Polled::New(version) | Polled::NoRebuild(version))
+                if self.quarantined(&version.commit) =>
+            {
+                self.state.problem = self.state.quarantine.reason(&version.commit);
+                self.state.failures = 0;
+                self.idle(self.interval());
+            }
+            Ok(Polled::NoRebuild(version)) => self.accept_unbuilt(version),
+            Ok(Polled::New(candidate)) => {
+                self.state.problem = None;
+                self.state.seen = self.now.at;
+                self.state.phase = Phase::Building {
+                    candidate: candidate.clone(),
+                };
+                self.effects.push(Effect::Build(candidate));
+            }
+        }
+    }
+
+    fn quarantined(&self, commit: &str) -> bool {
+        self.state.haste < Haste::Forced && self.state.quarantine.contains(commit)
+    }
+
+    fn poll_failed(&mut self, fault: &Fault) {
+        let text = fault.to_string();
+        let news = self.state.problem.as_deref() != Some(text.as_str());
+        self.state.problem = Some(text.clone());
+        if matches!(fault.blame, Blame::Outside | Blame::Machine) {
+            self.state.failures = self.state.failures.saturating_add(1);
+            self.idle(self.back_off());
+        } else {
+            if news && let Some(commit) = fault.commit.clone() {
+                self.effects.push(Effect::Record(Note {
+                    result: Outcome::Refused,
+                    commit,
+                    summary: String::new(),
+                    signer: None,
+                    seconds: 0,
+                    reason: text,
+                }));
+            }
+            self.idle(self.interval());
+        }
+    }
+
+    fn accept_unbuilt(&mut self, version: Version) {
+        self.state.problem = None;
+        self.state.failures = 0;
+        if let Some(accepted) = &mut self.state.accepted {
+            accepted.commit.clone_from(&version.commit);
+            accepted.summary.clone_from(&version.summary);
+            accepted.signer.clone_from(&version.signer);
+            self.state.trusted = Some(version.commit.clone());
+            self.state.seen = self.now.at;
+            self.record(
+                &version,
+                Outcome::AcceptedWithoutRestart,
+                "no file of the build changed",
+            );
+        }
+        self.idle(self.interval());
+    }
+
+    pub(super) fn test(&mut self, candidate: Version) {
+        self.state.phase = Phase::Testing {
+            candidate: candidate.clone(),
+        };
+        self.effects.push(Effect::Test(candidate));
+    }
+
+    pub(super) fn failed(&mut self, candidate: &Version, fault: &Fault) {
+        let text = fault.to_string();
+        self.state.problem = Some(text.clone());
+        if matches!(fault.blame, Blame::Outside | Blame::Machine) {
+            self.state.failures = self.state.failures.saturating_add(1);
+            self.idle(self.back_off());
+        } else {
+            self.state.quarantine.add(&candidate.commit, &text);
+            self.record(candidate, Outcome::Failed, &text);
+            self.idle(self.interval());
+        }
+    }
+
+    pub(super) fn wait(&mut self, candidate: Version) {
+        self.state.failures = 0;
+        self.state.give_up = None;
+        self.state.phase = Phase::Waiting {
+            candidate: candidate.clone(),
+        };
+        self.switch_when_allowed(candidate);
+    }
+
+    pub(super) fn switch_when_allowed(&mut self, candidate: Version) {
+        let at = self.now.at;
+        let hurry = self.state.haste > Haste::None || self.state.accepted.is_none();
+        let mut delay = Duration::ZERO;
+        self.state.awaits = None;
+        if !hurry {
+            let hold_off = (self.state.seen + self.policy.hold_off).saturating_sub(at);
+            delay = hold_off.max(self.now.window_in);
+            let window = self.now.window_in > hold_off;
+            let what = if window {
+                "the window"
+            } else {
+                "this node's turn (hold-off)"
+            };
+            self.state.awaits = (!delay.is_zero()).then(|| what.to_owned());
+        }
+        if delay.is_zero()
+            && self.state.haste < Haste::Forced
+            && let Some(reason) = &self.now.unsafe_because
+        {
+            let give_up = *self.state.give_up.get_or_insert(at + self.policy.max_wait);
+            delay = give_up.saturating_sub(at).min(Duration::from_secs(1));
+            self.state.awaits = Some(format!("a safe point: {reason}"));
+        }
+        if !delay.is_zero() {
+            self.state.due = Some(at + delay);
+            return;
+        }
+        self.state.awaits = None;
+        let baseline = Baseline {
+            health: self.now.health,
+            failing: self.now.failing.clone(),
+        };
+        self.state.due = None;
+        self.state.haste = Haste::None;
+        self.state.phase = Phase::Switching {
+            candidate: candidate.clone(),
+            baseline,
+        };
+        self.effects.push(Effect::Switch(candidate));
+    }
+}

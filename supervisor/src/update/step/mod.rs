@@ -1,0 +1,160 @@
+//! The life of an update as a pure function: (state, event, now) -> (state, effects).
+//!
+//! The supervisor journals the new state before it carries out the effects, and every effect may
+//! be carried out twice: killed at any point, it starts again from the journal
+//! ([`Event::Started`]) and comes to the same end.
+
+mod candidate;
+mod trial;
+
+use std::time::Duration;
+
+use super::state::{Effect, Event, Haste, Note, Now, Outcome, Phase, Policy, State, Version};
+
+/// Carries out one event.
+pub fn step(mut state: State, event: Event, now: &Now, policy: &Policy) -> (State, Vec<Effect>) {
+    let mut effects = Vec::new();
+    let turn = Turn {
+        state: &mut state,
+        now,
+        policy,
+        effects: &mut effects,
+    };
+    turn.take(event);
+    (state, effects)
+}
+
+struct Turn<'a> {
+    state: &'a mut State,
+    now: &'a Now,
+    policy: &'a Policy,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl Turn<'_> {
+    fn take(mut self, event: Event) {
+        match event {
+            Event::Started => self.recover(),
+            Event::Tick => self.tick(),
+            Event::Ask(haste) => self.ask(haste),
+            Event::GoBack => self.go_back(),
+            Event::Polled(answer) if self.state.phase == Phase::Polling => self.polled(answer),
+            Event::Built(answer) => {
+                if let Phase::Building { candidate } = self.state.phase.clone() {
+                    match answer {
+                        Ok(()) => self.test(candidate),
+                        Err(fault) => self.failed(&candidate, &fault),
+                    }
+                }
+            }
+            Event::Tested(answer) => {
+                if let Phase::Testing { candidate } = self.state.phase.clone() {
+                    match answer {
+                        Ok(()) => self.wait(candidate),
+                        Err(fault) => self.failed(&candidate, &fault),
+                    }
+                }
+            }
+            Event::Switched(answer) => self.switched(answer),
+            Event::Tidied if self.state.phase == Phase::Accepting => self.idle(self.interval()),
+            Event::ChildStarted(release) => self.child_started(&release),
+            Event::ChildReady(release) => self.child_ready(&release),
+            Event::ChildFailed { release, how } => self.child_failed(&release, &how),
+            Event::Polled(_) | Event::Tidied => {}
+        }
+    }
+
+    fn recover(&mut self) {
+        // What was built or awaited is found again by the next poll; what was switched is not.
+        match self.state.phase.clone() {
+            Phase::Switching { candidate, .. } => {
+                self.run_wanted();
+                self.effects.push(Effect::Switch(candidate));
+            }
+            Phase::Probation { .. } => self.resume_probation(),
+            Phase::Accepting => {
+                self.run_wanted();
+                self.accept_effects();
+            }
+            Phase::RollingBack => self.roll_back_effects(),
+            Phase::Idle
+            | Phase::Polling
+            | Phase::Building { .. }
+            | Phase::Testing { .. }
+            | Phase::Waiting { .. } => {
+                self.run_wanted();
+                self.idle(Duration::ZERO);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.state.due.is_none_or(|due| due > self.now.at) {
+            return;
+        }
+        self.state.due = None;
+        match self.state.phase.clone() {
+            Phase::Idle => self.poll(),
+            Phase::Waiting { candidate } => self.switch_when_allowed(candidate),
+            Phase::Probation {
+                candidate,
+                baseline,
+            } => self.examine(candidate, baseline),
+            Phase::RollingBack => self.roll_back_effects(),
+            _ => {}
+        }
+    }
+
+    fn ask(&mut self, haste: Haste) {
+        self.state.haste = self.state.haste.max(haste);
+        match self.state.phase.clone() {
+            Phase::Idle => self.poll(),
+            Phase::Polling => self.state.again = true,
+            Phase::Waiting { candidate } => self.switch_when_allowed(candidate),
+            _ => {}
+        }
+    }
+
+    fn poll(&mut self) {
+        self.state.phase = Phase::Polling;
+        self.state.due = None;
+        self.effects.push(Effect::Poll {
+            forced: self.state.haste == Haste::Forced,
+        });
+    }
+
+    fn idle(&mut self, delay: Duration) {
+        self.state.phase = Phase::Idle;
+        self.state.give_up = None;
+        self.state.haste = Haste::None;
+        // Without any version there is nothing to run, so the first is built in any case.
+        let looks = self.policy.updates || self.state.accepted.is_none();
+        self.state.due = looks.then_some(self.now.at + delay);
+    }
+
+    fn interval(&self) -> Duration {
+        self.policy.interval + self.policy.jitter
+    }
+
+    fn back_off(&self) -> Duration {
+        let doublings = self.state.failures.saturating_sub(1).min(10);
+        (Duration::from_secs(5) * 2_u32.pow(doublings)).min(self.interval())
+    }
+
+    fn run_wanted(&mut self) {
+        if let Some(release) = self.state.wanted() {
+            self.effects.push(Effect::Run(release.to_owned()));
+        }
+    }
+
+    fn record(&mut self, version: &Version, result: Outcome, reason: &str) {
+        self.effects.push(Effect::Record(Note {
+            result,
+            commit: version.commit.clone(),
+            summary: version.summary.clone(),
+            signer: version.signer.clone(),
+            seconds: self.now.at.saturating_sub(self.state.seen).as_secs(),
+            reason: reason.to_owned(),
+        }));
+    }
+}
