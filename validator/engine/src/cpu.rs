@@ -7,7 +7,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
-mod exp;
+pub(crate) mod exp;
 pub(crate) mod gated;
 mod matrix;
 pub(crate) mod norm;

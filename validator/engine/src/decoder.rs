@@ -3,10 +3,11 @@
 use candle_core::{DType, Device, Result, Tensor};
 use model::{
     Attention, Dtype,
-    config::{Activation, DecoderSpec, Norm as NormSpec},
+    config::{DecoderSpec, Norm as NormSpec},
 };
 
 use crate::{
+    activation::activate,
     attention::{Heads, KeysAndValues, Rotation, Sequences, Way, attend, attend_cached, split},
     cpu::gated::Gated,
     norm::Norm,
@@ -325,12 +326,7 @@ impl Model {
         }
         let width = self.spec.intermediate_size;
         let gate = gate_up.narrow(1, 0, width)?;
-        let gate = match self.spec.activation {
-            Activation::Silu => gate.silu()?,
-            Activation::Gelu => gate.gelu_erf()?,
-            Activation::GeluTanh => gate.gelu()?,
-            Activation::Relu => gate.relu()?,
-        };
+        let gate = activate(self.spec.activation, &gate)?;
         gate * gate_up.narrow(1, width, width)?
     }
 }

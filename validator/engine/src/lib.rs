@@ -5,6 +5,7 @@
 //! run on a [`device`]. [`worker`] does all that for the validator, behind the walls of the
 //! [`sandbox`].
 
+mod activation;
 mod attention;
 mod cpu;
 #[cfg(feature = "cuda")]

@@ -122,17 +122,37 @@ impl FromStr for Architecture {
     }
 }
 
-/// The non-linearity of the gated feed-forward block.
+/// The non-linearity of the gated feed-forward block: all that transformers 4.40 knows by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
     /// GELU with the error function.
     Gelu,
+    /// GELU with the error function, clipped to -10 and 10.
+    GeluClipped,
     /// GELU with the tanh approximation.
     GeluTanh,
+    /// `x * sigmoid(1.702 x)`.
+    GeluQuick,
     /// `max(x, 0)`.
     Relu,
+    /// `max(x, 0)` squared.
+    ReluSquared,
+    /// `x` clipped to 0 and 6.
+    Relu6,
+    /// `max(x, 0.01 x)`.
+    ReluLeaky,
+    /// `x * tanh(ln(1 + exp(x)))`.
+    Mish,
+    /// The distribution function of a normal variable of mean 0.707107 and deviation 0.282095.
+    Laplace,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `x` itself.
+    Linear,
 }
 
 /// How hidden states are normalized.

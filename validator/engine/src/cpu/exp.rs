@@ -4,7 +4,7 @@
 ///
 /// Below -87.3, where the result would be subnormal, it returns the smallest normal number.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     /// Adding and subtracting it rounds to a whole number, left in the low bits in between.
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts, the first short enough for its multiples to be exact.

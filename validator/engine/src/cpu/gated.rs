@@ -5,25 +5,12 @@ use half::{bf16, f16};
 use model::config::Activation;
 use rayon::prelude::*;
 
-use super::{Element, contiguous, exp::exp, rows_at_once, vectorized};
+use super::{Element, contiguous, rows_at_once, vectorized};
+use crate::activation::{activated, gelu, gelu_tanh, silu};
 
 /// From rows of gate and up side by side (`[.., 2 * n]`) to rows of their product (`[.., n]`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gated(pub(crate) Activation);
-
-#[inline(always)]
-fn gelu_tanh(x: f32) -> f32 {
-    const SCALE: f32 = 0.797_884_6;
-    // x * (1 + tanh(y)) / 2 is x times the logistic function of 2y.
-    let y = SCALE * (x + 0.044_715 * x * x * x);
-    x / (1.0 + exp(-2.0 * y))
-}
-
-fn gelu(x: f32) -> f32 {
-    let x = f64::from(x);
-    let erf = candle_core::cpu::erf::erf_f64(x * std::f64::consts::FRAC_1_SQRT_2);
-    (0.5 * x * (1.0 + erf)) as f32
-}
 
 impl Gated {
     fn apply<T: Element>(self, input: &[T], width: usize) -> Vec<T> {
@@ -37,13 +24,10 @@ impl Gated {
                 vectorized(
                     #[inline(always)]
                     || match self.0 {
-                        Activation::Silu => product(gate, up, output, |x| x / (1.0 + exp(-x))),
+                        Activation::Silu => product(gate, up, output, silu),
                         Activation::GeluTanh => product(gate, up, output, gelu_tanh),
                         Activation::Gelu => product(gate, up, output, gelu),
-                        // A NaN stays one.
-                        Activation::Relu => {
-                            product(gate, up, output, |x| if x < 0.0 { 0.0 } else { x });
-                        }
+                        rarer => product(gate, up, output, |x| activated(rarer, x)),
                     },
                 );
             });

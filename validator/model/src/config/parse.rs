@@ -230,14 +230,24 @@ fn activation(
         // Gemma's first configurations said so and meant the approximation.
         "gelu" if field == "hidden_act" && gemma => Ok(Activation::GeluTanh),
         "gelu" | "gelu_python" => Ok(Activation::Gelu),
+        "gelu_10" => Ok(Activation::GeluClipped),
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => {
             Ok(Activation::GeluTanh)
         }
+        "quick_gelu" => Ok(Activation::GeluQuick),
         "relu" => Ok(Activation::Relu),
+        "relu2" => Ok(Activation::ReluSquared),
+        "relu6" => Ok(Activation::Relu6),
+        "leaky_relu" => Ok(Activation::ReluLeaky),
+        "mish" => Ok(Activation::Mish),
+        "laplace" => Ok(Activation::Laplace),
+        "sigmoid" => Ok(Activation::Sigmoid),
+        "tanh" => Ok(Activation::Tanh),
+        "linear" => Ok(Activation::Linear),
         _ => Err(ConfigError::Field {
             field,
             found: format!("{name:?}"),
-            expected: "silu, gelu, gelu_new, gelu_pytorch_tanh or relu".into(),
+            expected: "an activation of transformers, such as silu or gelu".into(),
         }),
     }
 }

@@ -167,10 +167,7 @@ fn refusals_name_the_field() {
         (json!({"hidden_size": null}), "hidden_size is null"),
         (json!({"num_attention_heads": 30}), "not divisible by 30"),
         (json!({"num_key_value_heads": 5}), "can't share 5"),
-        (
-            json!({"hidden_act": "laplace"}),
-            "hidden_act is \"laplace\"",
-        ),
+        (json!({"hidden_act": "swiglu"}), "hidden_act is \"swiglu\""),
         (json!({"rms_norm_eps": -1.0}), "rms_norm_eps is -1.0"),
         (json!({"rope_theta": 0.0}), "rope_theta is 0.0"),
         (
