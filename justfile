@@ -19,6 +19,10 @@ lint:
 test:
     cargo nextest run --workspace
 
+# Fuzz every parser of hostile input for a minute together, or some of them for longer
+fuzz *args:
+    scripts/fuzz {{args}}
+
 # Review snapshots of what people read
 snap:
     cargo insta review

@@ -1,24 +1,26 @@
 //! What a miner's repository and the eval-worker's pipe can do to the validator.
 
+use std::collections::BTreeMap;
+
 use model::{
     Architecture, Compatibility,
     config::DecoderSpec,
     header::{Header, HeaderError, PREFIX_BYTES},
+    inventory::{INDEX_FILE, Inventory, SINGLE_FILE},
     protocol::{self, Hello, Reply, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use validator::models::{
+    hub::{Listing, address::is_safe_path},
+    manifest::{Contents, Manifest, Missing, TOKENIZER_CONFIG},
+};
+
+use crate::part;
 
 /// The header of a safetensors file: what is accepted covers the file without gap or overlap.
 pub fn safetensors_header(json: &[u8]) {
-    let start = PREFIX_BYTES + json.len() as u64;
-    let header = match Header::parse(json, start) {
-        // The tensors end elsewhere: make the file as long as they say.
-        Err(HeaderError::Length { tensors, .. }) => {
-            let header = Header::parse(json, start.saturating_add(tensors));
-            header.expect("only the length was wrong")
-        }
-        Ok(header) => header,
-        Err(_) => return,
+    let Some(header) = header(json) else {
+        return;
     };
     let mut end = 0;
     for (name, tensor) in header.in_file_order() {
@@ -30,33 +32,108 @@ pub fn safetensors_header(json: &[u8]) {
     }
     assert_eq!(end, header.data_bytes());
     let mut file = &[&(json.len() as u64).to_le_bytes(), json].concat()[..];
-    let read = Header::read(&mut file, start + end).expect("a slice is always readable");
-    assert_eq!(read, Ok(header));
+    let read = Header::read(&mut file, header.data_start() + end);
+    assert_eq!(read.expect("a slice is always readable"), Ok(header));
+}
+
+/// Parses the header of a file that is as long as its tensors say.
+fn header(json: &[u8]) -> Option<Header> {
+    let start = PREFIX_BYTES + json.len() as u64;
+    match Header::parse(json, start) {
+        Err(HeaderError::Length { tensors, .. }) => {
+            let header = Header::parse(json, start.checked_add(tensors)?);
+            Some(header.expect("only the length was wrong"))
+        }
+        parsed => parsed.ok(),
+    }
 }
 
 /// `config.json`: refused, or a decoder of bounded size whose parts fit each other.
 pub fn model_config(json: &[u8]) {
     let _ = Architecture::declared(json);
-    for architecture in Architecture::ALL {
-        for compatibility in [Compatibility::V4_40, Compatibility::Current] {
-            if let Ok(spec) = DecoderSpec::parse(json, architecture, compatibility) {
-                check_spec(&spec);
+    for spec in specs(json) {
+        assert!(spec.layers > 0 && spec.vocab_size > 0 && spec.hidden_size > 0);
+        assert!(spec.heads.is_multiple_of(spec.kv_heads), "{spec:?}");
+        assert!(spec.rotary.dims.is_multiple_of(2) && spec.rotary.dims <= spec.head_dim);
+        let parameters = spec.parameters();
+        // Going over the tensors of the largest takes too long to do it often.
+        if spec.layers * spec.heads <= 1 << 12 {
+            let elements = spec
+                .tensors()
+                .map(|tensor| tensor.shape.iter().product::<u64>());
+            assert_eq!(elements.sum::<u64>(), parameters);
+        }
+    }
+}
+
+fn specs(json: &[u8]) -> impl Iterator<Item = DecoderSpec> + '_ {
+    Architecture::ALL.into_iter().flat_map(move |architecture| {
+        [Compatibility::V4_40, Compatibility::Current]
+            .into_iter()
+            .filter_map(move |rules| DecoderSpec::parse(json, architecture, rules).ok())
+    })
+}
+
+/// `config.json`, a zero byte, the header of the weights: what is found is what is needed.
+pub fn model_tensors(data: &[u8]) {
+    let Some(header) = header(part(data, 1)) else {
+        return;
+    };
+    let headers = BTreeMap::from([(SINGLE_FILE.to_owned(), header)]);
+    for spec in specs(part(data, 0)) {
+        let Ok(inventory) = Inventory::take(&spec, &headers) else {
+            continue;
+        };
+        let elements = inventory
+            .tensors
+            .values()
+            .map(|place| place.info.elements());
+        assert_eq!(elements.sum::<u64>(), inventory.parameters);
+        let surplus = inventory.tensors.len() + inventory.unknown.total;
+        assert_eq!(surplus, headers[SINGLE_FILE].tensors().len());
+    }
+}
+
+/// The hub's listing, `config.json`, `tokenizer_config.json` and the index of the weights, with
+/// zero bytes between: the files chosen are in the listing and stay inside a folder.
+pub fn hub_listing(data: &[u8]) {
+    let Ok(listing) = Listing::parse(part(data, 0)) else {
+        return;
+    };
+    for compatibility in [Compatibility::V4_40, Compatibility::Current] {
+        if let Some(manifest) = manifest(&listing, data, compatibility) {
+            for (path, entry) in &manifest.files {
+                assert_eq!(listing.files.get(path), Some(entry));
+                assert!(is_safe_path(path), "{path:?}");
+            }
+            let tokenizer = manifest.tokenizer.files();
+            assert!(tokenizer.into_iter().all(is_safe_path));
+            let chosen = |path| manifest.files.contains_key(path);
+            assert!(manifest.weights.iter().all(chosen) && chosen(&manifest.config));
+            if let Some(total) = listing.total_bytes() {
+                assert!(manifest.bytes() <= total);
             }
         }
     }
 }
 
-fn check_spec(spec: &DecoderSpec) {
-    assert!(spec.layers > 0 && spec.vocab_size > 0 && spec.hidden_size > 0);
-    assert!(spec.heads.is_multiple_of(spec.kv_heads), "{spec:?}");
-    assert!(spec.rotary.dims.is_multiple_of(2) && spec.rotary.dims <= spec.head_dim);
-    let (mut tensors, mut parameters) = (0_u64, 0_u64);
-    for tensor in spec.tensors() {
-        tensors += 1;
-        parameters += tensor.shape.iter().product::<u64>();
-        assert!(tensors <= 1 << 20, "more tensors than any file can list");
+fn manifest(listing: &Listing, data: &[u8], compatibility: Compatibility) -> Option<Manifest> {
+    let mut contents = Contents::new();
+    loop {
+        match Manifest::of(listing, &contents, compatibility) {
+            Ok(manifest) => return Some(manifest),
+            Err(Missing::Never(_)) => return None,
+            Err(Missing::Content(path)) => {
+                let content = match path.as_str() {
+                    TOKENIZER_CONFIG => part(data, 2),
+                    INDEX_FILE => part(data, 3),
+                    _ => part(data, 1),
+                };
+                let content = content.to_vec().into();
+                assert_eq!(contents.insert(path, content), None, "asked for twice");
+            }
+        }
     }
-    assert_eq!(parameters, spec.parameters());
 }
 
 /// A frame of the pipe between validator and eval-worker: what is read can be written, and is

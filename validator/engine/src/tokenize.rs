@@ -5,10 +5,15 @@ mod backend;
 mod directory;
 mod sentencepiece;
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use model::{Compatibility, Conversation, Fault, Message, ModelFaultKind, TokenizedSample};
 use rayon::prelude::*;
+use shared::task::panic_message;
 use tokenizers::Tokenizer;
 
 use self::{added::SpecialTokens, directory::Directory};
@@ -27,6 +32,10 @@ pub struct ChatTokenizer {
 impl ChatTokenizer {
     /// Loads the tokenizer of a directory, as transformers would.
     pub fn load(directory: &Path, compatibility: Compatibility) -> Result<Self, Fault> {
+        guarded(|| Self::read(directory, compatibility))
+    }
+
+    fn read(directory: &Path, compatibility: Compatibility) -> Result<Self, Fault> {
         let directory = Directory::open(directory, compatibility)?;
         let mut tokenizer = backend::build(&directory)?;
         let special = SpecialTokens::of(&directory)?;
@@ -83,16 +92,18 @@ impl ChatTokenizer {
         add_generation_prompt: bool,
         max_tokens: usize,
     ) -> Result<Vec<u32>, Fault> {
-        let text = self.template.render(messages, add_generation_prompt)?;
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(refused)?;
-        let ids = encoding.get_ids();
-        let surplus = ids.len().saturating_sub(max_tokens);
-        let kept = if self.cut_left {
-            &ids[surplus..]
-        } else {
-            &ids[..ids.len() - surplus]
-        };
-        Ok(kept.to_vec())
+        guarded(|| {
+            let text = self.template.render(messages, add_generation_prompt)?;
+            let encoding = self.tokenizer.encode_fast(text, false).map_err(refused)?;
+            let ids = encoding.get_ids();
+            let surplus = ids.len().saturating_sub(max_tokens);
+            let kept = if self.cut_left {
+                &ids[surplus..]
+            } else {
+                &ids[..ids.len() - surplus]
+            };
+            Ok(kept.to_vec())
+        })
     }
 
     /// Returns the text of turns before it is tokenised.
@@ -102,13 +113,21 @@ impl ChatTokenizer {
 
     /// Returns the text of token ids, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Fault> {
-        self.tokenizer.decode(ids, true).map_err(refused)
+        guarded(|| self.tokenizer.decode(ids, true).map_err(refused))
     }
 
     /// Returns the id of the token that ends a text, if the tokenizer names one.
     pub fn end_of_text(&self) -> Option<u32> {
         self.end_of_text
     }
+}
+
+/// Calls libraries that do not expect to be lied to: their panics are faults of the tokenizer.
+fn guarded<T>(call: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        Err(refused(format_args!("panic: {message}")))
+    })
 }
 
 /// Makes a fault of the tokenizer of anything that can be shown.

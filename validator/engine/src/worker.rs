@@ -5,7 +5,6 @@ mod resident;
 mod self_test;
 
 use std::{
-    any::Any,
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError, mpsc::Receiver},
@@ -14,7 +13,7 @@ use std::{
 
 use candle_core::Device;
 use model::{
-    Fault, MachineFaultKind, ModelFaultKind,
+    Fault, MachineFaultKind,
     protocol::{self, Answer, Hello, Phase, Progress, ProtocolError, Reply, Request, Wall},
 };
 use shared::{Exit, Failure, task::panic_message};
@@ -106,8 +105,6 @@ impl Worker {
 
     /// Answers a request. A panic is a fault like others.
     fn answer(&mut self, request: Request) -> Result<Answer, Fault> {
-        // Tokenizer files go straight to a library that does not expect to be lied to.
-        let reads_tokenizer = matches!(request, Request::Tokenize(_));
         let answer = catch_unwind(AssertUnwindSafe(|| match request {
             Request::SelfTest => self_test::run(&self.device).map(Answer::SelfTest),
             Request::Tokenize(request) => answers::tokenize(&self.channel, &request),
@@ -119,16 +116,10 @@ impl Worker {
             }
             Request::Shutdown => Ok(Answer::Goodbye),
         }));
-        answer.unwrap_or_else(|panic| Err(of_panic(&*panic, reads_tokenizer)))
-    }
-}
-
-fn of_panic(panic: &(dyn Any + Send), reads_tokenizer: bool) -> Fault {
-    let text = format!("panic: {}", panic_message(panic));
-    if reads_tokenizer {
-        Fault::model(ModelFaultKind::Tokenizer, text)
-    } else {
-        Fault::machine(MachineFaultKind::Bug, text)
+        answer.unwrap_or_else(|panic| {
+            let text = format!("panic: {}", panic_message(&*panic));
+            Err(Fault::machine(MachineFaultKind::Bug, text))
+        })
     }
 }
 

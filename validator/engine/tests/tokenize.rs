@@ -118,3 +118,25 @@ fn variants_are_read_or_refused_as_by_transformers() {
         }
     }
 }
+
+/// The library reads a decoder with an `expect`.
+#[test]
+fn a_panic_of_the_library_is_the_tokenizers_fault() {
+    let temporary = tempfile::tempdir().unwrap();
+    let healthy = fixtures().join("tokenizers/llama3");
+    for entry in std::fs::read_dir(healthy).unwrap() {
+        let path = entry.unwrap().path();
+        let copy = temporary.path().join(path.file_name().unwrap());
+        std::fs::copy(path, copy).unwrap();
+    }
+    let path = temporary.path().join("tokenizer.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let spoiled = text.replacen(r#""decoder":"#, r#""decoder":?"#, 1);
+    assert_ne!(spoiled, text);
+    shared::file::write_atomic(&path, spoiled.as_bytes()).unwrap();
+    let fault = ChatTokenizer::load(temporary.path(), Compatibility::V4_40).unwrap_err();
+    assert!(
+        fault.is_models() && fault.to_string().contains("panic"),
+        "{fault}"
+    );
+}

@@ -205,17 +205,17 @@ pub fn shards_of_index(json: &[u8]) -> Result<Vec<String>, InventoryError> {
         let reason = format!("names {} files, expected 1 to {MAX_SHARDS}", files.len());
         return Err(InventoryError::Index(reason));
     }
-    let stays_inside = |file: &String| {
-        !file.is_empty()
-            && !file.contains(['\\', '\0'])
-            && file.split('/').all(|part| !matches!(part, "" | "." | ".."))
-    };
     match files.iter().find(|file| !stays_inside(file)) {
         Some(file) => Err(InventoryError::Index(format!(
             "file name {file:?} is not allowed"
         ))),
         None => Ok(files),
     }
+}
+
+/// Returns whether a file's name leads to a place inside the model's folder.
+pub(crate) fn stays_inside(file: &str) -> bool {
+    !file.contains(['\\', '\0']) && file.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// Where a decoder's tensors are.

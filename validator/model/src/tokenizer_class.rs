@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::config::Compatibility;
+use crate::{config::Compatibility, inventory::stays_inside};
 
 /// The class of tokenizer a model directory asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,9 @@ pub enum TokenizerClassError {
     /// A versioned file name holds no version.
     #[error("{0:?} is no version")]
     BadVersion(String),
+    /// A file's name leads out of the model's folder.
+    #[error("file name {0:?} is not allowed")]
+    BadName(String),
 }
 
 /// In which order the common files are asked for, after the class's own.
@@ -362,9 +365,12 @@ fn tokenizer_json_name(config: Option<&Value>) -> Result<String, TokenizerClassE
             field,
         });
     };
-    Ok(newest_accepted("tokenizer", names)?
-        .unwrap_or(TOKENIZER_JSON)
-        .to_owned())
+    let name = newest_accepted("tokenizer", names)?.unwrap_or(TOKENIZER_JSON);
+    if stays_inside(name) {
+        Ok(name.to_owned())
+    } else {
+        Err(TokenizerClassError::BadName(name.to_owned()))
+    }
 }
 
 /// Returns which of the files `stem.X.Y.Z.json` takes the place of `stem.json` (`config` or

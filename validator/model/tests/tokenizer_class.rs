@@ -67,6 +67,10 @@ fn what_transformers_refuses_is_refused_by_name() {
         @r#"no tokenizer class is named, and model type "dbrx" implies none"#);
     insta::assert_snapshot!(text(json!({}), json!({})),
         @"model_type of config.json is malformed");
+    let outside = json!({"tokenizer_class": "LlamaTokenizer",
+        "fast_tokenizer_files": ["../other/tokenizer.4.0.0.json"]});
+    insta::assert_snapshot!(text(outside, json!({})),
+        @r#"file name "../other/tokenizer.4.0.0.json" is not allowed"#);
     let new = json!({"tokenizer_class": "TokenizersBackend"});
     let class = TokenizerClass::resolve(Some(&new), &json!({}), Current).unwrap();
     assert_eq!(class.name(), "PreTrainedTokenizerFast");

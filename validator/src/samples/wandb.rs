@@ -314,7 +314,8 @@ impl Api {
         let filters = json!({"$and": filters}).to_string();
         let mut runs = Vec::new();
         let mut cursor = None;
-        while runs.len() < MAX_RUNS {
+        // Counted by pages: a server could send runs that no filter lets through for ever.
+        for _ in 0..MAX_RUNS / RUNS_PER_PAGE {
             let variables = json!({"cursor": cursor, "perPage": RUNS_PER_PAGE,
                 "order": "-created_at", "filters": filters});
             let list = self
@@ -335,6 +336,7 @@ impl Api {
                 break;
             }
         }
+        runs.truncate(MAX_RUNS);
         Ok(runs)
     }
 

@@ -1,6 +1,6 @@
 //! Special and added tokens: those a configuration adds to the vocabulary, or changes in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::value::Value as TemplateValue;
 use model::Fault;
@@ -130,7 +130,7 @@ impl SpecialTokens {
         let Value::Object(tokens) = tokens else {
             return Err(refused("added_tokens.json is not an object"));
         };
-        let names: Vec<&str> = NAMES
+        let names: BTreeSet<&str> = NAMES
             .iter()
             .filter_map(|name| config.get(*name))
             .chain(
@@ -146,7 +146,7 @@ impl SpecialTokens {
             let index = index
                 .as_i64()
                 .ok_or_else(|| refused("added_tokens.json: bad index"))?;
-            let special = names.contains(&content.as_str());
+            let special = names.contains(content.as_str());
             let flags = Flags {
                 single_word: false,
                 lstrip: false,
@@ -199,7 +199,7 @@ impl SpecialTokens {
         tokenizer: &mut Tokenizer,
         directory: &Directory<'_>,
     ) -> Result<(), Fault> {
-        let mut known: Vec<String> = tokenizer
+        let mut known: BTreeSet<String> = tokenizer
             .get_added_tokens_decoder()
             .into_values()
             .map(|token| token.content)
@@ -218,7 +218,11 @@ impl SpecialTokens {
         self.add_missing(tokenizer, &mut known)
     }
 
-    fn add_missing(&self, tokenizer: &mut Tokenizer, known: &mut Vec<String>) -> Result<(), Fault> {
+    fn add_missing(
+        &self,
+        tokenizer: &mut Tokenizer,
+        known: &mut BTreeSet<String>,
+    ) -> Result<(), Fault> {
         known.extend(self.added.values().map(|token| token.content.clone()));
         let missing = self
             .all()
@@ -231,16 +235,13 @@ impl SpecialTokens {
         tokenizer: &mut Tokenizer,
         tokens: impl Iterator<Item = &'a Token>,
     ) -> Result<(), Fault> {
-        for token in tokens {
-            let special = token.flags.as_ref().is_some_and(|flags| flags.special)
-                || self.all().any(|other| other.content == token.content);
-            let added = token.added(special);
-            if special {
-                tokenizer.add_special_tokens([added]).map_err(refused)?;
-            } else {
-                tokenizer.add_tokens([added]).map_err(refused)?;
-            }
-        }
+        let named: BTreeSet<&str> = self.all().map(|token| token.content.as_str()).collect();
+        let added = tokens.map(|token| {
+            let flagged = token.flags.as_ref().is_some_and(|flags| flags.special);
+            token.added(flagged || named.contains(token.content.as_str()))
+        });
+        // All at once: each call makes the library's search trees anew. Special tokens know it.
+        tokenizer.add_tokens(added).map_err(refused)?;
         Ok(())
     }
 

@@ -5,10 +5,12 @@ use super::{
     fields::Fields,
 };
 
-/// Upper bounds of the sizes in `config.json`; far above any model that is let in.
+/// Upper bounds of the sizes in `config.json`; far above any model that is let in, and low enough
+/// to count its parameters in 64 bits and to name its tensors, a few for each head and layer.
 const MAX_SIZE: usize = 1 << 20;
 const MAX_VOCABULARY: usize = 1 << 22;
-const MAX_LAYERS: usize = 1 << 12;
+const MAX_LAYERS: usize = 1 << 10;
+const MAX_HEADS: usize = 1 << 10;
 
 /// What an architecture takes when `config.json` is silent.
 struct Defaults {
@@ -157,7 +159,7 @@ fn heads(
     architecture: Architecture,
     defaults: &Defaults,
 ) -> Result<(usize, usize), ConfigError> {
-    let heads = fields.size("num_attention_heads", defaults.heads, MAX_SIZE)?;
+    let heads = fields.size("num_attention_heads", defaults.heads, MAX_HEADS)?;
     let nullable = !matches!(architecture, Architecture::StableLm | Architecture::Gemma);
     // A written null means "as many as heads"; silence means that only for Llama.
     let kv_heads = if nullable && fields.is_written_null("num_key_value_heads") {
@@ -166,7 +168,7 @@ fn heads(
         fields.size(
             "num_key_value_heads",
             defaults.kv_heads.unwrap_or(heads),
-            MAX_SIZE,
+            MAX_HEADS,
         )?
     };
     if !heads.is_multiple_of(kv_heads) {

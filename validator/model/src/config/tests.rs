@@ -158,6 +158,10 @@ fn refusals_name_the_field() {
     let refusal = |config: Value| parse(Architecture::Llama, &config).unwrap_err().to_string();
     for (config, text) in [
         (
+            json!({"num_attention_heads": 1 << 20}),
+            "num_attention_heads is 1048576",
+        ),
+        (
             json!({"num_hidden_layers": 1_000_000_000}),
             "num_hidden_layers is 1000000000",
         ),
@@ -179,6 +183,17 @@ fn refusals_name_the_field() {
     ] {
         let error = refusal(config);
         assert!(error.contains(text), "{error:?} does not name {text:?}");
+    }
+}
+
+#[test]
+fn the_largest_sizes_can_be_counted() {
+    let config = json!({"hidden_size": 1 << 20, "intermediate_size": 1 << 20,
+        "vocab_size": 1 << 22, "num_hidden_layers": 1 << 10, "num_attention_heads": 1 << 10,
+        "num_key_value_heads": 1 << 10, "head_dim": 1 << 12, "qk_layernorm": true});
+    for architecture in Architecture::ALL {
+        let spec = parse_current(architecture, &config).unwrap();
+        assert!(spec.parameters() > 1 << 50, "{architecture}");
     }
 }
 
