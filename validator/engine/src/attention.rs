@@ -35,6 +35,7 @@ impl Way {
     pub(crate) fn choose(
         asked: Attention,
         dtype: DType,
+        head_dim: usize,
         device: &Device,
     ) -> (Self, Option<String>) {
         let blocks = device.is_cpu() && dtype == DType::F32;
@@ -42,17 +43,28 @@ impl Way {
         if asked != Attention::Flash || device.is_cpu() {
             return (best, None);
         }
-        #[cfg(feature = "flash-attn")]
-        if dtype != DType::F32 {
-            return (Self::Flash, None);
+        match flash(dtype, head_dim) {
+            Ok(way) => (way, None),
+            Err(reason) => (best, Some(format!("{reason}, sdpa is used"))),
         }
-        let reason = if cfg!(feature = "flash-attn") {
-            "flash_attention_2 needs bfloat16 or float16, sdpa is used"
-        } else {
-            "this build is without flash_attention_2, sdpa is used"
-        };
-        (best, Some(reason.to_owned()))
     }
+}
+
+/// Returns flash attention, or why it can't be had.
+#[cfg(feature = "flash-attn")]
+fn flash(dtype: DType, head_dim: usize) -> std::result::Result<Way, &'static str> {
+    if dtype == DType::F32 {
+        return Err("flash_attention_2 needs bfloat16 or float16");
+    }
+    if head_dim > 512 || !head_dim.is_multiple_of(8) {
+        return Err("flash_attention_2 needs heads of 8 to 512 dimensions, by eights");
+    }
+    Ok(Way::Flash)
+}
+
+#[cfg(not(feature = "flash-attn"))]
+const fn flash(_: DType, _: usize) -> std::result::Result<Way, &'static str> {
+    Err("this build is without flash_attention_2")
 }
 
 /// Shape of the attention of a model.
@@ -148,6 +160,25 @@ impl Sequences {
 pub(crate) struct Rotation {
     pub(crate) cos: Tensor,
     pub(crate) sin: Tensor,
+}
+
+impl Rotation {
+    /// Brings the tables of so many tokens to the device.
+    pub(crate) fn new(
+        (cos, sin): (Vec<f32>, Vec<f32>),
+        tokens: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let half = cos.len() / tokens.max(1);
+        // Empty tables are never read, and a GPU knows no empty memory.
+        let device = if half == 0 { &Device::Cpu } else { device };
+        let table = |values| Tensor::from_vec(values, (tokens, half), device)?.to_dtype(dtype);
+        Ok(Self {
+            cos: table(cos)?,
+            sin: table(sin)?,
+        })
+    }
 }
 
 /// Keys and values of one layer seen so far, `[tokens, heads, dim]` each.

@@ -114,7 +114,7 @@ impl Build<'_> {
     pub fn build(&self, mut get: impl FnMut(&Parameter) -> Result<Tensor>) -> Result<Model> {
         let spec = self.spec;
         let dtype = tensor_dtype(self.dtype);
-        let (way, _) = Way::choose(self.attention, dtype, self.device);
+        let (way, _) = Way::choose(self.attention, dtype, spec.head_dim, self.device);
         let (vocabulary, hidden) = (spec.vocab_size, spec.hidden_size);
         let mut whole = |name: &str, shape: &[usize]| {
             get(&Parameter {

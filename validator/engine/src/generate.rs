@@ -111,16 +111,10 @@ fn draw(
 fn newest(model: &Model, tables: &mut Tables<'_>, ids: &[u32], seen: usize) -> Result<Batch> {
     let device = model.device();
     let new = ids.len() - seen;
-    let half = model.spec().rotary.dims / 2;
-    let (cos, sin) = tables.rows(std::iter::once((seen, new, None)));
-    let table =
-        |values: Vec<f32>| Tensor::from_vec(values, (new, half), device)?.to_dtype(model.dtype());
+    let rows = tables.rows(std::iter::once((seen, new, None)));
     Ok(Batch {
         ids: Tensor::new(&ids[seen..], device)?,
-        rotation: Rotation {
-            cos: table(cos)?,
-            sin: table(sin)?,
-        },
+        rotation: Rotation::new(rows, new, model.dtype(), device)?,
         sequences: Sequences::new(std::iter::once(new), seen, device)?,
         rows: Tensor::new(&[new as u32 - 1], device)?,
     })

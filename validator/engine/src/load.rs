@@ -115,7 +115,7 @@ pub fn load(
         digests,
         norms: ProjectionNorms::default(),
         parameters: inventory.parameters,
-        warnings: warnings(&inventory, options),
+        warnings: warnings(&inventory, spec, options),
         took: begun.elapsed(),
     };
     for (shard, streamed) in shards.into_iter().zip(streamed) {
@@ -126,13 +126,14 @@ pub fn load(
     Ok((model, report))
 }
 
-fn warnings(inventory: &Inventory, options: Options<'_>) -> Vec<String> {
+fn warnings(inventory: &Inventory, spec: &DecoderSpec, options: Options<'_>) -> Vec<String> {
     let unknown = &inventory.unknown;
     let unused = (unknown.total > 0)
         .then(|| format!("tensors outside the model ({}): {unknown}", unknown.total));
     let (_, replaced) = Way::choose(
         options.attention,
         tensor_dtype(options.dtype),
+        spec.head_dim,
         options.device,
     );
     unused.into_iter().chain(replaced).collect()
@@ -219,9 +220,8 @@ fn fill<T: Loadable>(
                     },
                 )
             })
-            .collect::<io::Result<Vec<_>>>()
-    })
-    .map_err(|error| Fault::machine(MachineFaultKind::Storage, error))?;
+            .collect::<Result<Vec<_>, Fault>>()
+    })?;
     let base = Tensor::from_vec(elements, arena.elements(), device)
         .map_err(|error| fault::of_tensors(&error))?;
     Ok((base, streamed))

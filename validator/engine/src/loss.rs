@@ -20,6 +20,9 @@ const HEAD_ROWS: usize = 2048;
 /// Most logits that exist at the same time on the CPU, unless that were fewer than 256 rows.
 const CPU_LOGITS: usize = 8 << 20;
 
+/// The same on a GPU, where their loss takes a few copies in f32: 2 GiB in all.
+const GPU_LOGITS: usize = 128 << 20;
+
 /// Tokens that go through the decoder together on the CPU: more only fill its caches.
 const CPU_TOKENS: usize = 2048;
 
@@ -187,17 +190,10 @@ impl<'a, P: FnMut(u64)> Evaluator<'a, P> {
         let positions = pack
             .iter()
             .map(|sample| (0, length(sample), self.stretches[*sample]));
-        let (cos, sin) = self.tables.rows(positions);
-        let half = self.model.spec().rotary.dims / 2;
-        let table = |values: Vec<f32>| {
-            Tensor::from_vec(values, (tokens, half), device)?.to_dtype(self.model.dtype())
-        };
+        let tables = self.tables.rows(positions);
         Ok(Batch {
             ids: Tensor::new(ids, device)?,
-            rotation: Rotation {
-                cos: table(cos)?,
-                sin: table(sin)?,
-            },
+            rotation: Rotation::new(tables, tokens, self.model.dtype(), device)?,
             sequences: Sequences::new(pack.iter().map(length), 0, device)?,
             rows: Tensor::new(rows, device)?,
         })
@@ -205,11 +201,12 @@ impl<'a, P: FnMut(u64)> Evaluator<'a, P> {
 
     /// Computes the loss of each row of final hidden states.
     fn row_losses(&mut self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
-        let chunk = if hidden.device().is_cpu() {
-            (CPU_LOGITS / self.model.spec().vocab_size).clamp(256, HEAD_ROWS)
+        let most = if hidden.device().is_cpu() {
+            CPU_LOGITS
         } else {
-            HEAD_ROWS
+            GPU_LOGITS
         };
+        let chunk = (most / self.model.spec().vocab_size).clamp(256, HEAD_ROWS);
         let head = self.model.head().t()?;
         let mut losses = Vec::with_capacity(targets.len());
         for (i, targets) in targets.chunks(chunk).enumerate() {

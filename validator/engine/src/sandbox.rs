@@ -127,11 +127,11 @@ fn landlock(allowed: &Allowed) -> Result<RulesetStatus, RulesetError> {
     Ok(status.ruleset)
 }
 
-/// The files of GPUs.
+/// The files of GPUs; `dxg` is what Windows lends to Linux within it.
 fn device_files() -> io::Result<Vec<PathBuf>> {
     let named = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("nvidia") || name == "dri"
+        name.starts_with("nvidia") || name == "dri" || name == "dxg"
     };
     let paths = fs::read_dir("/dev")?.map(|entry| entry.map(|entry| entry.path()));
     let paths: Vec<PathBuf> = paths.collect::<io::Result<_>>()?;

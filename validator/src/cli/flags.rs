@@ -12,6 +12,7 @@ use crate::{
 };
 
 pub use super::competitions::SubnetArg;
+use super::models::ByteSize;
 
 /// Which wallet.
 #[derive(Debug, Clone, Args)]
@@ -90,6 +91,9 @@ pub struct EngineFlags {
     /// Tokens packed into one forward pass at most; 1 evaluates one sample at a time
     #[arg(long = "pack-tokens", value_name = "N", default_value_t = 8192)]
     pub pack_tokens: usize,
+    /// GPU memory that loaded models may take, such as 80GB [default: three quarters of what is free]
+    #[arg(long = "gpu-memory", value_name = "SIZE")]
+    pub gpu_memory: Option<ByteSize>,
     /// The eval-worker program [default: beside this one]
     #[arg(
         long = "eval-worker",

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     chain::{Endpoints, wallet::Passwords},
-    report,
+    eval, report,
     service::{self, Settings},
     step,
     subnet::Parameters,
@@ -208,11 +208,14 @@ impl RunArgs {
                 .wandb
                 .settings(&self.samples.wandb, &folder)
                 .filter(|_| !self.offline),
-            workers: workers::options(
-                self.engine.eval_worker.as_deref(),
-                &self.engine.device,
-                [model_folder.clone()],
-            )?,
+            workers: eval::Options {
+                device_memory: self.engine.gpu_memory.map(|size| size.0),
+                ..workers::options(
+                    self.engine.eval_worker.as_deref(),
+                    &self.engine.device,
+                    [model_folder.clone()],
+                )?
+            },
             step: step::Settings {
                 parameters,
                 dtype: self.engine.dtype,

@@ -82,6 +82,9 @@ pub(super) fn failure(heading: &str, fault: &Fault) -> Failure {
         Fault::Machine(fault) if fault.kind == MachineFaultKind::Device => {
             failure.hint("--device cpu computes without a GPU")
         }
+        Fault::Machine(fault) if fault.kind == MachineFaultKind::Spawn => {
+            failure.hint("docs/operating.md says what an eval-worker for GPUs needs")
+        }
         _ => failure,
     }
 }

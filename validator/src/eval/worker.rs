@@ -147,8 +147,8 @@ impl Worker {
             _tasks: tasks,
         };
         match timeout(HELLO_LIMIT, read_frame(&mut worker.stdout)).await {
-            Err(_) => Err(worker.hung(HELLO_LIMIT).await),
-            Ok(Err(error)) => Err(worker.lost(error).await),
+            Err(_) => Err(not_started(worker.hung(HELLO_LIMIT).await)),
+            Ok(Err(error)) => Err(not_started(worker.lost(error).await)),
             Ok(Ok(frame)) => match Hello::decode(&frame) {
                 Err(error) => Err(worker.lost(error).await),
                 Ok(Hello {
@@ -273,6 +273,16 @@ impl Worker {
             Some(line) => format!("{what}; its last words: {line}"),
             None => what,
         }
+    }
+}
+
+/// A worker that died before its first word has met no model that could have provoked it.
+fn not_started(fault: Fault) -> Fault {
+    match fault {
+        Fault::Machine(fault) if fault.kind.may_be_provoked() => {
+            Fault::machine(MachineFaultKind::Spawn, fault.text)
+        }
+        other => other,
     }
 }
 

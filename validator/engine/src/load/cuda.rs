@@ -1,24 +1,24 @@
 //! Loading onto a CUDA device: one allocation, filled through pinned buffers on a stream of its
 //! own, so that the model before can go on computing.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use candle_core::{
-    CudaDevice, CudaStorage, Storage, Tensor,
+    CudaDevice, CudaStorage, Error, Storage, Tensor,
     cuda_backend::{
         CudaDType,
         cudarc::driver::{
-            CudaEvent, CudaStream, DevicePtrMut, DeviceRepr, PinnedHostSlice, ValidAsZeroBits,
-            result, sys::CUdeviceptr,
+            CudaEvent, CudaStream, DevicePtrMut, DeviceRepr, DriverError, PinnedHostSlice,
+            ValidAsZeroBits, result, sys::CUdeviceptr,
         },
     },
     op::BackpropOp,
 };
-use model::{Fault, MachineFaultKind};
+use model::Fault;
 use rayon::prelude::*;
 
 use super::{Shard, arena::Arena, stream, stream::Streamed};
-use crate::cpu::Element;
+use crate::{cpu::Element, fault};
 
 /// A number type weights can be loaded in, on any device.
 pub(super) trait Loadable: Element + CudaDType + DeviceRepr + ValidAsZeroBits {}
@@ -40,7 +40,7 @@ pub(super) fn fill<T: Loadable>(
     // zeroed, so that the gaps between tensors hold no one else's data.
     let mut memory = copy.alloc_zeros::<T>(arena.elements()).map_err(lost)?;
     let base = memory.device_ptr_mut(&copy).0;
-    let streamed: io::Result<Vec<Streamed>> = shards
+    let streamed: Result<Vec<Streamed>, Fault> = shards
         .par_iter()
         .map(|shard| {
             let mut uploader = Uploader::<T>::new(copy.clone(), base, arena.elements())?;
@@ -66,8 +66,13 @@ pub(super) fn fill<T: Loadable>(
             Ok(streamed)
         })
         .collect();
-    let streamed = streamed.map_err(|error| Fault::machine(MachineFaultKind::Storage, error))?;
+    let streamed = streamed?;
     compute.join(&copy).map_err(lost)?;
+    #[expect(unsafe_code, reason = "memory changes its stream as a bare pointer")]
+    // SAFETY: the pointer is that of the memory just filled, of the same length and type. All work
+    // on it comes after what the two streams were joined at, and so does freeing it, which the
+    // stream that computes now does in its turn: not while a computation still reads it.
+    let memory = unsafe { compute.upgrade_device_ptr::<T>(memory.leak(), arena.elements()) };
     let storage = CudaStorage::wrap_cuda_slice(memory, device.clone());
     let base = Tensor::from_storage(
         Storage::Cuda(storage),
@@ -78,18 +83,8 @@ pub(super) fn fill<T: Loadable>(
     Ok((base, streamed))
 }
 
-fn lost(error: impl std::fmt::Debug) -> Fault {
-    let text = format!("{error:?}");
-    let kind = if text.contains("OUT_OF_MEMORY") {
-        MachineFaultKind::OutOfMemory
-    } else {
-        MachineFaultKind::Device
-    };
-    Fault::machine(kind, text)
-}
-
-fn other(error: impl std::fmt::Debug) -> io::Error {
-    io::Error::other(format!("{error:?}"))
+fn lost(error: DriverError) -> Fault {
+    fault::of_tensors(&Error::wrap(error))
 }
 
 /// Two pinned buffers: one is filled while the other is copied to the device.
@@ -97,20 +92,47 @@ struct Uploader<T> {
     stream: Arc<CudaStream>,
     base: CUdeviceptr,
     elements: usize,
-    buffers: [(PinnedHostSlice<T>, Option<CudaEvent>); 2],
+    buffers: [Staged<T>; 2],
     next: usize,
 }
 
+/// A pinned buffer, and the copy from it that may still be under way.
+struct Staged<T> {
+    buffer: PinnedHostSlice<T>,
+    copied: Option<CudaEvent>,
+}
+
+impl<T> Staged<T> {
+    fn wait(&mut self) -> Result<(), Fault> {
+        match self.copied.take() {
+            Some(copied) => copied.synchronize().map_err(lost),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<T> Drop for Staged<T> {
+    fn drop(&mut self) {
+        // After a failure elsewhere: the device must not read memory that is gone. Should waiting
+        // fail too, the device is lost and reads nothing any more.
+        let _ = self.wait();
+    }
+}
+
 impl<T: Loadable> Uploader<T> {
-    fn new(stream: Arc<CudaStream>, base: CUdeviceptr, elements: usize) -> io::Result<Self> {
-        let pinned = || {
+    fn new(stream: Arc<CudaStream>, base: CUdeviceptr, elements: usize) -> Result<Self, Fault> {
+        let staged = || {
             #[expect(unsafe_code, reason = "pinned memory comes uninitialized")]
             // SAFETY: every bit pattern is a valid number, and only what was written is copied.
             // Flags of zero: the memory is cached, as it is written in small steps.
             let buffer = unsafe { stream.context().alloc_pinned_with_flags::<T>(STAGED, 0) };
-            buffer.map(|buffer| (buffer, None)).map_err(other)
+            let buffer = buffer.map_err(lost)?;
+            Ok(Staged {
+                buffer,
+                copied: None,
+            })
         };
-        let buffers = [pinned()?, pinned()?];
+        let buffers = [staged()?, staged()?];
         Ok(Self {
             stream,
             base,
@@ -122,37 +144,35 @@ impl<T: Loadable> Uploader<T> {
 
     /// Fills `count` elements of a buffer and starts copying them to element `to` of the device's
     /// memory.
-    fn upload(&mut self, to: usize, count: usize, fill: impl FnOnce(&mut [T])) -> io::Result<()> {
-        let (buffer, copied) = &mut self.buffers[self.next];
-        self.next = 1 - self.next;
-        if let Some(copied) = copied.take() {
-            copied.synchronize().map_err(other)?;
-        }
-        let staged = &mut buffer.as_mut_slice().map_err(other)?[..count];
-        fill(staged);
+    fn upload(
+        &mut self,
+        to: usize,
+        count: usize,
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<(), Fault> {
         assert!(
             to + count <= self.elements,
             "a tensor lies within the model"
         );
-        self.stream.context().bind_to_thread().map_err(other)?;
+        let staged = &mut self.buffers[self.next];
+        self.next = 1 - self.next;
+        staged.wait()?;
+        let elements = &mut staged.buffer.as_mut_slice().map_err(lost)?[..count];
+        fill(elements);
+        self.stream.context().bind_to_thread().map_err(lost)?;
         let target = self.base + (to * size_of::<T>()) as u64;
         #[expect(unsafe_code, reason = "the copy goes to a device address")]
-        // SAFETY: the target lies within the device's memory, as just checked, which outlives the
+        // SAFETY: the target lies within the device's memory, as checked above, which outlives the
         // stream's work, and no one else writes there. The buffer stays until the event is over.
         unsafe {
-            result::memcpy_htod_async(target, staged, self.stream.cu_stream()).map_err(other)?;
+            result::memcpy_htod_async(target, elements, self.stream.cu_stream()).map_err(lost)?;
         }
-        *copied = Some(self.stream.record_event(None).map_err(other)?);
+        staged.copied = Some(self.stream.record_event(None).map_err(lost)?);
         Ok(())
     }
 
     /// Waits until everything has been copied.
-    fn finish(self) -> io::Result<()> {
-        for (_, copied) in self.buffers {
-            if let Some(copied) = copied {
-                copied.synchronize().map_err(other)?;
-            }
-        }
-        Ok(())
+    fn finish(mut self) -> Result<(), Fault> {
+        self.buffers.iter_mut().try_for_each(Staged::wait)
     }
 }

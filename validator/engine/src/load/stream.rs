@@ -6,6 +6,7 @@ use std::{
 };
 
 use model::{
+    Fault, MachineFaultKind,
     header::{Dtype, Header},
     norms::{FileNorms, ProjectionNorms},
 };
@@ -26,13 +27,17 @@ pub(super) struct Streamed {
 
 /// Reads a file from its start and hands out the whole elements of each block: tensor, number of
 /// the first element, dtype, bytes.
+///
+/// # Errors
+/// The machine's, if the file can't be read to its end, and those of `give`.
 pub(super) fn read(
     mut file: &File,
     header: &Header,
     progress: &(dyn Fn(u64) + Sync),
-    mut give: impl FnMut(&str, usize, Dtype, &[u8]) -> io::Result<()>,
-) -> io::Result<Streamed> {
-    file.rewind()?;
+    mut give: impl FnMut(&str, usize, Dtype, &[u8]) -> Result<(), Fault>,
+) -> Result<Streamed, Fault> {
+    let storage = |error: io::Error| Fault::machine(MachineFaultKind::Storage, error);
+    file.rewind().map_err(storage)?;
     let mut hash = Sha256::new();
     let mut norms = FileNorms::new(header);
     let mut tensors = Tensors::new(header);
@@ -41,7 +46,9 @@ pub(super) fn read(
     let mut carry = 0;
     let mut bytes = 0;
     loop {
-        let count = file.read(&mut buffer[carry..carry + BLOCK])?;
+        let count = file
+            .read(&mut buffer[carry..carry + BLOCK])
+            .map_err(storage)?;
         if count == 0 {
             break;
         }
@@ -60,8 +67,8 @@ pub(super) fn read(
             digest: hash.finalize().into(),
             norms,
         }),
-        _ => Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
+        _ => Err(Fault::machine(
+            MachineFaultKind::Storage,
             "a file became shorter",
         )),
     }
@@ -102,8 +109,8 @@ impl<'a> Tensors<'a> {
         &mut self,
         position: u64,
         bytes: &[u8],
-        give: &mut impl FnMut(&str, usize, Dtype, &[u8]) -> io::Result<()>,
-    ) -> io::Result<usize> {
+        give: &mut impl FnMut(&str, usize, Dtype, &[u8]) -> Result<(), Fault>,
+    ) -> Result<usize, Fault> {
         let end = position + bytes.len() as u64;
         while let Some(&(name, dtype, first, last)) = self.ahead.last() {
             if first >= end && first < last {

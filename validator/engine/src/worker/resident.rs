@@ -18,6 +18,7 @@ use shared::file;
 use super::Channel;
 use crate::{
     decoder::Model,
+    device,
     load::{self, LoadReport},
 };
 
@@ -39,16 +40,19 @@ pub(super) struct Resident {
 #[derive(Debug)]
 pub(super) struct Residents {
     device: Device,
-    /// Room for all of them, in bytes; `None`: whatever the device has.
-    room: Option<u64>,
+    /// Room for all of them, in bytes. One alone may take more.
+    room: u64,
     models: Vec<Resident>,
 }
 
 impl Residents {
-    /// Makes an empty set. On a CPU no model stays unless room is given: memory is scarce there,
-    /// and the system caches the files.
+    /// Makes an empty set. Unless room is given, no model stays on a CPU: memory is scarce there,
+    /// and the system caches the files. On a GPU a quarter is left for computing.
     pub(super) fn new(device: Device, room: Option<u64>) -> Self {
-        let room = room.or(device.is_cpu().then_some(0));
+        let room = room.unwrap_or_else(|| match device::describe(&device).memory {
+            Some((free, _)) => free / 4 * 3,
+            None => 0,
+        });
         Self {
             device,
             room,
@@ -71,7 +75,7 @@ impl Residents {
             return Err(Fault::machine(MachineFaultKind::Bug, "a model was lost"));
         };
         let device = &self.device;
-        let (mut answer, prefetched) = thread::scope(|scope| {
+        let (mut answer, mut prefetched) = thread::scope(|scope| {
             let load = |next| move || Resident::load(next, device, &|_| {});
             let loading = next.map(|next| scope.spawn(load(next)));
             (
@@ -80,19 +84,19 @@ impl Residents {
             )
         });
         if is_out_of_memory(&answer) && (self.models.len() > 1 || prefetched.is_some()) {
-            drop(prefetched);
+            prefetched = None;
             self.models.drain(..self.models.len() - 1);
             if let [current] = self.models.as_slice() {
                 answer = work(current);
             }
-        } else if let Some(Ok(model)) = prefetched {
-            // Why it could not be loaded is found out again when it is asked for.
-            self.models.push(model);
         }
-        if self.room == Some(0) {
-            self.models.clear();
-        } else if let [.., current] = self.models.as_mut_slice() {
+        if let [.., current] = self.models.as_mut_slice() {
             (current.bytes_read, current.load_seconds) = (0, 0.0);
+        }
+        // Why it could not be loaded is found out again when it is asked for.
+        self.models.extend(prefetched.and_then(Result::ok));
+        if self.room == 0 {
+            self.models.clear();
         }
         answer
     }
@@ -123,9 +127,8 @@ impl Residents {
     }
 
     fn make_room(&mut self, bytes: u64) {
-        let Some(room) = self.room else { return };
         let mut used: u64 = self.models.iter().map(Resident::bytes).sum();
-        while used.saturating_add(bytes) > room && !self.models.is_empty() {
+        while used.saturating_add(bytes) > self.room && !self.models.is_empty() {
             used -= self.models.remove(0).bytes();
         }
     }
@@ -141,8 +144,7 @@ impl Residents {
         };
         let used: u64 = self.models.iter().map(Resident::bytes).sum();
         let bytes = spec.parameters().saturating_mul(bytes_of(next.dtype));
-        self.room
-            .is_none_or(|room| used.saturating_add(bytes) <= room)
+        used.saturating_add(bytes) <= self.room
     }
 }
 
