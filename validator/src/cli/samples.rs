@@ -22,7 +22,8 @@ pub struct SampleFlags {
     /// (default: the subnet file's)
     #[arg(long, value_name = "SPEC")]
     pub samples: Vec<String>,
-    /// Seed of the draw: `block` (validators draw the same set), `random` or a number
+    /// Seed of the draw: `block` (validators draw the same set), `random`, or a number, to which
+    /// each step adds its own
     #[arg(long, value_name = "SEED", default_value = "block")]
     pub seed: Seed,
     /// Blocks over which the block seed stays the same

@@ -85,7 +85,7 @@ pub enum Seed {
     Block,
     /// A new one each step.
     Random,
-    /// Always this one.
+    /// This one plus the number of the step: the same steps again, each on samples of its own.
     Fixed(u64),
 }
 

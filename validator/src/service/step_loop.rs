@@ -160,7 +160,7 @@ async fn next(parts: &Parts, memory: &Memory, began: Instant) -> Result<Option<R
         if !fresh && !field.has_news(&state) {
             continue;
         }
-        let (seed, seed_block) = seed(parts, turn).await?;
+        let (seed, seed_block) = seed(parts, number, turn).await?;
         let open = OpenStep {
             step: number,
             competition: competition.id.clone(),
@@ -212,10 +212,14 @@ fn turn_at(parts: &Parts, head: BlockNumber) -> BlockNumber {
     }
 }
 
-async fn seed(parts: &Parts, turn: BlockNumber) -> Result<(u64, Option<BlockNumber>), Fault> {
+async fn seed(
+    parts: &Parts,
+    step: u64,
+    turn: BlockNumber,
+) -> Result<(u64, Option<BlockNumber>), Fault> {
     let settings = &parts.context.settings;
     match (settings.seed, &parts.client) {
-        (Seed::Fixed(seed), _) => Ok((seed, None)),
+        (Seed::Fixed(seed), _) => Ok((seed.wrapping_add(step), None)),
         (Seed::Random, _) | (Seed::Block, None) => Ok((rand::random(), None)),
         (Seed::Block, Some(client)) => {
             let hash = client.block_hash(turn).await?;

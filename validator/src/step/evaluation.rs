@@ -41,6 +41,8 @@ pub(super) type Verdict = Result<ModelLosses, Fault>;
 
 /// What is to be evaluated, and on what.
 pub(super) struct Round<'a> {
+    /// Number of the step.
+    pub(super) step: u64,
     pub(super) competition: &'a Competition,
     pub(super) architecture: Architecture,
     /// Digest of the sample set.
@@ -229,6 +231,14 @@ impl Round<'_> {
                 losses.clone(),
             );
         })?;
+        // Only now: a line of the log stands for losses that are never computed again.
+        tracing::info!(
+            step = self.step,
+            model = %candidate.model,
+            content,
+            seconds = losses.seconds,
+            "losses recorded"
+        );
         Ok(Ok(losses))
     }
 }

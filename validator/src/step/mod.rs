@@ -121,6 +121,7 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
     .await?;
     timer.lap("tokens");
     let round = Round {
+        step: start.open.step,
         competition: &start.competition,
         architecture: architecture(&start.competition)?,
         samples: &set.digest,

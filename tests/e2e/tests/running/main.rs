@@ -5,6 +5,11 @@
     reason = "a test's panic is its verdict"
 )]
 
+mod plan;
+mod proc;
+mod report;
+mod soak;
+mod tail;
 mod world;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -13,13 +18,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use validator::{
-    report::StepRecord,
-    score::Weights,
-    step::scoring,
-    subnet::{Real, Uid},
-};
-use world::{World, children, stop};
+use proc::children;
+use validator::report::StepRecord;
+use world::{World, stop};
 
 fn competitions(records: &[StepRecord]) -> Vec<(u64, &str)> {
     records
@@ -31,7 +32,7 @@ fn competitions(records: &[StepRecord]) -> Vec<(u64, &str)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_validators_agree_and_anyone_can_check_it() {
     let world = World::start("agree", Duration::from_millis(500)).await;
-    let first = world.running("a", &[]);
+    let mut first = world.running("a", &[]);
     world
         .until("a", "weights of both competitions on the chain", || {
             let (_, weights) = world.weights();
@@ -48,7 +49,7 @@ async fn two_validators_agree_and_anyone_can_check_it() {
         .await;
     let (code, status) = world.run("a", &["status"]).await;
     assert_eq!(code, 0, "{status}");
-    assert_eq!(stop(first).await, 0);
+    assert_eq!(stop(&mut first).await, 0);
     let records = world.records("a");
     assert_eq!(competitions(&records)[..2], [(0, "l3"), (1, "s1")]);
     let liar = &records[1].refused;
@@ -95,63 +96,9 @@ async fn two_validators_agree_and_anyone_can_check_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment_it_goes_on_where_it_was() {
-    let world = World::start("killed", Duration::from_millis(300)).await;
-    let flags = ["--sync-blocks", "1", "--seed", "random"];
-    for round in 0..6_u64 {
-        let mut validator = world.running("a", &flags);
-        let before = world.records("a").len();
-        world
-            .until("a", "a step", || world.records("a").len() > before)
-            .await;
-        // Each time a little later in what follows a step.
-        tokio::time::sleep(Duration::from_millis(round * 37)).await;
-        validator.kill().await.unwrap();
-    }
-    let last = world.running("a", &flags);
-    let before = world.records("a").len();
-    world
-        .until("a", "two more steps", || {
-            world.records("a").len() > before + 1
-        })
-        .await;
-    assert_eq!(stop(last).await, 0);
-
-    let records = world.records("a");
-    let numbers: Vec<u64> = records.iter().map(|record| record.step).collect();
-    assert!(
-        numbers.is_sorted_by(|a, b| a < b),
-        "a record is doubled: {numbers:?}"
-    );
-    let (code, text) = world.run("a", &["score", "-"]).await;
-    assert_ne!(code, 0, "no input is no table: {text}");
-    assert_unbroken(&records);
-}
-
-/// Every record follows from its losses, and begins with the weights with which the one before it
-/// ended: so a validator that was never killed would have come to the same weights.
-fn assert_unbroken(records: &[StepRecord]) {
-    let mut weights: Option<Vec<Real>> = None;
-    for record in records {
-        if let Some(weights) = &weights {
-            assert_eq!(&record.weights_before, weights, "step {}", record.step);
-        }
-        let mut again = record.clone();
-        scoring::score(&mut again);
-        assert_eq!(again, *record);
-        weights = Some(record.weights_after.clone());
-    }
-    let weights: Weights = weights.unwrap().into_iter().collect();
-    assert!(
-        weights.get(Uid(3)) > weights.get(Uid(1)),
-        "better beats good"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn weights_go_out_while_a_step_is_stuck() {
     let world = World::start("stuck", Duration::from_millis(300)).await;
-    let validator = world.running("a", &["--sync-blocks", "1"]);
+    let mut validator = world.running("a", &["--sync-blocks", "1"]);
     world
         .until("a", "weights on the chain", || {
             !world.weights().1.is_empty()
@@ -179,7 +126,7 @@ async fn weights_go_out_while_a_step_is_stuck() {
         world.records("a").len() <= steps + 1,
         "the step was not stuck"
     );
-    assert_eq!(stop(validator).await, 0);
+    assert_eq!(stop(&mut validator).await, 0);
     for worker in workers {
         assert!(
             kill(Pid::from_raw(worker), None).is_err(),

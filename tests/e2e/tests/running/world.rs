@@ -27,8 +27,22 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts a subnet. Its models are trained once for each name and kept beside the programs.
+    /// Starts a subnet.
     pub(crate) async fn start(name: &str, block_time: Duration) -> Self {
+        Self::with(Self::options(name, block_time)).await
+    }
+
+    /// Starts a subnet with these options.
+    pub(crate) async fn with(options: Options) -> Self {
+        Self {
+            net: Localnet::start(options).await.unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Returns the usual options. Models are trained once for each name and kept beside the
+    /// programs.
+    pub(crate) fn options(name: &str, block_time: Duration) -> Options {
         let miners = [
             (Family::Llama, Role::Good),
             (Family::StableLm, Role::Good),
@@ -37,16 +51,12 @@ impl World {
             (Family::Llama, Role::BoundCopy),
             (Family::StableLm, Role::Liar),
         ];
-        let options = Options {
+        Options {
             state_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)),
             miners: miners.to_vec(),
             samples: 60,
             block_time: Some(block_time),
             ..Options::default()
-        };
-        Self {
-            net: Localnet::start(options).await.unwrap(),
-            folder: tempfile::tempdir().unwrap(),
         }
     }
 
@@ -75,7 +85,7 @@ impl World {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(self.folder.path().join(format!("{state}.log")))
+            .open(self.log(state))
             .unwrap();
         self.command(state)
             .args(["run", "--device", "cpu", "--dtype", "float32"])
@@ -100,6 +110,26 @@ impl World {
         (status.code().unwrap_or(-1), text)
     }
 
+    /// Returns the file of what a running validator says.
+    pub(crate) fn log(&self, state: &str) -> PathBuf {
+        self.folder.path().join(format!("{state}.log"))
+    }
+
+    /// Returns what a running validator said.
+    pub(crate) fn log_text(&self, state: &str) -> String {
+        std::fs::read_to_string(self.log(state)).unwrap_or_default()
+    }
+
+    /// Returns the folder of the models, which all validators of this subnet share.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder.path().join("finetune-vali/models")
+    }
+
+    /// Returns the newest block's number.
+    pub(crate) fn block(&self) -> u64 {
+        u64::from(self.net.chain.block_number())
+    }
+
     /// Returns the journal of a validator.
     pub(crate) fn journal(&self, state: &str) -> PathBuf {
         self.state(state).join("records").join(journal::CURRENT)
@@ -121,9 +151,7 @@ impl World {
         let deadline = Instant::now() + DEADLINE;
         while !holds() {
             if Instant::now() > deadline {
-                let log = self.folder.path().join(format!("{state}.log"));
-                let log = std::fs::read_to_string(log).unwrap_or_default();
-                panic!("never came: {what}; the log:\n{log}");
+                panic!("never came: {what}; the log:\n{}", self.log_text(state));
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -137,29 +165,7 @@ impl World {
 }
 
 /// Asks a validator to stop and returns its exit code.
-pub(crate) async fn stop(mut child: Child) -> i32 {
-    let status = process::stop(&mut child, DEADLINE).await.unwrap();
+pub(crate) async fn stop(child: &mut Child) -> i32 {
+    let status = process::stop(child, DEADLINE).await.unwrap();
     status.code().unwrap_or(-1)
-}
-
-/// Returns the pids of a process's children.
-pub(crate) fn children(pid: u32) -> Vec<i32> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let mut pids = std::fs::read_to_string(path).unwrap_or_default();
-    // A child belongs to the thread that made it.
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-    {
-        let path = thread.unwrap().path().join("children");
-        pids += " ";
-        pids += &std::fs::read_to_string(path).unwrap_or_default();
-    }
-    let mut pids: Vec<i32> = pids
-        .split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .collect();
-    pids.sort_unstable();
-    pids.dedup();
-    pids
 }

@@ -18,7 +18,7 @@ use shared::{
 };
 
 use programs::Supervisor;
-pub use trouble::{Trouble, UnknownTrouble};
+pub use trouble::{CHAIN_TROUBLE, Service, Trouble, UnknownTrouble};
 
 use crate::{Localnet, Options};
 

@@ -11,7 +11,7 @@ use crate::{
 /// Requests that meet an HTTP fault before it passes.
 const TIMES: u32 = 4;
 /// How long a chain stalls or refuses connections.
-pub(super) const CHAIN_TROUBLE: Duration = Duration::from_secs(6);
+pub const CHAIN_TROUBLE: Duration = Duration::from_secs(6);
 
 /// Who is in trouble, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,12 +101,12 @@ impl Service {
 
 impl Trouble {
     /// Whether it is for the chain, whose trouble comes later than that of hub and samples.
-    pub(super) const fn is_of_chain(self) -> bool {
+    pub const fn is_of_chain(self) -> bool {
         !matches!(self, Self::Service(..))
     }
 
     /// Sets it.
-    pub(super) fn set(self, subnet: &Localnet) {
+    pub fn set(self, subnet: &Localnet) {
         match self {
             Self::Service(service, fault) => {
                 service.faults(subnet).add(Rule::always(fault).times(TIMES));
@@ -122,8 +122,8 @@ impl Trouble {
         }
     }
 
-    /// Ends what would not end by itself.
-    pub(super) fn end(self, subnet: &Localnet) {
+    /// Ends what would not end by itself, [`CHAIN_TROUBLE`] later.
+    pub fn end(self, subnet: &Localnet) {
         if self == Self::ChainStall {
             subnet.chain.stall(Stall::Nothing);
         }
