@@ -8,6 +8,7 @@ pub mod exit;
 pub mod failure;
 pub mod file;
 pub mod log;
+pub mod log_file;
 pub mod notify;
 pub mod process;
 pub mod shutdown;

@@ -2,7 +2,12 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{MakeWriter, writer::MakeWriterExt as _},
+};
+
+use crate::log_file::{LogFile, SharedLogFile};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,13 +22,32 @@ pub enum Format {
 /// Starts logging at `level` (`"info"`, or a filter such as `"info,validator=debug"`). A second
 /// call does nothing, so that tests may call it freely.
 pub fn init(level: &str, format: Format) {
+    start(level, format, std::io::stderr, colour());
+}
+
+/// Starts logging to standard error and to a file.
+pub fn init_with_file(level: &str, format: Format, file: LogFile) {
+    let file = SharedLogFile::from(file);
+    // Colours would be in the file too.
+    start(
+        level,
+        format,
+        std::io::stderr.and(move || file.clone()),
+        false,
+    );
+}
+
+fn start<W>(level: &str, format: Format, writer: W, colour: bool)
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_target(false);
     let _ = match format {
-        Format::Text => builder.with_ansi(colour()).try_init(),
+        Format::Text => builder.with_ansi(colour).try_init(),
         Format::Json => builder
             .json()
             .flatten_event(true)

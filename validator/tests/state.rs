@@ -74,6 +74,31 @@ fn record(step: u64, failed: Option<Fault>) -> StepRecord {
 }
 
 #[test]
+fn a_record_of_ten_models_on_400_samples_is_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut record = record(1, None);
+    let row = record.models[&Uid(1)].clone();
+    for uid in 1..=10 {
+        let mut row = row.clone();
+        // Random digits: no compression can hide a wasteful format.
+        let losses = (0..400).map(|_| Real(f64::from(rand::random::<f32>()) * 4.0));
+        row.losses = losses.collect();
+        row.content = hex::encode(rand::random::<[u8; 32]>());
+        record.models.insert(Uid(uid), row);
+    }
+    let id = |_| hex::encode(rand::random::<[u8; 32]>());
+    record.samples.ids = (0..400).map(id).collect();
+    record.weights_before = vec![Real(0.0); 256];
+    scoring::score(&mut record);
+    // It is compressed at once.
+    let journal = Journal::open(dir.path(), 1, 10).unwrap();
+    journal.append(&record, |_| [7; 64]).unwrap();
+    let packed = dir.path().join("steps-0000000001-0000000001.jsonl.zst");
+    let bytes = fs::metadata(packed).unwrap().len();
+    assert!(bytes <= 200 << 10, "{bytes} bytes");
+}
+
+#[test]
 fn the_state_comes_back_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let mut state = State::new(identity());

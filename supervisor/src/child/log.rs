@@ -5,13 +5,13 @@
 //! supervisor stays away has to wait once the pipe (1 MiB) is full.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use nix::fcntl::{FcntlArg, fcntl};
+use shared::log_file::LogFile;
 use tokio::net::unix::pipe;
 
 const PIPE_BYTES: i32 = 1 << 20;
@@ -42,37 +42,18 @@ impl Pipe {
     }
 }
 
-/// A log file that is rotated by size: `x.log`, `x.log.1`, `x.log.2`.
+/// The child's log file, echoed to our standard output if asked for.
 #[derive(Debug)]
-pub struct RotatedLog {
-    path: PathBuf,
-    file: Option<File>,
-    size: u64,
-    max_bytes: u64,
-    keep: u32,
+pub struct ChildLog {
+    file: LogFile,
     echo: bool,
 }
 
-impl RotatedLog {
+impl ChildLog {
     /// Opens the log for appending.
     pub fn open(path: &Path, max_bytes: u64, keep: u32, echo: bool) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o644)
-            .open(path)?;
-        let size = file.metadata()?.len();
-        Ok(Self {
-            path: path.to_owned(),
-            file: Some(file),
-            size,
-            max_bytes,
-            keep,
-            echo,
-        })
+        let file = LogFile::open(path, max_bytes, keep)?;
+        Ok(Self { file, echo })
     }
 
     /// Appends what the child wrote. A full disk costs log lines, never the child.
@@ -82,67 +63,8 @@ impl RotatedLog {
                 .write_all(bytes)
                 .and_then(|()| io::stdout().flush());
         }
-        if self.size + bytes.len() as u64 > self.max_bytes && self.size > 0 {
-            self.rotate();
+        if let Err(error) = self.file.append(bytes) {
+            tracing::warn!(%error, "could not rotate the child's log");
         }
-        if let Some(file) = &mut self.file
-            && file.write_all(bytes).is_ok()
-        {
-            self.size += bytes.len() as u64;
-        }
-    }
-
-    fn rotate(&mut self) {
-        let numbered = |n: u32| {
-            let mut name = self.path.as_os_str().to_owned();
-            name.push(format!(".{n}"));
-            PathBuf::from(name)
-        };
-        let shift = || -> io::Result<File> {
-            for n in (1..self.keep).rev() {
-                if numbered(n).exists() {
-                    fs::rename(numbered(n), numbered(n + 1))?;
-                }
-            }
-            fs::rename(&self.path, numbered(1))?;
-            OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o644)
-                .open(&self.path)
-        };
-        match shift() {
-            Ok(file) => {
-                self.file = Some(file);
-                self.size = 0;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "could not rotate the child's log");
-                // Try again after as many bytes once more.
-                self.size = 0;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_log_is_rotated_and_nothing_is_lost() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("logs/x.log");
-        let mut log = RotatedLog::open(&path, 10, 2, false).unwrap();
-        for word in ["first..", "second.", "third.."] {
-            log.append(word.as_bytes());
-        }
-        drop(log);
-        RotatedLog::open(&path, 10, 2, false).unwrap().append(b"!");
-        let read = |name: &str| fs::read_to_string(dir.path().join("logs").join(name)).unwrap();
-        assert_eq!(
-            [read("x.log.2"), read("x.log.1"), read("x.log")],
-            ["first..", "second.", "third..!"]
-        );
     }
 }

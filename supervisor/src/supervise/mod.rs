@@ -23,7 +23,7 @@ use crate::{
     child::{
         control::{self, Found},
         health::{Ear, Heard, Word},
-        log::{Pipe, RotatedLog},
+        log::{ChildLog, Pipe},
         state::{self as child, Child},
     },
     config::Config,
@@ -90,7 +90,7 @@ pub struct Supervisor {
     pings: Option<(Duration, Duration)>,
     identity: Option<String>,
     successor: Option<std::path::PathBuf>,
-    log: RotatedLog,
+    log: ChildLog,
     pipe: Pipe,
     buffer: Vec<u8>,
     ear: Ear,

@@ -20,7 +20,7 @@ use crate::{
     child::{
         control,
         health::{Ear, Heard},
-        log::{Pipe, RotatedLog},
+        log::{ChildLog, Pipe},
         state::{self as child, Child},
     },
     config::Config,
@@ -64,7 +64,7 @@ impl Supervisor {
         let signals = Signals::new().map_err(|error| failed("listen for signals", &error))?;
         let pipe = Pipe::open(&home.output()).map_err(|error| failed("open the pipe", &error))?;
         let log_path = config.log.child(&config.child_name);
-        let log = RotatedLog::open(
+        let log = ChildLog::open(
             &log_path,
             config.log.max_bytes,
             config.log.keep,

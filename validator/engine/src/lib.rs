@@ -22,3 +22,7 @@ pub mod sandbox;
 pub mod template;
 pub mod tokenize;
 pub mod worker;
+
+/// Stack of every thread that computes: deep recursion in a hostile template or tokenizer should
+/// meet its limit before the stack's.
+pub const STACK: usize = 64 << 20;

@@ -9,6 +9,7 @@ use std::{
 
 use clap::Parser;
 use engine::{
+    STACK,
     device::DeviceSpec,
     sandbox::{self, Allowed},
     worker::{Setup, Worker},
@@ -48,9 +49,6 @@ struct Args {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
 }
-
-/// Deep recursion in a hostile template or tokenizer should meet its limit before the stack's.
-const STACK: usize = 64 << 20;
 
 fn main() -> Exit {
     let version = shared::version!();

@@ -11,7 +11,9 @@ use std::{
     path::Path,
 };
 
-use model::{Compatibility, Conversation, Fault, Message, ModelFaultKind, TokenizedSample};
+use model::{
+    Compatibility, Conversation, Fault, MachineFaultKind, Message, ModelFaultKind, TokenizedSample,
+};
 use rayon::prelude::*;
 use shared::task::panic_message;
 use tokenizers::Tokenizer;
@@ -81,12 +83,23 @@ impl ChatTokenizer {
                 prompt_len: prompt.len(),
             })
         };
-        conversations.par_iter().map(sample).collect()
+        on_own_threads(rayon::current_num_threads(), || {
+            conversations.par_iter().map(sample).collect()
+        })
+    }
+
+    /// Returns the ids of a prompt, ready for an answer.
+    pub fn prompt(
+        &self,
+        conversation: &Conversation,
+        max_tokens: usize,
+    ) -> Result<Vec<u32>, Fault> {
+        on_own_threads(1, || self.encode(conversation.prompt(), true, max_tokens))
     }
 
     /// Renders turns and returns their ids. The template writes the special tokens, so none are
     /// added again.
-    pub fn encode(
+    fn encode(
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
@@ -128,6 +141,20 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
         let message = panic_message(&*panic);
         Err(refused(format_args!("panic: {message}")))
     })
+}
+
+/// Works on threads that end with the work. The library keeps a cache of words in every thread,
+/// for every tokenizer the thread ever met; only the end of the thread frees it.
+fn on_own_threads<T: Send>(
+    threads: usize,
+    work: impl FnOnce() -> Result<T, Fault> + Send,
+) -> Result<T, Fault> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .stack_size(crate::STACK)
+        .build()
+        .map_err(|error| Fault::machine(MachineFaultKind::OutOfMemory, error))?
+        .install(work)
 }
 
 /// Makes a fault of the tokenizer of anything that can be shown.

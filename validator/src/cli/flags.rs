@@ -4,7 +4,7 @@ use std::{env, path::PathBuf};
 
 use clap::Args;
 use model::{Attention, Dtype};
-use shared::{Exit, Failure};
+use shared::{Exit, Failure, log::Format, log_file::LogFile};
 
 use crate::{
     chain::wallet::WalletPath,
@@ -178,15 +178,23 @@ impl ChainFlags {
 impl LogFlags {
     /// Starts logging.
     pub fn init(&self) {
-        self.init_at("info");
+        let (level, format) = self.level("info");
+        shared::log::init(level, format);
+    }
+
+    /// Starts logging, into a file too.
+    pub fn init_with_file(&self, file: LogFile) {
+        let (level, format) = self.level("info");
+        shared::log::init_with_file(level, format, file);
     }
 
     /// Starts logging for a command whose answer is what matters.
     pub fn init_quiet(&self) {
-        self.init_at("error");
+        let (level, format) = self.level("error");
+        shared::log::init(level, format);
     }
 
-    fn init_at(&self, usual: &str) {
+    fn level<'a>(&'a self, usual: &'a str) -> (&'a str, Format) {
         let level = match (&self.filter, self.trace, self.debug) {
             (Some(filter), ..) => filter,
             (None, true, _) => "info,validator=trace",
@@ -194,11 +202,11 @@ impl LogFlags {
             (None, false, false) => usual,
         };
         let format = if self.log_json {
-            shared::log::Format::Json
+            Format::Json
         } else {
-            shared::log::Format::Text
+            Format::Text
         };
-        shared::log::init(level, format);
+        (level, format)
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use shared::{Exit, Failure, status, version::Version};
+use shared::{Exit, Failure, log_file::LogFile, status, version::Version};
 
 use super::{
     flags::{ChainFlags, EngineFlags, LogFlags, StateFlags, WalletFlags, expand_home},
@@ -23,6 +23,11 @@ use crate::{
     step,
     subnet::Parameters,
 };
+
+/// The log file, in the folder of the state; its size and number as bittensor has them.
+const LOG: &str = "validator.log";
+const LOG_BYTES: u64 = 25 << 20;
+const LOG_FILES: u32 = 10;
 
 /// Evaluate models and set weights, until told to stop
 #[derive(Debug, Args)]
@@ -50,6 +55,9 @@ pub struct RunArgs {
     state: StateFlags,
     #[command(flatten)]
     pub(super) log: LogFlags,
+    /// Keep the log in a file too: validator.log in the folder of the state, rotated at 25 MB
+    #[arg(long = "logging.record_log")]
+    record_log: bool,
     #[command(flatten)]
     wandb: WandbLogFlags,
     #[command(flatten)]
@@ -137,7 +145,6 @@ impl WandbLogFlags {
 
 /// Flags of the Python validator that mean nothing any more.
 #[derive(Debug, Clone, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "they are switches")]
 struct OldFlags {
     #[arg(long = "axon.port", hide = true, value_name = "X")]
     axon_port: Option<String>,
@@ -155,8 +162,6 @@ struct OldFlags {
     no_version_checking: bool,
     #[arg(long = "strict", hide = true)]
     strict: bool,
-    #[arg(long = "logging.record_log", hide = true)]
-    record_log: bool,
 }
 
 impl OldFlags {
@@ -170,7 +175,6 @@ impl OldFlags {
             ("--no_prompt", self.no_prompt),
             ("--no_version_checking", self.no_version_checking),
             ("--strict", self.strict),
-            ("--logging.record_log", self.record_log),
         ]
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))
@@ -179,7 +183,7 @@ impl OldFlags {
 }
 
 pub(super) fn run(args: &RunArgs, version: Version) -> Result<Exit, Failure> {
-    args.log.init();
+    args.start_log()?;
     let old = args.old.given();
     if !old.is_empty() {
         tracing::warn!(
@@ -192,6 +196,22 @@ pub(super) fn run(args: &RunArgs, version: Version) -> Result<Exit, Failure> {
 }
 
 impl RunArgs {
+    /// Starts logging, into a file too if asked for.
+    fn start_log(&self) -> Result<(), Failure> {
+        if !self.record_log {
+            self.log.init();
+            return Ok(());
+        }
+        let netuid = self.chain.parameters()?.netuid;
+        let path = self.state.folder(&self.wallet, netuid).join(LOG);
+        let file = LogFile::open(&path, LOG_BYTES, LOG_FILES).map_err(|error| {
+            let text = format!("could not open the log {}", path.display());
+            Failure::new(Exit::Machine, text).because(&error)
+        })?;
+        self.log.init_with_file(file);
+        Ok(())
+    }
+
     /// Returns what the service needs, or what is wrong with the flags.
     pub fn settings(&self, version: Version) -> Result<Settings, Failure> {
         let parameters = self.parameters()?;

@@ -97,7 +97,8 @@ impl Tracker {
         }
         match &entry.outcome {
             Outcome::Verified { .. } | Outcome::Refused { .. } => false,
-            Outcome::Waiting { at, .. } => now >= *at,
+            // A clock that was set back says nothing of how long it has waited.
+            Outcome::Waiting { at, .. } => now >= *at || now < entry.looked_at,
         }
     }
 
@@ -262,6 +263,20 @@ mod tests {
         }
         assert_eq!(waits, [30, 60, 120, 240, 480, 960, 1800, 1800, 1800]);
         assert_eq!(tracker.faults(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_an_hour_delays_nothing_and_forgets_nothing() {
+        let (hour, grace) = (3600, Duration::from_secs(7200));
+        let mut tracker = Tracker::default();
+        let fault = Rejection::outside("hub away");
+        tracker.note_rejected(&commitment(1), fault, DELAY, at(0));
+        for jump in [-hour, hour] {
+            assert!(tracker.is_due(&commitment(1), at(jump), DELAY), "{jump}");
+            assert!(tracker.is_due(&commitment(2), at(jump), DELAY), "{jump}");
+            tracker.note_seen(&[], at(jump), grace);
+            assert_eq!(tracker.entries().len(), 1, "{jump}");
+        }
     }
 
     #[test]

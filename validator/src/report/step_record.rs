@@ -70,6 +70,14 @@ pub struct StepRecord {
     pub timings: BTreeMap<String, f64>,
 }
 
+impl StepRecord {
+    /// Returns how long the attempt that was completed took, in seconds, whatever the wall clock
+    /// did meanwhile.
+    pub fn seconds(&self) -> f64 {
+        self.timings.values().sum()
+    }
+}
+
 /// The rules of the step, from the subnet file and flags.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rules {

@@ -56,10 +56,7 @@ pub fn step(record: &StepRecord) -> String {
         ]);
     }
     let mut text = String::new();
-    let seconds = record
-        .finished_at
-        .duration_since(record.started_at)
-        .as_secs_f64();
+    let seconds = record.seconds();
     let _ = write!(
         text,
         "step {} · competition {} · block {} · {} samples {} · {seconds:.1} s\n{table}",

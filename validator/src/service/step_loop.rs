@@ -377,7 +377,7 @@ fn last_step(record: &StepRecord, now: Timestamp) -> serde_json::Value {
         "competition": record.competition,
         "block": record.block,
         "samples": record.samples.digest,
-        "seconds": record.finished_at.duration_since(record.started_at).as_secs_f64(),
+        "seconds": record.seconds(),
         "finished_at": now,
         "models": record.models.iter().map(|(uid, row)| (uid.to_string(), serde_json::json!({
             "loss": crate::subnet::Real(row.mean_loss()),

@@ -130,11 +130,11 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
     };
     let verdicts = round.run(context, field).await?;
     timer.lap("losses");
-    let generated = if context.settings.do_sample {
-        generation::of_field(context, start, &round, field, &set, &verdicts).await
-    } else {
-        BTreeMap::new()
-    };
+    let mut generated = BTreeMap::new();
+    if context.settings.do_sample {
+        generated = generation::of_field(context, start, &round, field, &set, &verdicts).await;
+        timer.lap("answers");
+    }
     let field = &field.clone().still_owned(&context.snapshots.borrow());
     let record = scoring::record(
         context,

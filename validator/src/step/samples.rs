@@ -1,8 +1,15 @@
 //! The samples of a step: those it began with if it was interrupted, else a fresh draw, kept.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
-use shared::file::{self, FileError};
+use jiff::Timestamp;
+use shared::{
+    clock,
+    file::{self, FileError},
+};
 
 use super::Context;
 use crate::{samples::SampleSet, state::OpenStep, subnet::Fault};
@@ -31,7 +38,7 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
     let set = pool.draw(wanted, open.seed)?;
     write(&path(&set.digest), &set)
         .map_err(|error| Fault::machine(shared::Failure::of(shared::Exit::Machine, &error)))?;
-    prune(&context.sample_folder);
+    prune(&context.sample_folder, &path(&set.digest), clock::now());
     context.update(|state| {
         if let Some(open) = &mut state.open {
             open.samples.clone_from(&set.digest);
@@ -63,18 +70,59 @@ fn write(path: &Path, set: &SampleSet) -> Result<(), FileError> {
     file::write_atomic(path, &pack().map_err(FileError::on("compress", path))?)
 }
 
-/// Removes the oldest sets beyond those kept; failing to costs only disk.
-fn prune(folder: &Path) {
+/// Removes the oldest sets beyond those kept, never that of the step; failing to costs only disk.
+/// One from the future was written under a wrong clock: its age is unknown, so it goes first.
+fn prune(folder: &Path, current: &Path, now: Timestamp) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
     };
     let mut sets: Vec<_> = entries
         .filter_map(Result::ok)
+        .filter(|entry| entry.path() != current)
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .map(|(written, path)| (written <= SystemTime::from(now), written, path))
         .collect();
     sets.sort();
-    let surplus = sets.len().saturating_sub(KEPT);
-    for (_, path) in sets.drain(..surplus) {
+    let surplus = (sets.len() + 1).saturating_sub(KEPT);
+    for (_, _, path) in sets.drain(..surplus) {
         let _ = std::fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_set_back_costs_old_sets_and_never_the_current_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = clock::now();
+        let set = |name: String, age: i64| {
+            let path = dir.path().join(name);
+            file::write_atomic(&path, b"x").unwrap();
+            let written = SystemTime::from(
+                now.saturating_sub(jiff::SignedDuration::from_secs(age))
+                    .unwrap(),
+            );
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(written).unwrap();
+            path
+        };
+        // Written while the clock was an hour ahead, and before that.
+        let ahead: Vec<_> = (0..3)
+            .map(|n| set(format!("ahead-{n}"), -3600 + n))
+            .collect();
+        let before: Vec<_> = (0..KEPT)
+            .map(|n| set(format!("before-{n}"), 7200 + n as i64))
+            .collect();
+        let current = set("current".to_owned(), 100_000);
+        prune(dir.path(), &current, now);
+        assert!(current.exists());
+        assert!(ahead.iter().all(|path| !path.exists()));
+        let kept = before.iter().filter(|path| path.exists()).count();
+        assert_eq!(
+            (kept, before[0].exists(), before[KEPT - 1].exists()),
+            (KEPT - 1, true, false)
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! The validator over months, in seconds: steps, restarts, records, weights, checks.
 #![expect(
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test's panic is its verdict"
+    reason = "a test's panic is its verdict; a long soak says where it is"
 )]
 
 mod plan;

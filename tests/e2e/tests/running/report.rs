@@ -98,9 +98,12 @@ impl fmt::Display for Report {
             let (first, last) = quarters(kib);
             writeln!(
                 f,
-                "resident memory, {name}: first quarter {:.1} MiB, last {:.1} MiB",
+                "resident memory, {name}: first quarter {:.1} MiB, last {:.1} MiB, by tenths{}",
                 mib(first),
-                mib(last)
+                mib(last),
+                kib.chunks(kib.len().div_ceil(10).max(1))
+                    .map(|tenth| format!(" {:.1}", mib(median(tenth))))
+                    .collect::<String>()
             )?;
         }
         if let Some(share) = self.idle {

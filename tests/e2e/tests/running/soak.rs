@@ -324,7 +324,7 @@ async fn idle(world: &World, time: Duration) -> f64 {
     };
     let before = used();
     sleep(time).await;
-    let share = (used() - before).as_secs_f64() / time.as_secs_f64();
+    let share = used().saturating_sub(before).as_secs_f64() / time.as_secs_f64();
     assert_eq!(stop(&mut child).await, 0);
     share
 }

@@ -150,9 +150,11 @@ impl World {
     pub(crate) async fn until(&self, state: &str, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !holds() {
-            if Instant::now() > deadline {
-                panic!("never came: {what}; the log:\n{}", self.log_text(state));
-            }
+            assert!(
+                Instant::now() <= deadline,
+                "never came: {what}; the log:\n{}",
+                self.log_text(state)
+            );
             sleep(Duration::from_millis(20)).await;
         }
     }

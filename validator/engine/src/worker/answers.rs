@@ -74,7 +74,7 @@ pub(super) fn generate(
         seed,
     } = request;
     let tokenizer = ChatTokenizer::load(tokenizer, source.compatibility)?;
-    let prompt = tokenizer.encode(conversation.prompt(), true, *max_tokens)?;
+    let prompt = tokenizer.prompt(conversation, *max_tokens)?;
     let options = generate::Options {
         max_tokens: *max_tokens,
         seed: *seed,
