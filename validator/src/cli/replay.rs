@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     eval::Evaluator,
-    models::Store,
+    models::{
+        Rejection, Report, Rules, Store, Verifier,
+        verify::{Assertion, Reach},
+    },
     report::{
         StepRecord,
         step_record::{ModelRow, Outcome},
@@ -28,7 +31,7 @@ use crate::{
         replay::{Finding, Findings, Replay},
         samples,
     },
-    subnet::{Competition, Fault, Parameters, Uid},
+    subnet::{Competition, Fault, ModelId, Parameters, Uid},
 };
 
 /// Compute the losses of a recorded step again and compare
@@ -55,9 +58,12 @@ pub struct ReplayArgs {
         env = "VALIDATOR_EVAL_WORKER"
     )]
     eval_worker: Option<PathBuf>,
-    /// Minutes one model may take
-    #[arg(long = "step-minutes", value_name = "N", default_value_t = 20)]
-    step_minutes: u64,
+    /// Minutes one model may take [default: the subnet file's limit of a step]
+    #[arg(long = "step-minutes", value_name = "N")]
+    step_minutes: Option<u64>,
+    /// Fetch nothing: models and tokenizer must be on disk
+    #[arg(long)]
+    offline: bool,
     #[command(flatten)]
     chain: ChainFlags,
     #[command(flatten)]
@@ -129,6 +135,7 @@ impl ReplayArgs {
         let tokenizer = self
             .tokenizer(record, parameters, competition, &store)
             .await?;
+        let minutes = self.step_minutes.unwrap_or(parameters.limits.step_minutes);
         let replay = Replay {
             record,
             set,
@@ -139,9 +146,9 @@ impl ReplayArgs {
             compatibility: parameters.compatibility,
             norms: parameters.norms,
             tokenizer,
-            models: models(record, &store)?,
+            models: self.models(record, parameters, competition, &store).await?,
             uids: self.uids.iter().copied().map(Uid).collect(),
-            limit: Duration::from_secs(self.step_minutes.saturating_mul(60)),
+            limit: Duration::from_secs(minutes.saturating_mul(60)),
         };
         let device = self.device.as_deref().unwrap_or(&record.engine.device);
         let device = device.split(',').next().unwrap_or(device);
@@ -164,10 +171,15 @@ impl ReplayArgs {
         let Some(repository) = &competition.tokenizer else {
             return Ok(None);
         };
-        let hub = self.fetch.hub(&self.hub)?;
-        let directory = crate::models::tokenizer(&hub, store, repository, parameters.compatibility)
-            .await
-            .map_err(failed)?;
+        let directory = if self.offline {
+            let missing = || offline(format_args!("the tokenizer {repository}"));
+            store.newest_tokenizer(repository).ok_or_else(missing)?
+        } else {
+            let hub = self.fetch.hub(&self.hub)?;
+            crate::models::tokenizer(&hub, store, repository, parameters.compatibility)
+                .await
+                .map_err(failed)?
+        };
         let hash = ContentHash::of_directory(&directory).map_err(|error| {
             Failure::new(Exit::Machine, "the tokenizer can't be read").because(error)
         })?;
@@ -175,6 +187,47 @@ impl ReplayArgs {
             tracing::warn!(repository, "the tokenizer is not the one the record names");
         }
         Ok(Some(directory))
+    }
+
+    /// Returns the folders of the models asked for, fetching those that are not on disk, or why
+    /// one can't be had.
+    async fn models(
+        &self,
+        record: &StepRecord,
+        parameters: &Parameters,
+        competition: &Competition,
+        store: &Store,
+    ) -> Result<BTreeMap<ContentHash, Result<PathBuf, Fault>>, Failure> {
+        let dtype = record.engine.dtype.parse();
+        let dtype = dtype.map_err(|error| Failure::new(Exit::BadInput, error))?;
+        let rules = Rules::of(parameters, competition, dtype)
+            .map_err(|error| Failure::of(Exit::Config, &error))?;
+        let verifier = Verifier {
+            hub: self.fetch.hub(&self.hub)?,
+            store: Some(store.clone()),
+        };
+        let mut found = BTreeMap::new();
+        for (uid, row) in &record.models {
+            let asked = self.uids.is_empty() || self.uids.contains(&uid.0);
+            let Ok(content) = row.content.parse::<ContentHash>() else {
+                continue;
+            };
+            if !asked || row.outcome != Outcome::Evaluated || found.contains_key(&content) {
+                continue;
+            }
+            let stored = store
+                .model(&content)
+                .map_err(|error| Failure::of(Exit::Machine, &error))?;
+            let directory = match stored {
+                Some(stored) => Ok(stored.dir),
+                None if self.offline => {
+                    return Err(offline(format_args!("the model of uid {uid}")));
+                }
+                None => fetch(&verifier, &rules, row, content).await,
+            };
+            found.insert(content, directory);
+        }
+        Ok(found)
     }
 
     fn verdict(&self, findings: &Findings) -> Exit {
@@ -191,24 +244,40 @@ impl ReplayArgs {
     }
 }
 
-fn models(record: &StepRecord, store: &Store) -> Result<BTreeMap<ContentHash, PathBuf>, Failure> {
-    let mut found = BTreeMap::new();
-    for row in record
-        .models
-        .values()
-        .filter(|row| row.outcome == Outcome::Evaluated)
-    {
-        let Ok(content) = row.content.parse::<ContentHash>() else {
-            continue;
-        };
-        let stored = store
-            .model(&content)
-            .map_err(|error| Failure::of(Exit::Machine, &error))?;
-        if let Some(stored) = stored {
-            found.insert(content, stored.dir);
-        }
+/// Fetches a model of the record through the same checks as any commitment.
+async fn fetch(
+    verifier: &Verifier,
+    rules: &Rules,
+    row: &ModelRow,
+    content: ContentHash,
+) -> Result<PathBuf, Fault> {
+    let model_id: ModelId = row.model.parse().map_err(Fault::model)?;
+    let name = model_id.repository();
+    let bar = term::byte_bar(0, name.clone());
+    term::note(format_args!("fetching {name}"));
+    let assertion = Assertion {
+        model_id,
+        hotkey: Some(row.hotkey),
+    };
+    let reach = Reach::Download { bar: bar.clone() };
+    let mut report = Report::default();
+    let judged = verifier.verify(&assertion, rules, reach, &mut report).await;
+    bar.finish_and_clear();
+    match judged {
+        Ok(Some(stored)) if stored.record.content_hash == content => Ok(stored.dir),
+        Ok(_) => Err(Fault::outside(format_args!(
+            "{name} on the hub is not what was evaluated"
+        ))),
+        Err(Rejection::Retry { fault, .. }) => Err(fault),
+        Err(Rejection::Refused { reason, .. }) => Err(Fault::outside(format_args!(
+            "{name} can't be had any more: {reason}"
+        ))),
     }
-    Ok(found)
+}
+
+fn offline(what: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::BadInput, format_args!("{what} is not on disk"))
+        .hint("without --offline it is fetched from the hub; --uids leaves models out")
 }
 
 fn failed(fault: Fault) -> Failure {

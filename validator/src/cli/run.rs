@@ -83,9 +83,10 @@ pub struct RunArgs {
     /// Minutes between looks at a uid's commitment
     #[arg(long = "update_delay_minutes", value_name = "N", default_value_t = 5)]
     update_delay_minutes: u64,
-    /// Minutes one attempt at a step may take; what is computed is kept
-    #[arg(long = "step-minutes", value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    step_minutes: u64,
+    /// Minutes one attempt at a step may take; what is computed is kept [default: the subnet
+    /// file's]
+    #[arg(long = "step-minutes", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    step_minutes: Option<u64>,
     /// Stop after this many steps
     #[arg(long = "max-steps", value_name = "N")]
     max_steps: Option<u64>,
@@ -220,6 +221,7 @@ impl RunArgs {
         let endpoints = Endpoints::resolve(self.chain.subtensor_network.as_deref(), &endpoints)
             .map_err(|error| Failure::of(Exit::Usage, &error))?;
         let model_folder = absolute(self.store.root())?;
+        let limits = parameters.limits;
         Ok(Settings {
             samples: self
                 .samples
@@ -237,15 +239,15 @@ impl RunArgs {
                 )?
             },
             step: step::Settings {
-                parameters,
                 dtype: self.engine.dtype,
                 attention: self.engine.attention,
                 pack_tokens: self.engine.pack_tokens,
-                samples: self.samples.count,
+                samples: self.samples.count.unwrap_or(limits.samples),
                 seed: self.samples.seed,
-                sync_blocks: self.samples.sync_blocks,
+                sync_blocks: self.samples.sync_blocks.unwrap_or(limits.sync_blocks),
                 do_sample: self.do_sample,
-                limit: minutes(self.step_minutes),
+                limit: minutes(self.step_minutes.unwrap_or(limits.step_minutes)),
+                parameters,
             },
             version: version.to_string(),
             folder,

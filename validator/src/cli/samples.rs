@@ -26,23 +26,22 @@ pub struct SampleFlags {
     /// each step adds its own
     #[arg(long, value_name = "SEED", default_value = "block")]
     pub seed: Seed,
-    /// Blocks over which the block seed stays the same
-    #[arg(long, value_name = "N", default_value_t = 360)]
-    pub sync_blocks: u64,
+    /// Blocks over which the block seed stays the same [default: the subnet file's]
+    #[arg(long, value_name = "N")]
+    pub sync_blocks: Option<u64>,
     /// Newest history steps read of each W&B run
     #[arg(long = "latest_cortex_steps", value_name = "N", default_value_t = 1)]
     pub steps: u64,
-    /// Samples drawn for each step
+    /// Samples drawn for each step [default: the subnet file's]
     #[arg(
         long = "latest_cortex_samples",
         visible_alias = "count",
-        value_name = "N",
-        default_value_t = 400
+        value_name = "N"
     )]
-    pub count: usize,
-    /// Fewest samples worth a step; with fewer the step is skipped
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub min_samples: usize,
+    pub count: Option<usize>,
+    /// Fewest samples worth a step; with fewer the step is skipped [default: the subnet file's]
+    #[arg(long, value_name = "N")]
+    pub min_samples: Option<usize>,
     /// Oldest cached samples used when a source fails, in hours
     #[arg(long, value_name = "HOURS", default_value_t = 48)]
     pub samples_max_age: u64,
@@ -167,7 +166,7 @@ impl SampleFlags {
         };
         Ok(Settings {
             sources,
-            minimum: self.min_samples,
+            minimum: self.min_samples.unwrap_or(parameters.limits.min_samples),
             cache,
             max_age: Duration::from_secs(self.samples_max_age.saturating_mul(3600)),
             filter,
@@ -226,7 +225,7 @@ pub(super) fn run(args: &SamplesArgs) -> Result<Exit, Failure> {
         // There is no block here to take a seed from.
         Seed::Block | Seed::Random => rand::random(),
     };
-    let count = args.flags.count;
+    let count = args.flags.count.unwrap_or(parameters.limits.samples);
     let fetcher = Fetcher::new(settings).map_err(failed)?;
     let spinner = term::spinner("fetching samples");
     let pool = super::block_on(async { Ok(fetcher.fetch(count, seed).await) })?;

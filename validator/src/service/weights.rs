@@ -21,8 +21,8 @@ const HOLD_BLOCKS: u64 = 3;
 /// The longest pause between tries, in blocks; it doubles from one.
 const LONGEST_PAUSE: u64 = 16;
 
-/// Commits watched until they are revealed; older ones are superseded.
-const MAX_UNREVEALED: usize = 4;
+/// Commits watched until they are revealed: those of two of the chain's epochs, and more.
+const MAX_UNREVEALED: usize = 16;
 
 /// How things stand.
 #[derive(Debug, Clone, Copy)]
@@ -91,27 +91,34 @@ async fn watch_twins(parts: &Parts, snapshot: &ChainSnapshot) {
 /// Follows committed weights until the chain shows them; raises the alarm if it never does.
 async fn watch_reveals(parts: &Parts, unrevealed: &mut Vec<WeightsReceipt>, block: BlockNumber) {
     let Some(client) = &parts.client else { return };
-    let due = |receipt: &WeightsReceipt| receipt.reveal.is_some_and(|plan| plan.block <= block);
-    let Some(index) = unrevealed.iter().position(due) else {
+    // The newest first: commits of one epoch are revealed together, and only the last is seen.
+    for index in (0..unrevealed.len()).rev() {
+        let receipt = &unrevealed[index];
+        if receipt.reveal.is_none_or(|plan| plan.block > block) {
+            continue;
+        }
+        let committed = receipt.block;
+        match weights::reveal(client, receipt).await {
+            Ok(Reveal::Waiting { .. }) => continue,
+            Ok(Reveal::NotNeeded) => {}
+            Ok(Reveal::Visible { block }) => {
+                tracing::info!(committed, block, "committed weights are revealed");
+                parts.context.board.well("reveal");
+            }
+            Ok(Reveal::Missed { block }) => {
+                let text = format!(
+                    "the weights committed at block {committed} were not revealed by block {block}"
+                );
+                tracing::error!(committed, block, "committed weights were not revealed");
+                parts.context.board.problem("reveal", Health::Red, text);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "could not look for the reveal");
+                return;
+            }
+        }
+        unrevealed.drain(..=index);
         return;
-    };
-    match weights::reveal(client, &unrevealed[index]).await {
-        Ok(Reveal::Waiting { .. }) => {}
-        Ok(Reveal::NotNeeded) => drop(unrevealed.remove(index)),
-        Ok(Reveal::Visible { block }) => {
-            tracing::info!(block, "committed weights are revealed");
-            parts.context.board.well("reveal");
-            unrevealed.remove(index);
-        }
-        Ok(Reveal::Missed { block }) => {
-            let committed = unrevealed.remove(index).block;
-            let text = format!(
-                "the weights committed at block {committed} were not revealed by block {block}"
-            );
-            tracing::error!(committed, block, "committed weights were not revealed");
-            parts.context.board.problem("reveal", Health::Red, text);
-        }
-        Err(error) => tracing::debug!(%error, "could not look for the reveal"),
     }
 }
 

@@ -39,8 +39,8 @@ pub struct Replay<'a> {
     pub norms: NormLimits,
     /// Folder of the fixed tokenizer, if the competition has one.
     pub tokenizer: Option<PathBuf>,
-    /// Folders of the models that are on disk.
-    pub models: BTreeMap<ContentHash, PathBuf>,
+    /// Folders of the models, or why one can't be had.
+    pub models: BTreeMap<ContentHash, Result<PathBuf, Fault>>,
     /// The uids to compute again; all if empty.
     pub uids: BTreeSet<Uid>,
     /// How long one model may take.
@@ -71,9 +71,9 @@ pub enum Finding {
         /// Whether samples were tokenized and packed as recorded.
         same_plan: bool,
     },
-    /// It was not asked for, or is not on disk.
+    /// It was not asked for.
     Skipped(String),
-    /// It could not be computed.
+    /// It could not be fetched or computed.
     Failed(Fault),
 }
 
@@ -87,8 +87,9 @@ impl Replay<'_> {
                 continue;
             }
             let finding = match self.directory(*uid, row) {
-                Err(why) => Finding::Skipped(why),
-                Ok((content, directory)) => {
+                None => Finding::Skipped("not asked for".to_owned()),
+                Some(Err(fault)) => Finding::Failed(fault),
+                Some(Ok((content, directory))) => {
                     match self.losses(evaluator, row, content, directory).await {
                         Err(fault) => Finding::Failed(fault),
                         Ok((losses, same_plan)) => {
@@ -116,15 +117,17 @@ impl Replay<'_> {
         })
     }
 
-    fn directory(&self, uid: Uid, row: &ModelRow) -> Result<(ContentHash, PathBuf), String> {
+    /// Returns content and folder of a uid's model; `None` if it was not asked for.
+    fn directory(&self, uid: Uid, row: &ModelRow) -> Option<Result<(ContentHash, PathBuf), Fault>> {
         if !self.uids.is_empty() && !self.uids.contains(&uid) {
-            return Err("not asked for".to_owned());
+            return None;
         }
-        let content: ContentHash = row.content.parse().map_err(|error| format!("{error}"))?;
-        match self.models.get(&content) {
-            Some(directory) => Ok((content, directory.clone())),
-            None => Err("its model is not on disk".to_owned()),
-        }
+        let found = row.content.parse().map_err(Fault::machine);
+        Some(found.and_then(|content: ContentHash| {
+            let unknown = || Fault::machine("its model was not looked for");
+            let directory = self.models.get(&content).cloned().ok_or_else(unknown)?;
+            Ok((content, directory?))
+        }))
     }
 
     async fn losses(

@@ -70,6 +70,31 @@ pub struct Schedule {
     pub competitions: Vec<Competition>,
 }
 
+/// What a step may take, and what it is made of. A flag of the command line beats each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Minutes one attempt at a step may take.
+    pub step_minutes: u64,
+    /// Samples drawn for each step.
+    pub samples: usize,
+    /// Fewest samples worth a step.
+    pub min_samples: usize,
+    /// Blocks over which validators draw the same samples.
+    pub sync_blocks: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            step_minutes: 20,
+            samples: 400,
+            min_samples: 20,
+            sync_blocks: 360,
+        }
+    }
+}
+
 /// Every constant of the subnet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +125,9 @@ pub struct Parameters {
     /// Where samples come from, as `--samples` takes them.
     #[serde(default)]
     pub samples: Vec<String>,
+    /// Limits of a step.
+    #[serde(default)]
+    pub limits: Limits,
     /// What older library versions refused.
     #[serde(default)]
     pub compatibility: Compatibility,
@@ -199,6 +227,10 @@ impl Parameters {
             ("max_repository_bytes", self.max_repository_bytes),
             ("blocks_per_epoch", self.blocks_per_epoch),
             ("sample_min", self.sample_min as u64),
+            ("limits.step_minutes", self.limits.step_minutes),
+            ("limits.samples", self.limits.samples as u64),
+            ("limits.min_samples", self.limits.min_samples as u64),
+            ("limits.sync_blocks", self.limits.sync_blocks),
             ("schedules", self.schedules.len() as u64),
         ] {
             if value == 0 {
@@ -294,6 +326,7 @@ mod tests {
             .collect();
         assert_eq!(ids, ["l3", "s1"]);
         assert!((parameters.epsilon.at_age(5) - 0.01).abs() < f64::EPSILON);
+        assert_eq!(parameters.limits, Limits::default());
     }
 
     #[test]
@@ -306,6 +339,7 @@ mod tests {
         insta::assert_snapshot!(refused("reward_share = 0.6", "reward_share = 0.7"), @"s.toml: schedules[0].competitions have reward shares that add up to 1.1, not 1");
         insta::assert_snapshot!(refused("id = \"l3\"", "id = \"l33\""), @r#"s.toml: schedules[0].competitions[0].id "l33" must be one or two characters, no colon"#);
         insta::assert_snapshot!(refused("\"LlamaFor", "\"LamaFor"), @r#"s.toml: schedules[0].competitions[0].architecture "LamaForCausalLM" is none of LlamaForCausalLM, MistralForCausalLM, StableLmForCausalLM, GemmaForCausalLM, Qwen2ForCausalLM"#);
+        insta::assert_snapshot!(refused("step_minutes = 20", "step_minutes = 0"), @"s.toml: limits.step_minutes must not be 0 or empty");
         insta::assert_snapshot!(refused("id = \"s1\"", "id = \"l3\""), @r#"s.toml: schedules[0].competitions[1].id "l3" is used twice"#);
     }
 

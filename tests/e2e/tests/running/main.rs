@@ -13,13 +13,14 @@ mod soak;
 mod tail;
 mod world;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, io::Write as _, path::Path, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use proc::children;
+use tail::Tail;
 use validator::report::StepRecord;
 use world::{World, stop};
 
@@ -87,6 +88,17 @@ async fn two_validators_agree_and_anyone_can_check_it() {
     let (code, text) = world.run("b", &["replay", b]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("the ranking stands"), "{text}");
+
+    // Somebody else, who has the record and the samples but no model.
+    std::fs::remove_dir_all(world.store()).unwrap();
+    let (code, text) = world.run("b", &["replay", b, "--offline"]).await;
+    assert_eq!(code, 65, "{text}");
+    assert!(text.contains("without --offline"), "{text}");
+    let (code, text) = world.run("b", &["replay", b, "--min-free", "1MB"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("fetching"), "{text}");
+    assert!(text.contains("the ranking stands"), "{text}");
+
     let forged = std::fs::read_to_string(b)
         .unwrap()
         .replacen("\"wins\":", "\"wins\":1", 1);
@@ -137,6 +149,100 @@ async fn weights_go_out_while_a_step_is_stuck() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn committed_weights_are_followed_until_they_are_revealed() {
+    let mut options = World::options("reveal", Duration::from_millis(300));
+    options.hyperparameters.commit_reveal_weights_enabled = true;
+    let world = World::with(options).await;
+    let mut validator = world.running("a", &["--sync-blocks", "1"]);
+    // Ten blocks between commits, twenty between epochs: each epoch reveals several.
+    world
+        .until("a", "three reveals", || {
+            let log = world.log_text("a");
+            log.matches("committed weights are revealed").count() > 2
+        })
+        .await;
+    assert!(!world.weights().1.is_empty());
+    let log = world.log_text("a");
+    assert!(!log.contains("were not revealed"), "{log}");
+
+    world.net.chain.pause_beacon(true);
+    let file = world.state("a").join(validator::service::STATUS);
+    world
+        .until("a", "the alarm", || {
+            let status = shared::status::Status::read(&file).unwrap().unwrap();
+            let told = |problem: &String| problem.contains("were not revealed");
+            status.health == shared::status::Health::Red && status.problems.iter().any(told)
+        })
+        .await;
+    assert_eq!(stop(&mut validator).await, 0);
+}
+
+/// Mounts a small file system on its first argument, seen by nobody else, and runs the others.
+const ON_SMALL_DISK: &str = r#"mount -t tmpfs -o size=2m none "$0" && exec "$@""#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_costs_no_state_and_no_record() {
+    let world = World::start("full", Duration::from_millis(300)).await;
+    let state = world.state("a");
+    std::fs::create_dir(&state).unwrap();
+    let small_disk = || {
+        let mut command = world.led("unshare", "a");
+        let unshared = ["--user", "--map-root-user", "--mount", "sh", "-c"];
+        command.args(unshared).arg(ON_SMALL_DISK).arg(&state);
+        command
+    };
+    let allowed = small_disk().arg("true").output().await.unwrap();
+    if !allowed.status.success() {
+        println!("SKIPPED, no file system may be mounted here: {allowed:?}");
+        return;
+    }
+    let mut command = small_disk();
+    command.arg(e2e::program("validator"));
+    let mut validator = world.logged(command, "a", &["--sync-blocks", "1"]);
+    // The disk as the validator sees it.
+    let pid = validator.id().unwrap();
+    let disk = Path::new("/proc").join(pid.to_string()).join("root");
+    let disk = disk.join(state.strip_prefix("/").unwrap());
+    let mut journal = Tail::new(&disk.join("records/steps.jsonl"));
+    let mut records: Vec<StepRecord> = Vec::new();
+    let mut look = |records: &mut Vec<StepRecord>| {
+        for line in journal.lines() {
+            records.push(serde_json::from_str(&line).unwrap());
+        }
+        records.len()
+    };
+    world
+        .until("a", "two steps", || look(&mut records) > 1)
+        .await;
+    let filler = disk.join("filler");
+    let fill = || {
+        let mut file = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(&filler)
+            .unwrap();
+        while file.write_all(&[1; 512]).is_ok() {}
+    };
+    world
+        .until("a", "the step postponed", || {
+            fill();
+            world.log_text("a").contains("the step is postponed")
+        })
+        .await;
+    let kept = validator::state::peek(&disk).unwrap().unwrap();
+    assert!(kept.step > 1);
+    assert!(world.log_text("a").contains("No space left on device"));
+    let before = look(&mut records);
+    std::fs::remove_file(&filler).unwrap();
+    world
+        .until("a", "two more steps", || look(&mut records) > before + 1)
+        .await;
+    assert_eq!(stop(&mut validator).await, 0);
+    let steps: Vec<u64> = records.iter().map(|record| record.step).collect();
+    assert_eq!(steps, (0..steps.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_python_command_line_runs_as_it_is() {
     let world = World::start("python", Duration::from_millis(500)).await;
     let (code, log) = world
@@ -153,6 +259,7 @@ async fn the_python_command_line_runs_as_it_is() {
                 "--offline",
                 "--axon.port",
                 "8091",
+                "--logging.record_log",
                 "--max-steps",
                 "1",
             ],
@@ -160,6 +267,8 @@ async fn the_python_command_line_runs_as_it_is() {
         .await;
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("mean nothing any more"), "{log}");
+    let kept = std::fs::read_to_string(world.state("a").join("validator.log")).unwrap();
+    assert!(kept.contains("mean nothing any more"), "{kept}");
     assert_eq!(world.records("a").len(), 1, "{log}");
     assert!(world.weights().1.is_empty(), "offline sets no weights");
 }

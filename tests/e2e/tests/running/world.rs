@@ -1,6 +1,7 @@
 //! A localnet, and the real validator run in it.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -67,7 +68,12 @@ impl World {
 
     /// Returns a command of the validator, led to this subnet by its environment only.
     pub(crate) fn command(&self, state: &str) -> Command {
-        let mut command = process::command(e2e::program("validator"));
+        self.led(e2e::program("validator"), state)
+    }
+
+    /// Returns a command whose environment leads validators to this subnet.
+    pub(crate) fn led(&self, program: impl AsRef<OsStr>, state: &str) -> Command {
+        let mut command = process::command(program);
         command
             .envs(self.net.environment())
             .env("VALIDATOR_SUBNET", self.net.endpoints().subnet)
@@ -82,12 +88,17 @@ impl World {
 
     /// Returns a validator that runs until it is told to stop.
     pub(crate) fn running(&self, state: &str, flags: &[&str]) -> Child {
+        self.logged(self.command(state), state, flags)
+    }
+
+    /// Starts a command that ends in the validator's program, with the usual flags and these.
+    pub(crate) fn logged(&self, mut command: Command, state: &str, flags: &[&str]) -> Child {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.log(state))
             .unwrap();
-        self.command(state)
+        command
             .args(["run", "--device", "cpu", "--dtype", "float32"])
             .args(["--latest_cortex_samples", "12", "--min-samples", "4"])
             .args(flags)

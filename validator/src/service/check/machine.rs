@@ -7,7 +7,10 @@ use shared::file;
 use super::{Line, Settings, text};
 use crate::{
     eval::Evaluator,
-    models::{Store, store::Depth},
+    models::{
+        Store,
+        store::{Depth, StoreError},
+    },
     subnet::FaultKind,
 };
 
@@ -121,14 +124,20 @@ pub(super) fn memory() -> Line {
     }
 }
 
-pub(super) fn store(settings: &Settings, deep: bool) -> Line {
+pub(super) async fn store(settings: &Settings, deep: bool) -> Line {
     const SUBJECT: &str = "store";
     const REMEDY: &str = "--model_dir names another folder";
     let depth = if deep { Depth::Bytes } else { Depth::Sizes };
-    let checked = Store::open(&settings.model_folder, settings.limits).and_then(|store| {
+    let (folder, limits) = (settings.model_folder.clone(), settings.limits);
+    let checked = tokio::task::spawn_blocking(move || {
+        let store = Store::open(&folder, limits)?;
         let damage = store.check(depth, |_| ())?;
         Ok((store.models()?.len(), store.usage()?.blobs, damage))
     });
+    let checked: Result<_, StoreError> = match checked.await {
+        Ok(checked) => checked,
+        Err(panic) => return Line::fail(SUBJECT, FaultKind::Machine, panic, REMEDY),
+    };
     match checked {
         Err(error) => Line::fail(SUBJECT, FaultKind::Machine, text(&error), REMEDY),
         Ok((models, bytes, damage)) => {

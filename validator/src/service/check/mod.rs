@@ -109,20 +109,30 @@ pub fn configuration(settings: &Settings) -> Vec<Line> {
 
 /// Checks everything; `deep` reads every byte of the models.
 pub async fn everything(settings: &Settings, deep: bool) -> Vec<Line> {
+    // Side by side, each with its own deadline: one that is away does not hold up the others.
+    let (chain, device, hub_and_store, samples) = tokio::join!(
+        outside::chain(settings),
+        machine::device(settings),
+        async {
+            let answer = outside::ask_hub(settings).await;
+            // One after the other: tokenizers go into the store.
+            let store = machine::store(settings, deep).await;
+            let hub = outside::hub(settings, answer.is_some()).await;
+            [outside::clock_line(answer.as_ref()), hub, store]
+        },
+        outside::samples(settings),
+    );
+    let (endpoints, snapshot) = chain;
     let mut lines = configuration(settings);
-    let (endpoints, snapshot) = outside::chain(settings).await;
     lines.extend(endpoints);
     if let Some(snapshot) = &snapshot {
         lines.extend(outside::neuron(settings, snapshot));
     }
-    lines.push(machine::device(settings).await);
+    lines.push(device);
     lines.push(machine::disk(settings));
     lines.push(machine::memory());
-    lines.push(outside::clock_line(settings).await);
-    let store = machine::store(settings, deep);
-    lines.push(outside::hub(settings).await);
-    lines.push(store);
-    lines.push(outside::samples(settings).await);
+    lines.extend(hub_and_store);
+    lines.push(samples);
     lines.push(outside::wandb(settings));
     lines.push(state_line(settings, snapshot.as_ref()));
     lines

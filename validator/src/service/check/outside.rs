@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
+use reqwest::header::{DATE, HeaderMap};
 use shared::clock;
 use tokio::time::{Instant, timeout};
 
@@ -11,7 +13,7 @@ use crate::{
     http,
     models::{self, Hub, Store},
     samples::Fetcher,
-    subnet::FaultKind,
+    subnet::{Fault, FaultKind},
 };
 
 /// A clock this far off confuses retries and reports.
@@ -19,6 +21,17 @@ const CLOCK_LIMIT: u64 = 30;
 
 /// How long one endpoint may take.
 const ENDPOINT_LIMIT: Duration = Duration::from_secs(20);
+
+/// An operator waits: what can't be reached is said at once, not tried again.
+const AT_ONCE: Deadlines = Deadlines {
+    handshake: Duration::from_secs(10),
+    request: ENDPOINT_LIMIT,
+    operation: ENDPOINT_LIMIT,
+    silence: ENDPOINT_LIMIT,
+    inclusion: ENDPOINT_LIMIT,
+    backoff: ENDPOINT_LIMIT,
+    penalty: ENDPOINT_LIMIT,
+};
 
 /// Samples fetched on trial.
 const SAMPLES: usize = 20;
@@ -28,21 +41,25 @@ pub(super) async fn chain(settings: &Settings) -> (Vec<Line>, Option<ChainSnapsh
     const SUBJECT: &str = "chain";
     const REMEDY: &str =
         "check --subtensor.network and --subtensor.chain_endpoint, and the network";
-    let mut lines = Vec::new();
-    let mut snapshot = None;
-    for url in &settings.endpoints.urls {
+    let netuid = settings.step.parameters.netuid;
+    let tries = settings.endpoints.urls.iter().map(|url| async move {
         let endpoints = Endpoints {
             urls: vec![url.clone()],
             ..settings.endpoints.clone()
         };
         let began = Instant::now();
         let tried = timeout(ENDPOINT_LIMIT, async {
-            let client = Client::connect(&endpoints, Deadlines::default()).await?;
-            client.snapshot(settings.step.parameters.netuid).await
+            let client = Client::connect(&endpoints, AT_ONCE).await?;
+            client.snapshot(netuid).await
         });
-        lines.push(match tried.await {
+        (url, tried.await, began.elapsed())
+    });
+    let mut lines = Vec::new();
+    let mut snapshot = None;
+    for (url, tried, took) in join_all(tries).await {
+        lines.push(match tried {
             Ok(Ok(found)) => {
-                let millis = began.elapsed().as_millis();
+                let millis = took.as_millis();
                 let detail = format!("{url}: block {}, snapshot in {millis} ms", found.block);
                 snapshot = snapshot.or(Some(found));
                 Line::ok(SUBJECT, detail)
@@ -127,21 +144,25 @@ pub(super) fn neuron(settings: &Settings, snapshot: &ChainSnapshot) -> Vec<Line>
     lines
 }
 
-/// Compares our clock with the hub's.
-pub(super) async fn clock_line(settings: &Settings) -> Line {
-    const SUBJECT: &str = "clock";
+/// Asks the hub for anything at all; `None` if it does not answer.
+pub(super) async fn ask_hub(settings: &Settings) -> Option<HeaderMap> {
     let ask = async {
         let client = http::client().ok()?;
-        let answer = client
-            .head(settings.hub.endpoint.clone())
-            .send()
-            .await
-            .ok()?;
-        let date = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+        let answer = client.head(settings.hub.endpoint.clone()).send();
+        Some(answer.await.ok()?.headers().clone())
+    };
+    timeout(ENDPOINT_LIMIT, ask).await.ok().flatten()
+}
+
+/// Compares our clock with that of the hub, as its answer tells it.
+pub(super) fn clock_line(answer: Option<&HeaderMap>) -> Line {
+    const SUBJECT: &str = "clock";
+    let time = |answer: &HeaderMap| {
+        let date = answer.get(DATE)?.to_str().ok()?;
         let date = jiff::fmt::rfc2822::parse(date).ok()?;
         u64::try_from(date.timestamp().as_second()).ok()
     };
-    match timeout(ENDPOINT_LIMIT, ask).await.ok().flatten() {
+    match answer.and_then(time) {
         None => Line::warn(
             SUBJECT,
             "the hub tells no time to compare with",
@@ -158,17 +179,9 @@ pub(super) async fn clock_line(settings: &Settings) -> Line {
     }
 }
 
-/// Returns whether the hub answers anything at all.
-async fn answers(settings: &Settings) -> bool {
-    let ask = async {
-        let client = http::client().ok()?;
-        client.head(settings.hub.endpoint.clone()).send().await.ok()
-    };
-    matches!(timeout(ENDPOINT_LIMIT, ask).await, Ok(Some(_)))
-}
-
-/// Fetches the fixed tokenizers, which every step needs.
-pub(super) async fn hub(settings: &Settings) -> Line {
+/// Fetches the fixed tokenizers, which every step needs; those on disk will do if the hub does not
+/// answer.
+pub(super) async fn hub(settings: &Settings, answers: bool) -> Line {
     const SUBJECT: &str = "hub";
     let parameters = &settings.step.parameters;
     let opened = Store::open(&settings.model_folder, settings.limits)
@@ -183,7 +196,12 @@ pub(super) async fn hub(settings: &Settings) -> Line {
         let Some(repository) = &competition.tokenizer else {
             continue;
         };
-        let tried = models::tokenizer(&hub, &store, repository, parameters.compatibility).await;
+        let tried = if answers {
+            models::tokenizer(&hub, &store, repository, parameters.compatibility).await
+        } else {
+            let missing = || Fault::outside("it is not on disk, and the hub can't be reached");
+            store.newest_tokenizer(repository).ok_or_else(missing)
+        };
         if let Err(fault) = tried {
             return Line::fail(
                 SUBJECT,
@@ -195,7 +213,7 @@ pub(super) async fn hub(settings: &Settings) -> Line {
         fetched += 1;
     }
     let detail = format!("{}: {fetched} tokenizers", settings.hub.endpoint);
-    if !answers(settings).await {
+    if !answers {
         let detail = format!("{detail}, from disk: the hub can't be reached");
         return Line::warn(
             SUBJECT,
