@@ -43,6 +43,35 @@ impl SubnetArg {
     }
 }
 
+fn summary(parameters: &Parameters) -> String {
+    let Parameters {
+        netuid,
+        epsilon,
+        temperature,
+        alpha,
+        blocks_per_epoch,
+        limits,
+        samples,
+        ..
+    } = parameters;
+    let start = epsilon.start;
+    let epsilon = if epsilon.blocks == 0 {
+        start.to_string()
+    } else {
+        format!("{start} to {} over {} blocks", epsilon.end, epsilon.blocks)
+    };
+    format!(
+        "subnet {netuid} · epsilon {epsilon} · temperature {temperature} · alpha {alpha} · weights \
+         every {blocks_per_epoch} blocks\n{} samples a step (at least {}), the same for {} blocks · \
+         {} minutes a step\nsamples from {}",
+        limits.samples,
+        limits.min_samples,
+        limits.sync_blocks,
+        limits.step_minutes,
+        samples.join(", "),
+    )
+}
+
 pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     let parameters = args.subnet.parameters()?;
     if args.json {
@@ -64,5 +93,6 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
         ]);
     }
     term::line(table);
+    term::line(summary(&parameters));
     Ok(Exit::Ok)
 }

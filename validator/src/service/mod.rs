@@ -144,6 +144,7 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     }
     let ended = supervise(&mut tasks, &shutdown).await;
     context.evaluator.shut_down().await;
+    context.board.phase("stopped");
     admin::write(&parts);
     ended
 }

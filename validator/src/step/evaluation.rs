@@ -234,7 +234,7 @@ impl Round<'_> {
         // Only now: a line of the log stands for losses that are never computed again.
         tracing::info!(
             step = self.step,
-            model = %candidate.model,
+            model = candidate.model.repository(),
             content,
             seconds = losses.seconds,
             "losses recorded"
