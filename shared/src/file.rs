@@ -197,7 +197,8 @@ impl FileLock {
             writeln!(file, "pid {} ({holder})", std::process::id())?;
             file.flush()
         };
-        note().map_err(FileError::on("write", path))?;
+        // The lock holds without it, also on a full disk.
+        let _ = note();
         Ok(Self { file })
     }
 

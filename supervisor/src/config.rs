@@ -33,6 +33,8 @@ pub struct Config {
     pub hooks: Hooks,
     /// Addresses and commands to be told of updates.
     pub notify: Vec<String>,
+    /// Who keeps the supervisor itself running: pm2 or systemd, where that is known.
+    pub manager: Option<&'static str>,
     /// Where metrics are served.
     pub metrics_addr: Option<SocketAddr>,
 }
@@ -48,6 +50,8 @@ pub struct Source {
     pub branch: Option<String>,
     /// A revision to stay at.
     pub pin: Option<String>,
+    /// SSH keys to log in with, where the agent has none that fits.
+    pub ssh_keys: Vec<PathBuf>,
     /// Allowed signers, if signatures are required.
     pub signers: Option<PathBuf>,
     /// Whether every new commit must be signed.

@@ -32,6 +32,9 @@ pub struct Fault {
     /// The upstream commit it is about.
     #[serde(default)]
     pub commit: Option<String>,
+    /// Whether our clone lacks something, so that a new one may do.
+    #[serde(skip)]
+    pub broken_clone: bool,
 }
 
 impl Fault {
@@ -42,6 +45,7 @@ impl Fault {
             message: message.into(),
             hint: None,
             commit: None,
+            broken_clone: false,
         }
     }
 

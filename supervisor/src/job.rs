@@ -77,6 +77,8 @@ pub struct Poll {
     pub follow_rewrites: bool,
     /// Whether new local changes alone are a reason to build.
     pub forced: bool,
+    /// SSH keys to log in with, where the agent has none that fits.
+    pub ssh_keys: Vec<PathBuf>,
     /// Who may sign, if signatures are required.
     pub signers: Option<PathBuf>,
     /// Whether every new commit must be signed, not only the newest.

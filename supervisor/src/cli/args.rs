@@ -238,6 +238,10 @@ pub(super) struct UpdateArgs {
     /// Branch to follow [default: upstream of the checked-out branch]
     #[arg(long, value_name = "BRANCH")]
     pub(super) branch: Option<String>,
+    /// SSH key to log in with, if the agent has none [default: the usual ones in ~/.ssh]
+    #[arg(long, value_name = "FILE")]
+    pub(super) ssh_key: Option<PathBuf>,
+
     /// Time between polls
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration)]
     pub(super) interval: Duration,

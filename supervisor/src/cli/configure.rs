@@ -12,7 +12,7 @@ use crate::{
     child::spec::Spec,
     config::{Config, Hooks, Log, Source, spread, words},
     home::Home,
-    update::{channel::Downloads, state::Policy},
+    update::{channel::Downloads, login::KEY_FILES, state::Policy},
 };
 
 /// Turns options into a configuration.
@@ -47,6 +47,7 @@ pub(super) fn configure(options: Run) -> Result<Config, Failure> {
             on_failure: update.on_failure.clone(),
         },
         notify: update.notify.clone(),
+        manager: manager(),
         metrics_addr,
         log,
         source: source(update, build, repo, &home)?,
@@ -102,6 +103,10 @@ fn source(
         remote: update.remote,
         branch: update.branch,
         pin: update.pin,
+        ssh_keys: match &update.ssh_key {
+            Some(file) => vec![existing(file)?],
+            None => usual_keys(),
+        },
         signers: update.require_signed.as_deref().map(absolute).transpose()?,
         every_commit: update.require_signed_all,
         follow_rewrites,
@@ -119,6 +124,42 @@ fn source(
         min_memory: build.min_memory,
         keep_releases: update.keep_releases,
     })
+}
+
+/// pm2 and systemd (`Type=notify`) give marks to what they start.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cli is where the environment is read"
+)]
+fn manager() -> Option<&'static str> {
+    let marks = [("pm_id", "pm2"), ("NOTIFY_SOCKET", "systemd")];
+    let found = marks
+        .iter()
+        .find(|(mark, _)| std::env::var_os(mark).is_some());
+    found.map(|(_, name)| *name)
+}
+
+fn existing(key: &Path) -> Result<PathBuf, Failure> {
+    let key = absolute(key)?;
+    if key.is_file() {
+        return Ok(key);
+    }
+    Err(Failure::new(
+        Exit::Config,
+        format!("there is no SSH key {}", key.display()),
+    )
+    .hint("see --ssh-key"))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cli is where the environment is read"
+)]
+fn usual_keys() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    home.iter()
+        .flat_map(|home| KEY_FILES.map(|file| home.join(file)))
+        .collect()
 }
 
 fn downloads(update: &UpdateArgs) -> Result<Option<Downloads>, Failure> {

@@ -31,6 +31,7 @@ pub(super) fn examine(options: Doctor) -> Result<Exit, Failure> {
             },
         ),
         ("signatures", signatures(&config)),
+        ("memory", Ok(memory(&config))),
         ("release", release(&config)),
         ("supervisor", supervisor(&config)),
     ];
@@ -91,6 +92,7 @@ fn ask_remote(config: &Config) -> Result<String, String> {
         trusted: state.trusted,
         follow_rewrites: source.follow_rewrites,
         forced: false,
+        ssh_keys: source.ssh_keys.clone(),
         signers: source.signers.clone(),
         every_commit: source.every_commit,
         downloads: source.downloads.clone(),
@@ -125,6 +127,16 @@ fn signatures(config: &Config) -> Result<String, String> {
             .map(|count| format!("{count} allowed signers"))
             .map_err(text),
         (None, None) => Ok("not required".to_owned()),
+    }
+}
+
+fn memory(config: &Config) -> String {
+    match config.child.memory_max {
+        None => "the child has no limit (--memory-max)".to_owned(),
+        Some(bytes) => format!(
+            "RLIMIT_DATA of {} MiB: what the child allocates, not files or GPU",
+            bytes >> 20
+        ),
     }
 }
 

@@ -195,8 +195,14 @@ fn render(report: &Report) -> String {
     rows.push((
         "supervisor",
         format!(
-            "pid {}, {}",
-            report.supervisor.pid, report.supervisor.version
+            "pid {}, {}{}",
+            report.supervisor.pid,
+            report.supervisor.version,
+            report
+                .supervisor
+                .manager
+                .as_ref()
+                .map_or_else(String::new, |name| format!(", kept by {name}"))
         ),
     ));
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);

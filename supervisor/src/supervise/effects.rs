@@ -9,7 +9,10 @@ use crate::{
     error::{Blame, Fault, chain},
     history,
     job::{self, Accept, Answer, Build, Job, Line, Poll, Switch, Tell, Test},
-    update::state::{self as update, Effect, Haste, Note, Phase, Version},
+    update::{
+        release::Release,
+        state::{self as update, Effect, Haste, Note, Phase, Version},
+    },
 };
 
 /// Smoke tests, hooks, links and messages take no longer than this.
@@ -135,6 +138,7 @@ impl Supervisor {
             trusted: self.update.trusted.clone(),
             follow_rewrites: source.follow_rewrites,
             forced,
+            ssh_keys: source.ssh_keys.clone(),
             signers: source.signers.clone(),
             every_commit: source.every_commit,
             downloads: source.downloads.clone(),
@@ -298,7 +302,13 @@ impl Supervisor {
             }
             Err(error) => child::Event::SpawnFailed(format!("could not be started: {error}")),
         };
+        let lost = matches!(event, child::Event::SpawnFailed(_))
+            && !Release::is_there(&self.config.home, release);
         self.child_event(event);
+        if lost {
+            // A poll finds out that it has to be built again.
+            self.update_event(update::Event::Ask(Haste::None));
+        }
     }
 
     pub(super) fn order(&mut self, order: Order) {
@@ -317,9 +327,16 @@ impl Supervisor {
             }
             Command::Stop => {
                 self.stop();
-                Reply::Done("stopping".into())
+                // pm2 can't be told to leave alone what has ended well.
+                Reply::Done(match self.config.manager {
+                    Some("pm2") => "stopping; pm2 will start it again: use `pm2 stop`".into(),
+                    _ => "stopping".into(),
+                })
             }
             Command::Update { force } => {
+                if std::mem::take(&mut self.stuck) {
+                    self.update_event(update::Event::Started);
+                }
                 let haste = if force { Haste::Forced } else { Haste::Asked };
                 self.update_event(update::Event::Ask(haste));
                 Reply::Done("looking for an update".into())

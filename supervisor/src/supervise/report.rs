@@ -41,6 +41,9 @@ pub struct Process {
     pub version: String,
     /// Seconds since it began.
     pub uptime: u64,
+    /// Who keeps it running in turn: pm2 or systemd, where that is known.
+    #[serde(default)]
+    pub manager: Option<String>,
 }
 
 /// How the child is.
@@ -106,6 +109,7 @@ impl Supervisor {
                 pid: std::process::id(),
                 version: self.version.clone(),
                 uptime: self.now().as_secs(),
+                manager: self.config.manager.map(str::to_owned),
             },
             child: self.child_report(),
             update: self.update_report(),

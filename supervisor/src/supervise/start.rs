@@ -27,6 +27,7 @@ use crate::{
     error::chain,
     update::{
         journal::{Journal, JournalError},
+        release,
         state::{self as update},
     },
 };
@@ -120,7 +121,9 @@ impl Supervisor {
     pub(super) fn recover(&mut self) {
         self.adopt();
         self.reap();
-        if self.update.accepted.is_none() {
+        if let Some(accepted) = &self.update.accepted {
+            release::mend_link(&self.config.home, &accepted.release);
+        } else {
             let repo = self.config.source.repo.display();
             tracing::info!(%repo, "no release yet: building the checked-out commit first");
         }

@@ -13,7 +13,7 @@ use std::{
 use nix::unistd::getpgrp;
 use shared::file;
 
-use super::{channel, release::Release, remote, worktree};
+use super::{channel, clone, release::Release, remote, worktree};
 use crate::{
     error::{Blame, Fault},
     job::{Build, Test},
@@ -23,11 +23,13 @@ use crate::{
 
 /// A build that fills its log is cut off here; the end is kept apart for the reason.
 const MAX_LOG: usize = 16 << 20;
+/// A disk with less room than this, in bytes, is full.
+const FULL: u64 = 4 << 20;
 const TAIL_LINES: usize = 40;
 const SMOKE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What cargo and rustc say when the network or the machine is at fault, not the code.
-const PASSING: [&str; 12] = [
+const PASSING: [&str; 13] = [
     "could not resolve host",
     "failed to download",
     "failed to fetch",
@@ -38,6 +40,7 @@ const PASSING: [&str; 12] = [
     "operation timed out",
     "no space left on device",
     "cannot allocate memory",
+    "(signal: 7",
     "(signal: 9",
     "unable to update registry",
 ];
@@ -52,10 +55,12 @@ pub fn run(job: &Build) -> Result<(), Fault> {
         return channel::fetch(job, downloads);
     }
     let checkout = remote::open_checkout(&job.repo)?;
-    let source = worktree::open(&job.home, &checkout)?;
     let origin = checkout.find_remote("origin").ok();
     let origin = origin.as_ref().and_then(|origin| origin.url().ok());
-    worktree::check_out(&source, &job.version, origin)?;
+    // A clone that has to be made anew lacks the commit; the next poll brings it again.
+    clone::with(&job.home, &checkout, |source| {
+        worktree::check_out(source, &job.version, origin)
+    })?;
     preflight(job)?;
     let started = Instant::now();
     cargo(job)?;
@@ -147,6 +152,11 @@ fn cargo(job: &Build) -> Result<(), Fault> {
     log.judge(child.wait()?, job)
 }
 
+/// Compilers and linkers have many ways to end on a full disk, and few of them say so.
+fn is_full(folder: &Path) -> bool {
+    file::free_space(folder).is_ok_and(|free| free < FULL)
+}
+
 /// The captured output of a build.
 struct BuildLog {
     file: File,
@@ -209,7 +219,7 @@ impl BuildLog {
         // `nice` says 127 when there is no cargo; no code means that a signal ended it.
         let blame = match status.code() {
             None | Some(126 | 127) => Blame::Machine,
-            Some(_) if self.passing => Blame::Outside,
+            Some(_) if self.passing || is_full(&job.target_dir) => Blame::Outside,
             Some(_) => Blame::Code,
         };
         let why: String = why.chars().take(300).collect();

@@ -43,6 +43,12 @@ pub struct Downloads {
 
 /// Looks for a newer release for this machine.
 pub fn poll(job: &Poll, downloads: &Downloads) -> Result<Polled, Fault> {
+    if let Some(accepted) = &job.accepted
+        && !Release::is_there(&job.home, &accepted.release)
+    {
+        // Somebody removed what should be running.
+        return Ok(Polled::New(accepted.clone()));
+    }
     let accepted = job
         .accepted
         .as_ref()

@@ -3,7 +3,9 @@
 pub mod build;
 pub mod channel;
 pub mod checkout;
+pub mod clone;
 pub mod journal;
+pub mod login;
 pub mod probation;
 pub mod quarantine;
 pub mod release;

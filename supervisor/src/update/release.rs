@@ -1,7 +1,7 @@
 //! Installed releases: one folder each, and two links that say which one runs and which ran before.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Read,
     os::unix::fs::PermissionsExt,
@@ -43,6 +43,18 @@ impl Release {
         let path = home.release(release).join("release.json");
         let bytes = file::read_limited(&path, MAX_RECORD).ok()??;
         serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Returns whether a release lies where it should. Whether its programs are unchanged takes
+    /// longer to tell; see [`Self::damaged`].
+    pub fn is_there(home: &Home, release: &str) -> bool {
+        let folder = home.release(release);
+        Self::read(home, release).is_some_and(|record| {
+            record
+                .programs
+                .keys()
+                .all(|name| folder.join(name).is_file())
+        })
     }
 
     /// Returns the first program whose file is missing or has changed since it was installed.
@@ -135,9 +147,22 @@ pub fn switch(job: &Switch) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Makes `current` point to the release that should run, where somebody has removed the link.
+pub fn mend_link(home: &Home, release: &str) {
+    if fs::read_link(home.current()).is_err()
+        && let Err(error) =
+            file::replace_symlink(&Path::new("releases").join(release), &home.current())
+    {
+        tracing::warn!(
+            error = crate::error::chain(&error),
+            "could not mend the link"
+        );
+    }
+}
+
 /// Prunes old releases, brings the operator's checkout along where that is safe.
 pub fn accept(job: &Accept) -> Result<(), Fault> {
-    prune(&job.home, job.keep)?;
+    prune(&job.home, &job.version.release, job.keep)?;
     match &job.repo {
         Some(repo) => {
             let moved = super::checkout::fast_forward(repo, &job.home, &job.version.commit);
@@ -153,8 +178,8 @@ pub fn accept(job: &Accept) -> Result<(), Fault> {
     Ok(())
 }
 
-fn prune(home: &Home, keep: usize) -> Result<(), Fault> {
-    let linked: Vec<PathBuf> = [home.current(), home.previous()]
+fn prune(home: &Home, accepted: &str, keep: usize) -> Result<(), Fault> {
+    let linked: BTreeSet<PathBuf> = [home.current(), home.previous(), home.release(accepted)]
         .iter()
         .filter_map(|link| fs::canonicalize(link).ok())
         .collect();

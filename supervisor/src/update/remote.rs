@@ -2,13 +2,10 @@
 
 use std::path::Path;
 
-use git2::{
-    AutotagOption, Cred, CredentialType, ErrorClass, FetchOptions, Oid, ProxyOptions,
-    RemoteCallbacks, Repository,
-};
+use git2::{AutotagOption, ErrorClass, ErrorCode, FetchOptions, Oid, ProxyOptions, Repository};
 
 use super::{
-    channel,
+    channel, clone, login,
     release::Release,
     state::Polled,
     worktree::{self, Local},
@@ -104,10 +101,12 @@ pub fn poll(job: &Poll) -> Result<Polled, Fault> {
     }
     let checkout = open_checkout(&job.repo)?;
     if !job.dry {
-        return decide(job, &checkout, &worktree::open(&job.home, &checkout)?);
+        return clone::with(&job.home, &checkout, |source| {
+            decide(job, &checkout, source)
+        });
     }
     let scratch = tempfile::tempdir()?;
-    let source = worktree::open(&Home::of(scratch.path(), "check"), &checkout)?;
+    let source = clone::open(&Home::of(scratch.path(), "check"), &checkout)?;
     let known = job.home.source().join(".git/objects");
     source.odb()?.add_disk_alternate(&known.to_string_lossy())?;
     decide(job, &checkout, &source)
@@ -118,11 +117,18 @@ fn decide(job: &Poll, checkout: &Repository, source: &Repository) -> Result<Poll
     let Some(accepted) = &job.accepted else {
         return first(job, checkout, source, upstream.ok().as_ref());
     };
+    if !Release::is_there(&job.home, &accepted.release)
+        && parse(&accepted.source).is_some_and(|id| source.find_commit(id).is_ok())
+    {
+        // Somebody removed what should be running: no news are needed to build it again.
+        return Ok(Polled::New(accepted.clone()));
+    }
     // Before anything else, as a checkout in the middle of a rebase looks detached.
     worktree::refuse_unmerged(checkout)?;
     let upstream = upstream?;
-    let tip = fetch(source, &upstream, job.pin.as_deref())?;
-    if tip.to_string() == accepted.commit && !job.forced {
+    let tip = fetch(job, checkout, source, &upstream)?;
+    let lost = !Release::is_there(&job.home, &accepted.release);
+    if tip.to_string() == accepted.commit && !job.forced && !lost {
         return Ok(Polled::UpToDate);
     }
     if job.pin.is_none() {
@@ -131,7 +137,7 @@ fn decide(job: &Poll, checkout: &Repository, source: &Repository) -> Result<Poll
     let signer = verify(job, source, tip)?;
     let local = Local::of(checkout, source, &hidden(job, checkout, &upstream, tip))?;
     let version = worktree::combine(source, tip, &local, signer)?;
-    if version.release == accepted.release {
+    if version.release == accepted.release && !lost {
         return Ok(Polled::UpToDate);
     }
     let inputs = Release::read(&job.home, &accepted.release).map(|release| release.inputs);
@@ -162,7 +168,7 @@ fn first(
         .id();
     // Without the network the checkout must do.
     let online = upstream.filter(|_| !job.offline);
-    let tip = online.and_then(|upstream| fetch(source, upstream, job.pin.as_deref()).ok());
+    let tip = online.and_then(|upstream| fetch(job, checkout, source, upstream).ok());
     let base = match tip {
         Some(tip) if job.pin.is_some() => tip,
         Some(tip) => source.merge_base(head, tip).unwrap_or(head),
@@ -243,27 +249,55 @@ fn verify(job: &Poll, source: &Repository, tip: Oid) -> Result<Option<String>, F
 }
 
 /// Fetches the branch, and the pinned revision if there is one; returns the commit to go to.
-fn fetch(source: &Repository, upstream: &Upstream, pin: Option<&str>) -> Result<Oid, Fault> {
+fn fetch(
+    job: &Poll,
+    checkout: &Repository,
+    source: &Repository,
+    upstream: &Upstream,
+) -> Result<Oid, Fault> {
+    let shown = hide_secret(&upstream.url);
+    let room = shared::file::free_space(job.home.path())? / 2;
     let outside = |error: git2::Error| {
-        let text = format!(
-            "could not fetch {}: {}",
-            hide_secret(&upstream.url),
-            error.message()
-        );
-        let blame = match error.class() {
+        let (code, class) = (error.code(), error.class());
+        let why = if code == ErrorCode::User {
+            format!(
+                "it sends more than half of the {} GiB free here",
+                room >> 29
+            )
+        } else {
+            error.message().to_owned()
+        };
+        let blame = match class {
             ErrorClass::Os | ErrorClass::Filesystem | ErrorClass::Odb => Blame::Machine,
             _ => Blame::Outside,
         };
-        Fault::new(blame, text)
+        let mut fault = Fault::new(blame, format!("could not fetch {shown}: {why}"));
+        // Not what a remote can bring about with a bad pack.
+        fault.broken_clone = matches!(class, ErrorClass::Odb | ErrorClass::Reference);
+        if code == ErrorCode::Auth || code == ErrorCode::Certificate {
+            fault = fault.hint("see docs/supervisor.md, Private remotes");
+        }
+        fault
     };
+    let head = checkout.head().ok().and_then(|head| head.target());
+    let known = [
+        job.trusted.as_deref(),
+        job.accepted.as_ref().map(|version| version.commit.as_str()),
+    ];
+    clone::offer(
+        source,
+        known.into_iter().flatten().filter_map(parse).chain(head),
+    )?;
     let mut remote = source.remote_anonymous(&upstream.url).map_err(outside)?;
     let mut options = FetchOptions::new();
     let mut proxy = ProxyOptions::new();
     proxy.auto();
+    let mut callbacks = login::callbacks(checkout, job.ssh_keys.clone());
+    callbacks.transfer_progress(move |progress| (progress.received_bytes() as u64) < room);
     options
-        .remote_callbacks(callbacks())
+        .remote_callbacks(callbacks)
         .proxy_options(proxy)
-        .download_tags(if pin.is_some() {
+        .download_tags(if job.pin.is_some() {
             AutotagOption::All
         } else {
             AutotagOption::None
@@ -277,14 +311,10 @@ fn fetch(source: &Repository, upstream: &Upstream, pin: Option<&str>) -> Result<
         .fetch(&[refspec], Some(&mut options), None)
         .map_err(outside)?;
     let tip = source.refname_to_id(UPSTREAM).map_err(|_| {
-        let text = format!(
-            "{} has no branch {}",
-            hide_secret(&upstream.url),
-            upstream.branch
-        );
+        let text = format!("{shown} has no branch {}", upstream.branch);
         Fault::new(Blame::Outside, text)
     })?;
-    let Some(pin) = pin else { return Ok(tip) };
+    let Some(pin) = &job.pin else { return Ok(tip) };
     let object = source.revparse_single(pin).map_err(|_| {
         Fault::new(
             Blame::Config,
@@ -295,30 +325,6 @@ fn fetch(source: &Repository, upstream: &Upstream, pin: Option<&str>) -> Result<
         .peel_to_commit()
         .map_err(|error| Fault::machine(&error))?
         .id())
-}
-
-fn callbacks() -> RemoteCallbacks<'static> {
-    let mut callbacks = RemoteCallbacks::new();
-    let mut tries = 0;
-    callbacks.credentials(move |url, user, allowed| {
-        tries += 1;
-        let user = user.unwrap_or("git");
-        // Each way once: libgit2 asks again for ever when told the same.
-        if allowed.contains(CredentialType::USERNAME) {
-            return Cred::username(user);
-        }
-        if allowed.contains(CredentialType::SSH_KEY) && tries <= 2 {
-            return Cred::ssh_key_from_agent(user);
-        }
-        if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) && tries <= 2 {
-            let config = git2::Config::open_default()?;
-            return Cred::credential_helper(&config, url, Some(user));
-        }
-        Err(git2::Error::from_str(
-            "no credentials (tried the SSH agent and git's helper)",
-        ))
-    });
-    callbacks
 }
 
 /// Leaves out a password or token in an address.

@@ -1,54 +1,33 @@
-//! Our own clone: the operator's commits and edits are put onto the new commit here, never there.
+//! The operator's commits and edits are put onto the new commit in our clone, never in the checkout.
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use git2::{
-    Commit, Delta, DiffOptions, ErrorCode, Index, IndexEntry, IndexTime, Oid, Repository,
+    Commit, Delta, DiffOptions, ErrorClass, Index, IndexEntry, IndexTime, Oid, Repository,
     Signature, Sort, SubmoduleUpdateOptions, Time, Tree, build::CheckoutBuilder,
 };
 
 use super::state::Version;
-use crate::{
-    error::{Blame, Fault},
-    home::Home,
-};
+use crate::error::{Blame, Fault};
 
 const MAX_LOCAL_COMMITS: usize = 500;
 
 impl From<git2::Error> for Fault {
     fn from(error: git2::Error) -> Self {
-        Self::new(Blame::Machine, format!("git: {}", error.message()))
+        Self {
+            broken_clone: lacks_something(&error),
+            ..Self::new(Blame::Machine, format!("git: {}", error.message()))
+        }
     }
 }
 
-/// Opens our clone, making it first if need be. It sees the objects of the checkout, but nothing
-/// is ever written there.
-pub fn open(home: &Home, checkout: &Repository) -> Result<Repository, Fault> {
-    let repository = match Repository::open(home.source()) {
-        Ok(repository) => repository,
-        Err(error) if error.code() == ErrorCode::NotFound => Repository::init(home.source())?,
-        Err(error) => return Err(error.into()),
-    };
-    let objects = checkout.commondir().join("objects");
-    repository
-        .odb()?
-        .add_disk_alternate(&objects.to_string_lossy())?;
-    share_shallow_roots(checkout, &repository)?;
-    Ok(repository)
-}
-
-/// A shallow checkout ends somewhere; our clone, which sees its objects, must know where.
-fn share_shallow_roots(checkout: &Repository, source: &Repository) -> Result<(), Fault> {
-    let (from, to) = (
-        checkout.commondir().join("shallow"),
-        source.path().join("shallow"),
-    );
-    if !to.exists()
-        && let Some(roots) = shared::file::read_limited(&from, 1 << 20)?
-    {
-        shared::file::write_atomic(&to, &roots)?;
-    }
-    Ok(())
+/// Returns whether an error is about what a repository holds, not about the world around it.
+fn lacks_something(error: &git2::Error) -> bool {
+    use ErrorClass::{Object, Odb, Reference, Repository, Tree, Zlib};
+    matches!(
+        error.class(),
+        Odb | Object | Tree | Reference | Zlib | Repository
+    )
 }
 
 /// What the operator has changed in the checkout.

@@ -139,6 +139,11 @@ impl Bench {
 
     /// Starts a supervisor.
     pub(crate) fn start(&self, extra: &[&str]) -> Running<'_> {
+        self.start_in(&[], extra)
+    }
+
+    /// Starts a supervisor with other variables in its environment.
+    pub(crate) fn start_in(&self, environment: &[(&str, &OsStr)], extra: &[&str]) -> Running<'_> {
         let log = fs::File::options()
             .append(true)
             .create(true)
@@ -146,6 +151,7 @@ impl Bench {
             .unwrap();
         let process = self
             .base(flags(extra))
+            .envs(environment.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(Stdio::from(log))
             .spawn()

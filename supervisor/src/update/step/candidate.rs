@@ -11,6 +11,9 @@ use crate::{
     },
 };
 
+/// Longest time without a look at the clock while the window is closed.
+const LOOK_AGAIN: Duration = Duration::from_mins(15);
+
 impl Turn<'_> {
     pub(super) fn polled(&mut self, answer: Result<Polled, Fault>) {
         let again = std::mem::take(&mut self.state.again);
@@ -107,6 +110,10 @@ impl Turn<'_> {
 
     pub(super) fn wait(&mut self, candidate: Version) {
         self.state.failures = 0;
+        if self.state.wanted() == Some(&candidate.release) {
+            // It was only put back where somebody had removed it.
+            return self.idle(self.interval());
+        }
         self.state.give_up = None;
         self.state.phase = Phase::Waiting {
             candidate: candidate.clone(),
@@ -139,7 +146,8 @@ impl Turn<'_> {
             self.state.awaits = Some(format!("a safe point: {reason}"));
         }
         if !delay.is_zero() {
-            self.state.due = Some(at + delay);
+            // The clock on the wall, which the window goes by, may be set in the meantime.
+            self.state.due = Some(at + delay.min(LOOK_AGAIN));
             return;
         }
         self.state.awaits = None;
