@@ -19,8 +19,9 @@ module.exports = {
       kill_timeout: 150000,
       // It also stops the child by itself; pm2 must not kill it in passing.
       treekill: false,
-      // Wrong command line, another instance, wrong configuration: a restart will not help.
-      stop_exit_codes: [0, 2, 77, 78],
+      // Wrong command line, another instance, wrong configuration: a restart will not help. Not 0:
+      // pm2 takes a killed program for one that ended with 0, and would leave it down.
+      stop_exit_codes: [2, 77, 78],
       exp_backoff_restart_delay: 1000,
     },
   ],
