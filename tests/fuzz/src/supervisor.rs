@@ -2,7 +2,7 @@
 
 use std::{cell::LazyCell, time::Duration};
 
-use git2::{Mempack, Repository};
+use git2::{Mempack, Oid, Repository};
 use shared::status::Status;
 use supervisor::{
     error::{Blame, Fault},
@@ -45,7 +45,7 @@ pub fn commit_signature(data: &[u8]) {
     };
     REPOSITORY.with(|place| {
         if let Ok(tip) = place.git.commit_signed(commit, signature, None) {
-            let accepted = verify::commits(place.git, tip, None, &place.signers());
+            let accepted = place.verify(tip);
             assert!(
                 accepted.is_err() || commit == SIGNED,
                 "accepted: {commit:?}"
@@ -79,6 +79,10 @@ impl Place {
         };
         write(&place.signers(), SIGNER.as_bytes());
         place
+    }
+
+    fn verify(&self, tip: Oid) -> Result<String, Fault> {
+        verify::commits(self.git, tip, None, &self.signers())
     }
 
     fn signers(&self) -> std::path::PathBuf {
@@ -169,5 +173,23 @@ fn event(byte: u8, release: &str) -> Event {
             how: "it ended".to_owned(),
         },
         _ => Event::Tick,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else that no other commit is accepted would mean little.
+    #[test]
+    fn the_signed_commit_is_accepted() {
+        let seed = include_bytes!("../corpus/commit_signature/signed");
+        let (commit, signature) = (part(seed, 0), part(seed, 1));
+        assert_eq!(commit, SIGNED.as_bytes());
+        REPOSITORY.with(|place| {
+            let signature = str::from_utf8(signature).unwrap();
+            let tip = place.git.commit_signed(SIGNED, signature, None).unwrap();
+            assert_eq!(place.verify(tip), Ok("a@example.org".to_owned()));
+        });
     }
 }
