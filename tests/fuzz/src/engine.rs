@@ -1,6 +1,6 @@
 //! What a miner's tokenizer directory can do to the eval-worker.
 
-use std::{cell::LazyCell, collections::BTreeMap, panic, sync::Once};
+use std::{cell::LazyCell, collections::BTreeMap, panic, sync::Once, thread};
 
 use engine::{template::Template, tokenize::ChatTokenizer};
 use minijinja::value::Value;
@@ -12,12 +12,23 @@ use crate::{folder, part, write};
 /// The longest sample, in tokens.
 const SEQUENCE: usize = 64;
 
+/// The stack of the threads of the eval-worker, in bytes.
+const STACK: usize = 64 << 20;
+
 /// A chat template: compiles and renders within its limits or is the model's fault, and renders
 /// the same text twice.
 pub fn chat_template(data: &[u8]) {
     let Ok(source) = str::from_utf8(data) else {
         return;
     };
+    thread::scope(|scope| {
+        let stack = thread::Builder::new().stack_size(STACK);
+        let rendering = stack.spawn_scoped(scope, || render(source));
+        rendering.expect("a thread can be started");
+    });
+}
+
+fn render(source: &str) {
     for compatibility in [Compatibility::V4_40, Compatibility::Current] {
         let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
         let tokens = tokens.map(|(name, token)| (name, Value::from(token)));

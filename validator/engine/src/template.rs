@@ -15,8 +15,9 @@ use model::{Compatibility, Fault, Message, ModelFaultKind};
 /// The longest template.
 const MAX_SOURCE: usize = 1 << 20;
 
-/// The most instructions for one conversation; a real template takes a few dozen for each turn.
-const FUEL: u64 = 1_000_000;
+/// The most instructions for one conversation; a real template takes a few dozen for each turn. It
+/// bounds how deeply values can be nested as well: dropping them takes stack for each level.
+const FUEL: u64 = 200_000;
 
 /// The longest text for one conversation, in bytes.
 const MAX_OUTPUT: usize = 8 << 20;
@@ -51,14 +52,16 @@ impl Template {
         environment.set_unknown_method_callback(python::call_method);
         environment.set_formatter(|output, _, value| {
             output
-                .write_str(&python::to_str(value))
+                .write_str(&python::to_str(value)?)
                 .map_err(Error::from)
         });
         environment.add_filter("trim", python::trim);
         environment.add_filter("indent", python::indent);
         environment.add_filter("int", python::int);
         environment.add_filter("wordcount", python::word_count);
-        environment.add_filter("string", |value: &Value| python::to_str(value).into_owned());
+        environment.add_filter("string", |value: &Value| {
+            python::to_str(value).map(std::borrow::Cow::into_owned)
+        });
         environment.add_function("raise_exception", raise_exception);
         match compatibility {
             Compatibility::V4_40 => {
@@ -137,7 +140,7 @@ impl io::Write for Limited {
 fn raise_exception(message: &Value) -> Result<Value, Error> {
     Err(Error::new(
         ErrorKind::InvalidOperation,
-        python::to_str(message).into_owned(),
+        python::to_str(message)?.into_owned(),
     ))
 }
 

@@ -7,6 +7,8 @@ use minijinja::{
     value::{Kwargs, Value, ValueKind},
 };
 
+use super::MAX_OUTPUT;
+
 /// Deeper structures are refused.
 const MAX_DEPTH: usize = 64;
 
@@ -85,6 +87,11 @@ fn write_value(text: &mut String, value: &Value, style: Style, depth: usize) -> 
     let unserializable = || Error::new(ErrorKind::InvalidOperation, "cannot be written as JSON");
     if depth > MAX_DEPTH {
         return Err(unserializable());
+    }
+    // What is small in memory may be large as text: a list may hold another twice.
+    if text.len() > MAX_OUTPUT {
+        let limit = "the JSON of a value exceeds 8 MiB";
+        return Err(Error::new(ErrorKind::InvalidOperation, limit));
     }
     match value.kind() {
         ValueKind::None => text.push_str("null"),

@@ -10,6 +10,7 @@ use minijinja::{
 };
 
 pub(super) use self::methods::call_method;
+use super::MAX_OUTPUT;
 
 /// Returns whether Python's `str.isspace` and `str.strip` take a character for white space: four
 /// separators more than Unicode's property.
@@ -24,38 +25,60 @@ fn is_line_end(c: char) -> bool {
     )
 }
 
+/// Deeper structures have no text; Python gives up at about a thousand levels.
+const MAX_DEPTH: usize = 500;
+
 /// Returns a value as Python's `str()` writes it.
-pub(super) fn to_str(value: &Value) -> Cow<'_, str> {
+pub(super) fn to_str(value: &Value) -> Result<Cow<'_, str>, Error> {
     match value.kind() {
-        ValueKind::Undefined => Cow::Borrowed(""),
-        ValueKind::String if let Some(text) = value.as_str() => Cow::Borrowed(text),
-        _ => Cow::Owned(repr(value)),
+        ValueKind::Undefined => Ok(Cow::Borrowed("")),
+        ValueKind::String if let Some(text) = value.as_str() => Ok(Cow::Borrowed(text)),
+        _ => {
+            let mut text = String::new();
+            write_repr(&mut text, value, 0)?;
+            Ok(Cow::Owned(text))
+        }
     }
 }
 
-/// Returns a value as Python's `repr()` writes it.
-fn repr(value: &Value) -> String {
+/// Writes a value as Python's `repr()` does.
+fn write_repr(text: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(invalid("a value is nested too deeply"));
+    }
+    // A list that holds another twice, which holds another twice, and so on, is small itself.
+    if text.len() > MAX_OUTPUT {
+        return Err(invalid("the text of a value exceeds 8 MiB"));
+    }
     match value.kind() {
-        ValueKind::None => "None".to_owned(),
-        ValueKind::Bool => if value.is_true() { "True" } else { "False" }.to_owned(),
-        ValueKind::String => quoted(value.as_str().unwrap_or_default()),
+        ValueKind::None => text.push_str("None"),
+        ValueKind::Bool => text.push_str(if value.is_true() { "True" } else { "False" }),
+        ValueKind::String => text.push_str(&quoted(value.as_str().unwrap_or_default())),
         ValueKind::Seq => {
-            let items = value.try_iter().into_iter().flatten();
-            format!(
-                "[{}]",
-                items.map(|item| repr(&item)).collect::<Vec<_>>().join(", ")
-            )
+            text.push('[');
+            for (index, item) in value.try_iter()?.enumerate() {
+                if index > 0 {
+                    text.push_str(", ");
+                }
+                write_repr(text, &item, depth + 1)?;
+            }
+            text.push(']');
         }
         ValueKind::Map => {
-            let entry = |key: Value| {
-                let entry = value.get_item(&key).unwrap_or_default();
-                format!("{}: {}", repr(&key), repr(&entry))
-            };
-            let keys = value.try_iter().into_iter().flatten();
-            format!("{{{}}}", keys.map(entry).collect::<Vec<_>>().join(", "))
+            text.push('{');
+            for (index, key) in value.try_iter()?.enumerate() {
+                if index > 0 {
+                    text.push_str(", ");
+                }
+                write_repr(text, &key, depth + 1)?;
+                text.push_str(": ");
+                write_repr(text, &value.get_item(&key).unwrap_or_default(), depth + 1)?;
+            }
+            text.push('}');
         }
-        _ => value.to_string(),
+        _ => text.push_str(&value.to_string()),
     }
+    Ok(())
 }
 
 fn quoted(text: &str) -> String {
@@ -89,8 +112,8 @@ fn quoted(text: &str) -> String {
 }
 
 /// The filter `trim`: `str(value).strip(chars)`.
-pub(super) fn trim(value: &Value, chars: Option<&str>) -> String {
-    strip(&to_str(value), chars, true, true).to_owned()
+pub(super) fn trim(value: &Value, chars: Option<&str>) -> Result<String, Error> {
+    Ok(strip(&to_str(value)?, chars, true, true).to_owned())
 }
 
 fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a str {
@@ -122,7 +145,7 @@ pub(super) fn indent(
     if width > 1000 {
         return Err(invalid("indent is too large"));
     }
-    let text = to_str(value).into_owned() + "\n";
+    let text = to_str(value)?.into_owned() + "\n";
     let moved = |(index, line): (usize, &str)| {
         let moves = if index == 0 {
             first == Some(true)
@@ -151,24 +174,23 @@ where
 }
 
 /// The filter `int`: what is no number is the default.
-pub(super) fn int(value: &Value, default: Option<i64>) -> i64 {
-    let text = to_str(value);
+pub(super) fn int(value: &Value, default: Option<i64>) -> Result<i64, Error> {
+    let text = to_str(value)?;
     let number = strip(&text, None, true, true);
-    match value.kind() {
+    Ok(match value.kind() {
         ValueKind::Bool => i64::from(value.is_true()),
         _ => number
             .parse()
             .or_else(|_| number.parse::<f64>().map(|number| number.trunc() as i64))
             .unwrap_or(default.unwrap_or(0)),
-    }
+    })
 }
 
 /// The filter `wordcount`.
-pub(super) fn word_count(value: &Value) -> usize {
-    let text = to_str(value);
-    text.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty())
-        .count()
+pub(super) fn word_count(value: &Value) -> Result<usize, Error> {
+    let text = to_str(value)?;
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    Ok(words.filter(|word| !word.is_empty()).count())
 }
 
 fn split_lines(text: &str, keep_ends: bool) -> Vec<&str> {

@@ -167,6 +167,15 @@ fn templates_that_never_end() {
     template_refusal(&format!("{{{{ {nested} }}}}"));
     let long = "{% for a in range(9999) %}{{ 'a' * 9999 }}{% endfor %}";
     assert!(template_refusal(long).contains("8 MiB"), "{long}");
+    let twice = "{% set ns = namespace(x=[1]) %}{% for _ in range(60) %}\
+        {% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    for text in ["{{ ns.x }}", "{{ ns.x | tojson }}"] {
+        let text = template_refusal(&format!("{twice}{text}"));
+        assert!(text.contains("8 MiB"), "{text}");
+    }
+    let deep = "{% set ns = namespace(x=1) %}{% for _ in range(9000) %}\
+        {% set ns.x = [[[ns.x]]] %}{% endfor %}{{ ns.x }}";
+    assert!(template_refusal(deep).contains("too deeply"), "{deep}");
     template_refusal("{{ raise_exception('no thanks') }}");
     template_refusal("{% for m in messages %}");
     template_refusal(&" ".repeat(2 << 20));
