@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -399,4 +400,14 @@ async fn what_is_no_worker_is_said_to_be_none() {
     // No model is at fault for a worker that died before it met one.
     let silent = start("/bin/true".into()).await;
     assert_eq!(kind(&silent), MachineFaultKind::Spawn, "{silent}");
+    // As the loader ends a program whose libraries are missing.
+    let unlinked = write(
+        &temporary,
+        "unlinked",
+        "#!/bin/sh\necho 'libcuda.so.1: cannot open shared object file' >&2\nexit 127\n",
+    );
+    fs::set_permissions(&unlinked, fs::Permissions::from_mode(0o755)).unwrap();
+    let unlinked = start(unlinked).await;
+    assert_eq!(kind(&unlinked), MachineFaultKind::Spawn, "{unlinked}");
+    assert!(unlinked.to_string().contains("libcuda.so.1"), "{unlinked}");
 }

@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(
         long = "attn_implementation",
         value_name = "NAME",
-        default_value = "sdpa"
+        default_value = "flash_attention_2"
     )]
     attention: Attention,
     /// Tokens packed into one forward pass at most; 1 evaluates one sample at a time

@@ -18,6 +18,7 @@ use shared::{process, task::TaskSet};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout},
+    sync::oneshot,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -71,6 +72,8 @@ pub(super) struct Worker {
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     last_words: Arc<Mutex<VecDeque<String>>>,
+    /// Ends when standard error does.
+    silence: oneshot::Receiver<()>,
     hello: Hello,
     _tasks: TaskSet,
 }
@@ -127,10 +130,11 @@ impl Worker {
             return Err(Fault::machine(MachineFaultKind::Bug, "a pipe was not made"));
         };
         let last_words = Arc::<Mutex<VecDeque<String>>>::default();
+        let (speaking, silence) = oneshot::channel();
         let mut tasks = TaskSet::new();
         tasks.spawn(
             "eval-worker log",
-            relay_log(stderr, device.to_owned(), last_words.clone()),
+            relay_log(stderr, device.to_owned(), last_words.clone(), speaking),
         );
         let hello = Hello {
             release: String::new(),
@@ -143,6 +147,7 @@ impl Worker {
             stdin,
             stdout,
             last_words,
+            silence,
             hello,
             _tasks: tasks,
         };
@@ -230,6 +235,8 @@ impl Worker {
             self.kill().await;
             return Fault::machine(MachineFaultKind::Protocol, self.explained(chain(&error)));
         };
+        // What it said last may still be on its way to us.
+        let _ = timeout(GOODBYE_LIMIT, &mut self.silence).await;
         match error {
             ProtocolError::Pipe(_) => {
                 let kind = if self.ran_out_of_memory(status) {
@@ -309,6 +316,7 @@ async fn relay_log(
     stderr: impl AsyncRead + Unpin,
     device: String,
     last_words: Arc<Mutex<VecDeque<String>>>,
+    _speaking: oneshot::Sender<()>,
 ) -> Result<(), shared::Failure> {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
