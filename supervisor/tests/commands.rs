@@ -176,11 +176,9 @@ fn doctor_finds_what_is_missing() {
     let well = bench.command(&flags);
     assert!(well.status.success(), "{}", text(&well));
     fs::rename(bench.path().join("remote.git"), bench.path().join("away")).unwrap();
-    let first_start = bench.command(&flags);
-    assert!(
-        first_start.status.success(),
-        "the first version comes from the checkout"
-    );
+    let away = bench.command(&flags);
+    assert_eq!(away.status.code(), Some(1));
+    assert!(text(&away).contains("could not fetch"), "{}", text(&away));
     bench.git_checkout(&["checkout", "-q", "--detach"]);
     let ill = bench.command(&flags);
     assert_eq!(ill.status.code(), Some(1));

@@ -166,9 +166,12 @@ fn first(
             )
         })?
         .id();
-    // Without the network the checkout must do.
     let online = upstream.filter(|_| !job.offline);
-    let tip = online.and_then(|upstream| fetch(job, checkout, source, upstream).ok());
+    let tip = match online.map(|upstream| fetch(job, checkout, source, upstream)) {
+        Some(Err(fault)) if job.dry => return Err(fault),
+        // Without the network the checkout must do.
+        tip => tip.and_then(Result::ok),
+    };
     let base = match tip {
         Some(tip) if job.pin.is_some() => tip,
         Some(tip) => source.merge_base(head, tip).unwrap_or(head),
