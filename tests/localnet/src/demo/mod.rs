@@ -3,6 +3,7 @@
 
 mod programs;
 mod record;
+mod refusals;
 mod story;
 mod trouble;
 

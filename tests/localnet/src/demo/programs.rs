@@ -1,6 +1,7 @@
 //! The programs of the demo: cargo, and the supervisor with its validator.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     path::{Path, PathBuf},
     process::Stdio,
@@ -119,6 +120,7 @@ pub(super) struct Report {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct ChildReport {
     pub(super) state: String,
+    pub(super) pid: Option<u32>,
     pub(super) reason: Option<String>,
     pub(super) release: Option<String>,
     pub(super) last_failure: Option<String>,
@@ -131,6 +133,14 @@ pub(super) struct UpdateReport {
     pub(super) phase: String,
     pub(super) progress: Option<String>,
     pub(super) problem: Option<String>,
+    accepted: Option<Accepted>,
+    pub(super) quarantine: BTreeMap<String, String>,
+}
+
+/// The version that runs when no update is under way.
+#[derive(Debug, Clone, Deserialize)]
+struct Accepted {
+    commit: String,
 }
 
 impl Report {
@@ -141,6 +151,14 @@ impl Report {
         parts.push(format!("validator: {}", self.child.state));
         parts.extend(self.child.phase.clone());
         parts.join(" · ")
+    }
+
+    /// The commit that was accepted last.
+    pub(super) fn accepted(&self) -> Option<&String> {
+        self.update
+            .accepted
+            .as_ref()
+            .map(|accepted| &accepted.commit)
     }
 
     /// What stands in the way, if anything.

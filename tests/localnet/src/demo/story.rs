@@ -17,7 +17,7 @@ use super::{
     BLOCK_TIME, Plan, Stage, options,
     programs::{self, Launch, Report, Supervisor},
     record::{self, Step},
-    sweep,
+    refusals, sweep,
     trouble::CHAIN_TROUBLE,
 };
 use crate::{Localnet, chain::BlockMode, miners::Family, remote::Remote};
@@ -27,19 +27,19 @@ const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// Longest time for the supervisor to get over the same trouble.
 const TROUBLE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time for any other scene.
-const SCENE_LIMIT: Duration = Duration::from_secs(180);
+pub(super) const SCENE_LIMIT: Duration = Duration::from_secs(180);
 /// Time between two lines on what is going on where there is no terminal.
 const NOW_AND_THEN: Duration = Duration::from_secs(15);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(400);
 /// The file a new commit changes; it is compiled into the validator.
-const TOUCHED: &str = "validator/src/main.rs";
+pub(super) const TOUCHED: &str = "validator/src/main.rs";
 /// How the validator evaluates here: new samples, and so a new step, every 5 s.
 const VALIDATOR: &str = "--device cpu --dtype float32 --attn_implementation eager \
                          --latest_cortex_samples 24 --sync-blocks 10";
 
 /// Prints scenes with the time since the start.
-struct Scenes {
+pub(super) struct Scenes {
     began: Instant,
     told: Cell<Instant>,
     spinner: ProgressBar,
@@ -54,7 +54,7 @@ impl Scenes {
         }
     }
 
-    fn say(&self, text: impl fmt::Display) {
+    pub(super) fn say(&self, text: impl fmt::Display) {
         let seconds = self.began.elapsed().as_secs();
         let (minutes, seconds) = (seconds / 60, seconds % 60);
         self.show(format_args!("[{minutes:2}:{seconds:02}] {text}"));
@@ -94,6 +94,7 @@ pub(super) async fn play(plan: &Plan, stage: &mut Stage) -> Result<String, Failu
     let settled = weights_on_chain(plan, stage, &scenes, &steps).await?;
     let after = update(stage, &scenes, &before).await?;
     let resumed = state_kept(plan, stage, &scenes, &after, settled.number).await?;
+    let mended = refusals::play(stage, &scenes, &before, &after).await?;
     let subnet = stage.subnet()?;
     let bad = subnet
         .miners
@@ -117,7 +118,12 @@ pub(super) async fn play(plan: &Plan, stage: &mut Stage) -> Result<String, Failu
         short(&before),
         short(&after)
     );
-    let _ = write!(report, "  went on with step {resumed}, no state lost");
+    let _ = writeln!(report, "  went on with step {resumed}, no state lost");
+    let _ = write!(
+        report,
+        "  refused unsigned, older and conflicting commits, took a crashing one back, ended at {}",
+        short(&mended)
+    );
     for trouble in &plan.troubles {
         let _ = write!(report, "\n  survived {}", trouble.report(subnet));
     }
@@ -175,7 +181,7 @@ async fn start_supervisor(plan: &Plan, stage: &mut Stage, scenes: &Scenes) -> Re
     Ok(())
 }
 
-fn git_remote(subnet: &Localnet) -> Result<&Remote, Failure> {
+pub(super) fn git_remote(subnet: &Localnet) -> Result<&Remote, Failure> {
     let remote = subnet.remote.as_ref();
     remote.ok_or_else(|| Failure::new(Exit::Bug, "the git remote is not up"))
 }
@@ -224,7 +230,7 @@ async fn validator_up(plan: &Plan, stage: &mut Stage, scenes: &Scenes) -> Result
 }
 
 /// Looks at the supervisor until `found` finds what it looks for in its report.
-async fn watch<T>(
+pub(super) async fn watch<T>(
     stage: &mut Stage,
     scenes: &Scenes,
     what: &str,
@@ -490,6 +496,6 @@ async fn state_kept(
     Ok(new.number)
 }
 
-fn short(release: &str) -> &str {
+pub(super) fn short(release: &str) -> &str {
     release.get(..12).unwrap_or(release)
 }
