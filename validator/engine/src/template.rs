@@ -22,6 +22,10 @@ const FUEL: u64 = 200_000;
 /// The longest text for one conversation, in bytes.
 const MAX_OUTPUT: usize = 8 << 20;
 
+/// The longest text of a list or dict, in bytes. One that holds another twice, which holds another
+/// twice, and so on, is small in memory only.
+const MAX_STRUCTURE: usize = 1 << 20;
+
 const NAME: &str = "chat_template";
 
 /// A compiled chat template.

@@ -7,7 +7,7 @@ use minijinja::{
     value::{Kwargs, Value, ValueKind},
 };
 
-use super::MAX_OUTPUT;
+use super::MAX_STRUCTURE;
 
 /// Deeper structures are refused.
 const MAX_DEPTH: usize = 64;
@@ -88,9 +88,8 @@ fn write_value(text: &mut String, value: &Value, style: Style, depth: usize) -> 
     if depth > MAX_DEPTH {
         return Err(unserializable());
     }
-    // What is small in memory may be large as text: a list may hold another twice.
-    if text.len() > MAX_OUTPUT {
-        let limit = "the JSON of a value exceeds 8 MiB";
+    if text.len() > MAX_STRUCTURE {
+        let limit = "the JSON of a value exceeds 1 MiB";
         return Err(Error::new(ErrorKind::InvalidOperation, limit));
     }
     match value.kind() {

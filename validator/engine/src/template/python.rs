@@ -10,7 +10,7 @@ use minijinja::{
 };
 
 pub(super) use self::methods::call_method;
-use super::MAX_OUTPUT;
+use super::MAX_STRUCTURE;
 
 /// Returns whether Python's `str.isspace` and `str.strip` take a character for white space: four
 /// separators more than Unicode's property.
@@ -46,9 +46,8 @@ fn write_repr(text: &mut String, value: &Value, depth: usize) -> Result<(), Erro
     if depth > MAX_DEPTH {
         return Err(invalid("a value is nested too deeply"));
     }
-    // A list that holds another twice, which holds another twice, and so on, is small itself.
-    if text.len() > MAX_OUTPUT {
-        return Err(invalid("the text of a value exceeds 8 MiB"));
+    if text.len() > MAX_STRUCTURE {
+        return Err(invalid("the text of a value exceeds 1 MiB"));
     }
     match value.kind() {
         ValueKind::None => text.push_str("None"),
