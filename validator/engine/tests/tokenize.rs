@@ -140,31 +140,3 @@ fn a_panic_of_the_library_is_the_tokenizers_fault() {
         "{fault}"
     );
 }
-
-/// Returns the resident memory of this process in bytes.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.unwrap().split_whitespace().next().unwrap();
-    kib.parse::<u64>().unwrap() << 10
-}
-
-#[test]
-fn a_tokenizer_that_is_gone_leaves_no_memory_behind() {
-    let directory = fixtures().join("tokenizers/llama3");
-    // Words enough to fill what the library caches of each tokenizer.
-    let words: Vec<String> = (0..20_000).map(|n| format!("word{n}x")).collect();
-    let conversations: Vec<Conversation> = words
-        .chunks(500)
-        .map(|words| Conversation::of(words.join(" "), "yes".to_owned()))
-        .collect();
-    let once = || {
-        let tokenizer = ChatTokenizer::load(&directory, Compatibility::V4_40).unwrap();
-        tokenizer.tokenize(&conversations, 2048, &|| {}).unwrap();
-    };
-    (0..3).for_each(|_| once());
-    let before = resident();
-    (0..10).for_each(|_| once());
-    let grown = resident().saturating_sub(before) >> 20;
-    assert!(grown < 10, "it grew by {grown} MiB");
-}

@@ -150,7 +150,7 @@ async fn weights_go_out_while_a_step_is_stuck() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn committed_weights_are_followed_until_they_are_revealed() {
-    let mut options = World::options("reveal", Duration::from_millis(300));
+    let mut options = World::options("reveal", Duration::from_millis(150));
     options.hyperparameters.commit_reveal_weights_enabled = true;
     let world = World::with(options).await;
     let mut validator = world.running("a", &["--sync-blocks", "1"]);
