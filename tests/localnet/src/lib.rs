@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod cli;
 pub mod demo;
+mod endpoints;
 pub mod feed;
 pub mod http;
 pub mod hub;
@@ -10,7 +11,9 @@ pub mod miners;
 pub mod remote;
 pub mod samples;
 pub mod subnet;
+pub mod table;
 pub mod wallet;
 pub mod wandb;
 
-pub use subnet::{Endpoints, Localnet, Options};
+pub use endpoints::Endpoints;
+pub use subnet::{Localnet, Options};

@@ -7,7 +7,6 @@ use std::{
 };
 
 use comfy_table::Table;
-use serde::Serialize;
 use shared::{
     Exit, Failure,
     file::{self, FileLock},
@@ -17,11 +16,12 @@ use tempfile::TempDir;
 
 use crate::{
     chain::{Chain, ChainConfig, ChainError, Hyperparameters, NeuronConfig, SubnetConfig, TAO},
+    endpoints::Endpoints,
     feed::Feed,
     hub::{self, Content, Hub},
     miners::{Family, Miner, Role, Workshop},
     remote::{self, Remote},
-    samples,
+    samples, table,
     wallet::Wallet,
     wandb::Wandb,
 };
@@ -118,49 +118,6 @@ pub struct Localnet {
     _lock: FileLock,
 }
 
-/// Where everything is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Endpoints {
-    /// JSON-RPC of the chain.
-    pub chain: String,
-    /// The subnet's number.
-    pub netuid: u16,
-    /// Base URL of the hub, for `HF_ENDPOINT`.
-    pub hub: String,
-    /// JSON lines of chat samples.
-    pub samples: String,
-    /// The same samples as a file.
-    pub samples_file: PathBuf,
-    /// Base URL of the W&B stand-in, for `WANDB_BASE_URL`.
-    pub wandb: String,
-    /// The git remote.
-    pub git: Option<String>,
-    /// The folder of wallets, for `--wallet.path`.
-    pub wallets: PathBuf,
-    /// The validator's wallet, for `--wallet.name`; its hotkey is `default`.
-    pub wallet: String,
-    /// The subnet file, for `--subnet`.
-    pub subnet: PathBuf,
-}
-
-impl Endpoints {
-    /// Returns them as a table for people.
-    pub fn table(&self) -> Table {
-        let mut table = term::table(["what", "where"]);
-        let subnet = format!("{} (netuid {})", self.chain, self.netuid);
-        table.add_row(["chain", &subnet]);
-        table.add_row(["hub", &self.hub]);
-        table.add_row(["samples", &self.samples]);
-        table.add_row(["W&B stand-in", &self.wandb]);
-        if let Some(git) = &self.git {
-            table.add_row(["git remote", git]);
-        }
-        table.add_row(["wallets", &self.wallets.display().to_string()]);
-        table.add_row(["subnet file", &self.subnet.display().to_string()]);
-        table
-    }
-}
-
 impl Localnet {
     /// Starts everything; `progress` is told what is being done.
     pub async fn start_with(
@@ -195,6 +152,12 @@ impl Localnet {
         hub.commit_dataset(
             "localnet/chat",
             [("data/train.jsonl".to_owned(), Content::from(lines.clone()))],
+        );
+        let table = table::to_parquet(&conversations, 50, 0)
+            .map_err(|error| Failure::of(Exit::Bug, &error).because("the parquet dataset"))?;
+        hub.commit_dataset(
+            "localnet/chat-parquet",
+            [("data/train-00000-of-00001.parquet".to_owned(), table.into())],
         );
         let wandb = Wandb::start(port(4), &conversations).await?;
         let feed = Feed::start(port(3), conversations).await?;
@@ -284,6 +247,20 @@ impl Localnet {
             wallet: self.validator.name.clone(),
             subnet: self.folder.join("subnet.toml"),
         }
+    }
+
+    /// Returns a source of samples of each kind, as `--samples` takes them.
+    pub fn sample_sources(&self) -> Vec<String> {
+        let endpoints = self.endpoints();
+        let other_form = endpoints.samples.replace(".jsonl", ".json");
+        vec![
+            format!("jsonl:{}", endpoints.samples_file.display()),
+            "hf:localnet/chat-parquet".to_owned(),
+            "hf:localnet/chat".to_owned(),
+            format!("{},{other_form}", endpoints.samples),
+            "wandb:cortex-t/multi-modality".to_owned(),
+            "wandb:macrocosmos/prompting-validators?layout=sn1".to_owned(),
+        ]
     }
 
     /// Returns the environment that leads programs here.

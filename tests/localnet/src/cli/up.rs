@@ -85,6 +85,10 @@ fn show(subnet: &Localnet) {
     term::line(format_args!(
         "\nEnvironment for a shell:  source {folder}/localnet.env"
     ));
+    term::line("Samples of each kind, with that environment:");
+    for source in subnet.sample_sources() {
+        term::line(format_args!("  validator samples --samples '{source}'"));
+    }
     term::line("A validator here, without a GPU:");
     let arguments = subnet.validator_arguments().join(" ");
     term::line(format_args!(

@@ -35,6 +35,20 @@ pub enum Content {
         /// The SHA-256 claimed, in hex.
         sha256: String,
     },
+    /// A head, then one tile many times, then a tail: a large file of real content that costs the
+    /// memory of one tile. Its SHA-256 is claimed as well.
+    Tiled {
+        /// The first bytes.
+        head: Bytes,
+        /// What is repeated.
+        tile: Bytes,
+        /// How often.
+        tiles: u64,
+        /// The last bytes.
+        tail: Bytes,
+        /// The SHA-256 claimed, in hex.
+        sha256: String,
+    },
 }
 
 impl<T: Into<Bytes>> From<T> for Content {
@@ -69,6 +83,13 @@ impl Content {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Disk { size, .. } | Self::Virtual { size, .. } => *size,
+            Self::Tiled {
+                head,
+                tile,
+                tiles,
+                tail,
+                ..
+            } => (head.len() + tail.len()) as u64 + tile.len() as u64 * tiles,
         }
     }
 
@@ -76,7 +97,9 @@ impl Content {
     pub fn sha256(&self) -> String {
         match self {
             Self::Bytes(bytes) => hex::encode(Sha256::digest(bytes)),
-            Self::Disk { sha256, .. } | Self::Virtual { sha256, .. } => sha256.clone(),
+            Self::Disk { sha256, .. }
+            | Self::Virtual { sha256, .. }
+            | Self::Tiled { sha256, .. } => sha256.clone(),
         }
     }
 
@@ -84,7 +107,7 @@ impl Content {
     pub const fn bytes(&self) -> Option<&Bytes> {
         match self {
             Self::Bytes(bytes) => Some(bytes),
-            Self::Disk { .. } | Self::Virtual { .. } => None,
+            Self::Disk { .. } | Self::Virtual { .. } | Self::Tiled { .. } => None,
         }
     }
 
@@ -98,9 +121,9 @@ impl Content {
                 let stream = ReaderStream::with_capacity(file.take(end - start), CHUNK);
                 Ok(Body::from_stream(stream))
             }
-            Self::Virtual { head, .. } => {
-                let chunks = stream::iter(VirtualChunks {
-                    head: head.clone(),
+            Self::Virtual { .. } | Self::Tiled { .. } => {
+                let chunks = stream::iter(Chunks {
+                    content: self.clone(),
                     at: start,
                     end,
                 });
@@ -108,30 +131,49 @@ impl Content {
             }
         }
     }
+
+    /// Returns some bytes of a made-up content from a position on.
+    fn from(&self, position: u64) -> Bytes {
+        static ZEROS: [u8; CHUNK] = [0; CHUNK];
+        let zeros = Bytes::from_static(&ZEROS);
+        let (head, tile, tiles, tail) = match self {
+            Self::Bytes(_) | Self::Disk { .. } => return Bytes::new(),
+            Self::Virtual { head, .. } => (head, &zeros, u64::MAX, &zeros),
+            Self::Tiled {
+                head,
+                tile,
+                tiles,
+                tail,
+                ..
+            } => (head, tile, *tiles, tail),
+        };
+        let Some(beyond) = position.checked_sub(head.len() as u64) else {
+            return head.slice(index(position)..);
+        };
+        let length = tile.len() as u64;
+        if beyond / length < tiles {
+            return tile.slice(index(beyond % length)..);
+        }
+        tail.slice(index(beyond - length * tiles)..)
+    }
 }
 
-struct VirtualChunks {
-    head: Bytes,
+/// The bytes of a content that is made up, a part at a time.
+struct Chunks {
+    content: Content,
     at: u64,
     end: u64,
 }
 
-impl Iterator for VirtualChunks {
+impl Iterator for Chunks {
     type Item = io::Result<Bytes>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        static ZEROS: [u8; CHUNK] = [0; CHUNK];
         if self.at >= self.end {
             return None;
         }
-        let left = self.end - self.at;
-        let head_left = (self.head.len() as u64).saturating_sub(self.at);
-        let chunk = if head_left > 0 {
-            let from = index(self.at);
-            self.head.slice(from..from + index(head_left.min(left)))
-        } else {
-            Bytes::from_static(&ZEROS[..index(left.min(CHUNK as u64))])
-        };
+        let mut chunk = self.content.from(self.at);
+        chunk.truncate(index(self.end - self.at).min(CHUNK));
         self.at += chunk.len() as u64;
         Some(Ok(chunk))
     }

@@ -39,14 +39,18 @@ pub struct Wandb {
 }
 
 impl Wandb {
-    /// Starts with the project `cortex-t/multi-modality`, whose running validators logged these
-    /// conversations.
+    /// Starts with the projects `cortex-t/multi-modality` and `macrocosmos/prompting-validators`,
+    /// whose running validators logged these conversations, each in the layout of its subnet.
     pub async fn start(port: u16, conversations: &[Conversation]) -> Result<Self, Failure> {
         let bound = Bound::take(port, "the W&B stand-in").await?;
         let mut store = Store::default();
         let project = store.project("cortex-t", "multi-modality");
         for (index, part) in conversations.chunks(PER_ROW).enumerate() {
             project.runs.push(cortex_run(index, part));
+        }
+        let project = store.project("macrocosmos", "prompting-validators");
+        for (index, part) in conversations.chunks(PER_ROW).enumerate() {
+            project.runs.push(sn1_run(index, part));
         }
         let store = Arc::new(Mutex::new(store));
         let router = Router::new()
@@ -105,6 +109,21 @@ fn cortex_run(index: usize, conversations: &[Conversation]) -> Run {
     }
     row.insert("modality".into(), json!("text"));
     run.log(Value::Object(row));
+    run
+}
+
+/// A run as a validator of SN1 kept it: a question and its reference answer in each row.
+fn sn1_run(index: usize, conversations: &[Conversation]) -> Run {
+    let config =
+        json!({ "HOTKEY_SS58": Wallet::derive(index as u64, "sn1 validator").hotkey.ss58() });
+    let mut run = Run::new(&format!("5n1run{index:02}"), "validator", config);
+    for conversation in conversations {
+        run.log(json!({
+            "task": "multi_choice",
+            "challenge": conversation.prompt(),
+            "reference": conversation.response(),
+        }));
+    }
     run
 }
 
