@@ -15,6 +15,24 @@ pub fn note(text: impl fmt::Display) {
     anstream::eprintln!("{text}");
 }
 
+/// Returns a text of others, fit for a terminal: what would steer it (control characters, changes
+/// of writing direction) is replaced, and no more than `max` characters are shown.
+pub fn printable(text: &str, max: usize) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown: String = text
+        .chars()
+        .take(max)
+        .map(|c| if steers(c) { '\u{fffd}' } else { c })
+        .collect();
+    if text.chars().nth(max).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Prints a value as indented JSON to standard output.
 pub fn json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {
@@ -70,4 +88,19 @@ fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
     }
     bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn what_steers_a_terminal_is_replaced() {
+        assert_eq!(
+            printable("a\u{1b}[2Jb\r\u{202e}ć", 99),
+            "a\u{fffd}[2Jb\u{fffd}\u{fffd}ć"
+        );
+        assert_eq!(printable("ćčž", 2), "ćč…");
+        assert_eq!(printable("ćč", 2), "ćč");
+    }
 }

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url,
-    header::{HeaderMap, RETRY_AFTER},
+    header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER},
     redirect::Policy,
 };
+
+use serde::Serialize;
+use shared::term;
 
 use crate::subnet::Fault;
 
@@ -113,7 +116,7 @@ pub struct Request {
     headers: HeaderMap,
     bearer: Option<String>,
     basic: Option<(String, String)>,
-    json: Option<serde_json::Value>,
+    json: Option<bytes::Bytes>,
     max_bytes: u64,
     deadline: Duration,
 }
@@ -133,11 +136,12 @@ impl Request {
         }
     }
 
-    /// A POST of JSON. Only for requests that may be repeated.
-    pub fn post(url: Url, json: serde_json::Value, max_bytes: u64, deadline: Duration) -> Self {
+    /// A POST of JSON: a value of our own, which always has a JSON form. Only for requests that
+    /// may be repeated.
+    pub fn post(url: Url, json: &impl Serialize, max_bytes: u64, deadline: Duration) -> Self {
         Self {
             method: Method::POST,
-            json: Some(json),
+            json: Some(serde_json::to_vec(json).unwrap_or_default().into()),
             ..Self::get(url, max_bytes, deadline)
         }
     }
@@ -225,7 +229,7 @@ impl Request {
         if !status.is_success() {
             let again = is_transient(status).then(|| retry_after(response.headers()));
             let body = read_limited(response, 512).await.unwrap_or_default();
-            let body = printable(&body);
+            let body = term::printable(String::from_utf8_lossy(&body).trim(), 200);
             return Err((
                 HttpError::Status {
                     url: self.shown(),
@@ -259,7 +263,9 @@ impl Request {
             builder = builder.basic_auth(user, Some(password));
         }
         match &self.json {
-            Some(json) => builder.json(json),
+            Some(json) => builder
+                .header(CONTENT_TYPE, "application/json")
+                .body(json.clone()),
             None => builder,
         }
     }
@@ -317,12 +323,4 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
-}
-
-fn printable(body: &[u8]) -> String {
-    String::from_utf8_lossy(body)
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(200)
-        .collect()
 }

@@ -163,7 +163,10 @@ fn commitments(snapshot: &ChainSnapshot) {
         };
         let (uid, block) = (commitment.uid.to_string(), commitment.block.to_string());
         // A miner's text must not steer the terminal.
-        table.add_row([uid, block, competition, repository, revision, problem].map(printable));
+        table.add_row(
+            [uid, block, competition, repository, revision, problem]
+                .map(|text| term::printable(&text, usize::MAX)),
+        );
     }
     term::line(table);
 }
@@ -302,10 +305,4 @@ fn share(of_u16: u16) -> String {
 
 fn yes_no(yes: bool) -> String {
     if yes { "yes" } else { "" }.to_owned()
-}
-
-fn printable(text: String) -> String {
-    text.chars()
-        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
-        .collect()
 }

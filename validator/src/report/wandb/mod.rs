@@ -148,9 +148,9 @@ impl Logger {
         };
         let now = clock::now();
         let online = self.settings.key.is_some();
+        // Newer clients skip what is not called offline, and an outage or a crash may come.
         let folder = self.settings.folder.join("wandb").join(format!(
-            "{}run-{}-{id}",
-            if online { "" } else { "offline-" },
+            "offline-run-{}-{id}",
             now.strftime("%Y%m%d_%H%M%S")
         ));
         std::fs::create_dir_all(folder.join("files"))?;

@@ -4,11 +4,15 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use serde::Serialize;
 use serde_json::{Value, json};
-use shared::{Failure, file};
+use shared::{
+    Failure,
+    file::{self, FileError},
+};
 use tokio::sync::watch;
 use url::Url;
 
@@ -19,7 +23,8 @@ use crate::http::{self, HttpError, Request};
 const PAUSE: Duration = Duration::from_secs(10);
 /// W&B takes a silent run for crashed; say that we live this often.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-const MAX_BATCH_BYTES: usize = 4 << 20;
+/// What is in memory of the rows to be sent: so much, or one longer row.
+const MAX_BATCH_BYTES: usize = 2 << 20;
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 const DEADLINE: Duration = Duration::from_secs(180);
 const FIRST_WAIT: Duration = Duration::from_secs(2);
@@ -41,6 +46,26 @@ pub(super) struct Stream {
     pub(super) folder: PathBuf,
     pub(super) journal: PathBuf,
     pub(super) progress: watch::Receiver<Progress>,
+}
+
+/// Lines for the run's files, from a line number on.
+#[derive(Serialize)]
+struct Rows {
+    files: Files,
+}
+
+#[derive(Serialize)]
+struct Files {
+    #[serde(rename = "wandb-history.jsonl")]
+    history: Lines,
+    #[serde(rename = "wandb-summary.json")]
+    summary: Lines,
+}
+
+#[derive(Serialize)]
+struct Lines {
+    offset: u64,
+    content: Vec<String>,
 }
 
 /// Where the run's rows go, as the server named it.
@@ -67,8 +92,13 @@ impl Stream {
         match self.stream().await {
             Ok(()) => {
                 let marker = self.folder.join(format!("run-{}.wandb.synced", self.id));
-                if let Err(error) = file::write_atomic(&marker, b"") {
-                    tracing::debug!(%error, "could not mark the W&B run as sent");
+                // The `.wandb` file has the rows too; the journal was for the stream.
+                let done = file::write_atomic(&marker, b"").and_then(|()| {
+                    std::fs::remove_file(&self.journal)
+                        .map_err(FileError::on("remove", &self.journal))
+                });
+                if let Err(error) = done {
+                    tracing::debug!(%error, "could not tidy the folder of a W&B run");
                 }
             }
             Err(GivenUp::Refused(error)) => {
@@ -96,12 +126,20 @@ impl Stream {
             if sent < progress.lines {
                 let lines = batch(&mut journal, progress.lines - sent).map_err(GivenUp::Journal)?;
                 let count = lines.len() as u64;
-                let body = json!({"files": {
-                    "wandb-history.jsonl": {"offset": sent, "content": lines},
-                    "wandb-summary.json": {"offset": 0, "content": [progress.summary]},
-                }});
+                let rows = Rows {
+                    files: Files {
+                        history: Lines {
+                            offset: sent,
+                            content: lines,
+                        },
+                        summary: Lines {
+                            offset: 0,
+                            content: vec![progress.summary],
+                        },
+                    },
+                };
                 // The same lines at the same offset may be sent twice without harm.
-                self.post(&target, body).await?;
+                self.post(&target, rows).await?;
                 sent += count;
             } else if let Some(exit) = progress.exit {
                 let body = json!({"complete": true, "exitcode": exit});
@@ -146,7 +184,7 @@ impl Stream {
         let body =
             json!({"operationName": "UpsertBucket", "query": UPSERT, "variables": variables});
         let url = self.url(&["graphql"]);
-        let answer = self.persist(&client, &url, &body).await?;
+        let answer = self.persist(&client, &url, body).await?;
         if let Some(message) = answer.pointer("/errors/0/message").and_then(Value::as_str) {
             return Err(GivenUp::Refused(HttpError::Malformed {
                 url: http::shown(&url),
@@ -171,8 +209,8 @@ impl Stream {
         Ok(Target { url, client })
     }
 
-    async fn post(&self, target: &Target, body: Value) -> Result<(), GivenUp> {
-        let answer = self.persist(&target.client, &target.url, &body).await?;
+    async fn post(&self, target: &Target, body: impl Serialize) -> Result<(), GivenUp> {
+        let answer = self.persist(&target.client, &target.url, body).await?;
         match answer.get("stopped").and_then(Value::as_bool) {
             Some(true) => Err(GivenUp::Stopped),
             _ => Ok(()),
@@ -184,18 +222,30 @@ impl Stream {
         &self,
         client: &reqwest::Client,
         url: &Url,
-        body: &Value,
+        body: impl Serialize,
     ) -> Result<Value, GivenUp> {
-        let request = Request::post(url.clone(), body.clone(), MAX_ANSWER_BYTES, DEADLINE)
+        let request = Request::post(url.clone(), &body, MAX_ANSWER_BYTES, DEADLINE)
             .basic("api", self.settings.key.as_deref());
+        // The request has its own copy; it may be here for long.
+        drop(body);
+        let mut away: Option<Instant> = None;
         let mut wait = FIRST_WAIT;
         loop {
             match request.send(client).await {
                 // An empty or odd body of a success is tolerated.
-                Ok(body) => return Ok(serde_json::from_slice(&body).unwrap_or(Value::Null)),
+                Ok(body) => {
+                    if let Some(since) = away {
+                        let seconds = since.elapsed().as_secs();
+                        tracing::info!(run = %self.id, seconds, "W&B is back, its rows are sent");
+                    }
+                    return Ok(serde_json::from_slice(&body).unwrap_or(Value::Null));
+                }
                 Err(error) if is_final(&error) => return Err(GivenUp::Refused(error)),
                 Err(error) => {
-                    tracing::debug!(%error, ?wait, "W&B is away, trying again");
+                    if away.is_none() {
+                        away = Some(Instant::now());
+                        tracing::warn!(run = %self.id, %error, "W&B is away, rows wait on disk");
+                    }
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(MAX_WAIT);
                 }
