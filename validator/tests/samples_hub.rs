@@ -7,6 +7,7 @@ use localnet::{
     http::{Fault, Rule},
     hub::{Content, Hub, Ports},
     samples::{generate, to_jsonl},
+    table,
 };
 use parquet::{
     basic::Compression,
@@ -17,12 +18,11 @@ use parquet::{
 use validator::samples::{Fetcher, Pool, Settings, filter::Filter, hub, wandb};
 
 async fn fetch(hub: &Hub, spec: &str, wanted: usize, seed: u64) -> Pool {
-    let cache = tempfile::tempdir().unwrap();
     let url: url::Url = hub.url().parse().unwrap();
     let settings = Settings {
         sources: vec![spec.parse().unwrap()],
         minimum: 1,
-        cache: cache.path().to_owned(),
+        cache: None,
         max_age: Duration::ZERO,
         filter: Filter::default(),
         http_token: None,
@@ -150,6 +150,72 @@ async fn the_viewer_helps_where_the_files_do_not() {
         !pool.reports[0].notes.is_empty(),
         "the refusal is not hidden"
     );
+}
+
+#[tokio::test]
+async fn only_columns_that_may_hold_a_conversation_are_read() {
+    let hub = Hub::start(Ports::default()).await.unwrap();
+    let bytes = table::to_parquet(&generate(3, 400), 100, 50_000).unwrap();
+    let size = bytes.len() as u64;
+    assert!(size > 10 << 20);
+    hub.commit_dataset("org/heavy", [("train.parquet".into(), bytes.into())]);
+    let pool = fetch(&hub, "hf:org/heavy", 100, 1).await;
+    let set = pool.draw(100, 1).unwrap();
+    assert_eq!(set.samples.len(), 100, "{:?}", pool.reports);
+    let sent = hub.bytes_sent("train.parquet");
+    assert!(sent < size / 4, "{sent} of {size} bytes");
+}
+
+#[tokio::test]
+async fn of_a_table_of_ten_gigabytes_a_little_is_read() {
+    let hub = Hub::start(Ports::default()).await.unwrap();
+    let mut conversations = generate(4, 2000);
+    for (index, conversation) in conversations.iter_mut().enumerate() {
+        let question = &mut conversation.messages[0].content;
+        *question = format!("{index}: {question}");
+    }
+    let tile = table::to_parquet(&conversations, 500, 2000).unwrap();
+    let times = 10_000_000_000_u64.div_ceil(tile.len() as u64);
+    let content = table::repeated(tile, times).unwrap();
+    assert!(content.size() > 9_999_000_000);
+    hub.commit_dataset("org/huge", [("train.parquet".into(), content)]);
+    let pool = fetch(&hub, "hf:org/huge", 400, 1).await;
+    let set = pool.draw(400, 1).unwrap();
+    assert_eq!(set.samples.len(), 400, "{:?}", pool.reports);
+    let sent = hub.bytes_sent("");
+    assert!(sent <= 50_000_000, "{sent} bytes");
+}
+
+#[tokio::test]
+async fn a_table_without_conversations_names_its_columns() {
+    let hub = Hub::start(Ports::default()).await.unwrap();
+    let schema = "message m { required int32 height; required binary name (UTF8); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+    let bytes = writer.into_inner().unwrap();
+    hub.commit_dataset("org/people", [("train.parquet".into(), bytes.into())]);
+    let pool = fetch(&hub, "hf:org/people", 10, 1).await;
+    let notes = pool.reports[0].notes.join("\n");
+    assert!(
+        notes.contains("no column that could hold a conversation among height, name"),
+        "{notes}"
+    );
+}
+
+#[tokio::test]
+async fn a_long_jsonl_file_is_read_in_several_places() {
+    let hub = Hub::start(Ports::default()).await.unwrap();
+    let mut conversations = generate(5, 4000);
+    for conversation in &mut conversations {
+        conversation.messages[1].content += &" x".repeat(1000);
+    }
+    let lines = to_jsonl(&conversations);
+    let size = lines.len() as u64;
+    hub.commit_dataset("org/long", [("train.jsonl".into(), lines.into())]);
+    let pool = fetch(&hub, "hf:org/long", 400, 1).await;
+    let set = pool.draw(400, 1).unwrap();
+    assert_eq!(set.samples.len(), 400, "{:?}", pool.reports);
+    assert!(hub.bytes_sent("train.jsonl") < size / 2);
 }
 
 #[tokio::test]

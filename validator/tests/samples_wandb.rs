@@ -20,7 +20,7 @@ fn fetcher(server: &Wandb, spec: &str, cache: &std::path::Path) -> Fetcher {
     Fetcher::new(validator::samples::Settings {
         sources: vec![spec.parse().unwrap()],
         minimum: 1,
-        cache: cache.to_owned(),
+        cache: Some(cache.to_owned()),
         max_age: Duration::from_secs(3600),
         filter: Filter::default(),
         http_token: None,

@@ -226,6 +226,7 @@ impl RunArgs {
             samples: self
                 .samples
                 .settings(&parameters, folder.join("sample-cache"))?,
+            sample_count: self.samples.count.unwrap_or(limits.samples),
             wandb: self
                 .wandb
                 .settings(&self.samples.wandb, &folder)
@@ -242,8 +243,7 @@ impl RunArgs {
                 dtype: self.engine.dtype,
                 attention: self.engine.attention,
                 pack_tokens: self.engine.pack_tokens,
-                samples: self.samples.count.unwrap_or(limits.samples),
-                seed: self.samples.seed,
+                seed: self.samples.seed.unwrap_or_default(),
                 sync_blocks: self.samples.sync_blocks.unwrap_or(limits.sync_blocks),
                 do_sample: self.do_sample,
                 limit: minutes(self.step_minutes.unwrap_or(limits.step_minutes)),

@@ -6,12 +6,20 @@ use clap::Args;
 use shared::{Exit, Failure, file, term};
 use url::Url;
 
-use super::flags::{SubnetArg, expand_home};
+use super::{
+    chain::{connect, failure as chain_failure},
+    flags::{ChainFlags, expand_home},
+};
 use crate::{
     chain::wallet,
-    samples::{Fetcher, Pool, SampleSet, Seed, Settings, Weighted, filter::Filter, hub, wandb},
-    subnet::{Fault, Hotkey, Parameters},
+    samples::{
+        Fetcher, Pool, SampleSet, Seed, Settings, Weighted, filter::Filter, hub, sample_set, wandb,
+    },
+    subnet::{BlockNumber, Fault, Hotkey, Parameters},
 };
+
+/// How long a person waits for a chain that is needed for the seed only.
+const CHAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where samples come from and how they are drawn.
 #[derive(Debug, Clone, Args)]
@@ -23,13 +31,13 @@ pub struct SampleFlags {
     #[arg(long, value_name = "SPEC")]
     pub samples: Vec<String>,
     /// Seed of the draw: `block` (validators draw the same set), `random`, or a number, to which
-    /// each step adds its own
-    #[arg(long, value_name = "SEED", default_value = "block")]
-    pub seed: Seed,
+    /// each step adds its own [default: block]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<Seed>,
     /// Blocks over which the block seed stays the same [default: the subnet file's]
     #[arg(long, value_name = "N")]
     pub sync_blocks: Option<u64>,
-    /// Newest history steps read of each W&B run
+    /// Newest history steps read of each W&B run (at least 100 with layout=sn1: small rows)
     #[arg(long = "latest_cortex_steps", value_name = "N", default_value_t = 1)]
     pub steps: u64,
     /// Samples drawn for each step [default: the subnet file's]
@@ -167,7 +175,7 @@ impl SampleFlags {
         Ok(Settings {
             sources,
             minimum: self.min_samples.unwrap_or(parameters.limits.min_samples),
-            cache,
+            cache: Some(cache),
             max_age: Duration::from_secs(self.samples_max_age.saturating_mul(3600)),
             filter,
             http_token: self.samples_token.clone(),
@@ -199,7 +207,7 @@ pub struct SamplesArgs {
     #[command(flatten)]
     flags: SampleFlags,
     #[command(flatten)]
-    subnet: SubnetArg,
+    chain: ChainFlags,
     /// Folder of the cache
     #[arg(
         long,
@@ -216,47 +224,98 @@ pub struct SamplesArgs {
 }
 
 pub(super) fn run(args: &SamplesArgs) -> Result<Exit, Failure> {
-    let parameters = args.subnet.parameters()?;
+    let parameters = args.chain.parameters()?;
     let cache = expand_home(&args.cache);
     let mut settings = args.flags.settings(&parameters, cache)?;
     settings.minimum = 1;
-    let seed = match args.flags.seed {
-        Seed::Fixed(seed) => seed,
-        // There is no block here to take a seed from.
-        Seed::Block | Seed::Random => rand::random(),
-    };
     let count = args.flags.count.unwrap_or(parameters.limits.samples);
     let fetcher = Fetcher::new(settings).map_err(failed)?;
     let spinner = term::spinner("fetching samples");
-    let pool = super::block_on(async { Ok(fetcher.fetch(count, seed).await) })?;
+    let (seed, block, pool) = super::block_on(async {
+        let (seed, block) = args.seed(&parameters).await?;
+        Ok((seed, block, fetcher.fetch(count, seed).await))
+    })?;
     spinner.finish_and_clear();
     let set = pool.draw(count, seed);
     if args.json {
         let set = set.map_err(failed)?;
-        term::json(&serde_json::json!({"set": set, "sources": pool.reports}));
+        term::json(&serde_json::json!({"set": set, "seed_block": block, "sources": pool.reports}));
         return Ok(Exit::Ok);
     }
-    show(&pool);
+    // The error tells the first note.
+    show(&pool, usize::from(set.is_err()));
     let set = set.map_err(failed)?;
     if let Some(path) = &args.out {
         write(path, &set)?;
         term::line(format_args!("written to {}", path.display()));
     }
     term::line(format_args!(
-        "drew {} samples with seed {}\ndigest {}",
+        "drew {} samples with seed {}{}\ndigest {}",
         set.samples.len(),
         set.seed,
+        block.map_or_else(String::new, |block| format!(" of block {block}")),
         set.digest
     ));
     Ok(Exit::Ok)
 }
 
-fn failed(fault: Fault) -> Failure {
-    Failure::new(fault.kind.exit(), &fault.reason)
-        .hint("`validator samples --samples jsonl:FILE` works without any server")
+impl SamplesArgs {
+    /// Returns the seed and the block it comes from, if it comes from one. Whoever asks for the
+    /// block's seed gets that or an error; whoever just wants to see samples gets to see some.
+    async fn seed(&self, parameters: &Parameters) -> Result<(u64, Option<BlockNumber>), Failure> {
+        let from_block = async {
+            let client = connect(&self.chain).await?;
+            let head = client.block_number().await.map_err(|e| chain_failure(&e))?;
+            let interval = self
+                .flags
+                .sync_blocks
+                .unwrap_or(parameters.limits.sync_blocks);
+            let block = sample_set::sync_block(head, interval);
+            let hash = client
+                .block_hash(block)
+                .await
+                .map_err(|e| chain_failure(&e))?;
+            Ok((
+                sample_set::block_seed(&hash, parameters.netuid),
+                Some(block),
+            ))
+        };
+        match self.flags.seed {
+            Some(Seed::Fixed(seed)) => return Ok((seed, None)),
+            Some(Seed::Random) => return Ok((rand::random(), None)),
+            Some(Seed::Block) | None => {}
+        }
+        let found = tokio::time::timeout(CHAIN_PATIENCE, from_block).await;
+        let found = found.unwrap_or_else(|_| {
+            Err(Failure::new(
+                Exit::TryLater,
+                "no chain endpoint answered in time",
+            ))
+        });
+        match found {
+            Err(failure) if self.flags.seed.is_some() => {
+                Err(failure.hint("--seed random or --seed N draws without a chain"))
+            }
+            Err(failure) => {
+                let seed = rand::random();
+                term::note(format_args!(
+                    "note: {}, so the seed is a random one and not the block's, by which \
+                     validators agree; --seed {seed} draws these again",
+                    failure.heading()
+                ));
+                Ok((seed, None))
+            }
+            found => found,
+        }
+    }
 }
 
-fn show(pool: &Pool) {
+fn failed(fault: Fault) -> Failure {
+    Failure::new(fault.kind.exit(), &fault.reason)
+        .hint("--samples names other sources; jsonl:FILE needs no server")
+}
+
+fn show(pool: &Pool, told: usize) {
     let mut table = term::table(["source", "usable", "dropped", "from"]);
     for report in &pool.reports {
         let dropped: Vec<_> = report
@@ -265,9 +324,11 @@ fn show(pool: &Pool) {
             .iter()
             .map(|(reason, count)| format!("{count} {reason}"))
             .collect();
-        let from = report.cached_age.map_or("the source".to_owned(), |age| {
-            format!("the cache, {} min old", age / 60)
-        });
+        let from = match report.cached_age {
+            Some(age) => format!("the cache, {} min old", age / 60),
+            None if report.usable == 0 => "nowhere".to_owned(),
+            None => "the source".to_owned(),
+        };
         table.add_row([
             report.source.clone(),
             report.usable.to_string(),
@@ -280,7 +341,8 @@ fn show(pool: &Pool) {
         ]);
     }
     term::line(table);
-    for note in pool.reports.iter().flat_map(|report| &report.notes) {
+    let notes = pool.reports.iter().flat_map(|report| &report.notes);
+    for note in notes.skip(told) {
         term::note(format_args!("note: {note}"));
     }
 }

@@ -59,7 +59,7 @@ pub fn step(record: &StepRecord) -> String {
     let seconds = record.seconds();
     let _ = write!(
         text,
-        "step {} · competition {} · block {} · {} samples {} · {seconds:.1} s\n{table}",
+        "step {} · competition {} · block {} · {} samples {}{} · {seconds:.1} s\n{table}",
         record.step,
         record.competition,
         record.block,
@@ -69,6 +69,10 @@ pub fn step(record: &StepRecord) -> String {
             .digest
             .get(..12)
             .unwrap_or(&record.samples.digest),
+        match record.samples.cached_age {
+            Some(age) => format!(" from the cache, {} min old", age / 60),
+            None => String::new(),
+        },
     );
     text
 }

@@ -1,6 +1,6 @@
 //! The fetcher: all sources side by side, each with a deadline, a cache behind each.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use futures::future::join_all;
 use serde::Serialize;
@@ -27,8 +27,8 @@ pub struct Settings {
     pub sources: Vec<Weighted>,
     /// Fewer usable samples than this and the round is skipped.
     pub minimum: usize,
-    /// Where the last good records are kept.
-    pub cache: PathBuf,
+    /// Where the last good records are kept; nowhere if none.
+    pub cache: Option<PathBuf>,
     /// How old kept records may be.
     pub max_age: Duration,
     /// Which records may be scored.
@@ -69,7 +69,7 @@ pub struct Pool {
 #[derive(Debug)]
 pub struct Fetcher {
     settings: Settings,
-    cache: Cache,
+    cache: Option<Cache>,
     client: reqwest::Client,
 }
 
@@ -79,12 +79,17 @@ impl Fetcher {
         if settings.sources.is_empty() {
             return Err(Fault::config("no sample source: give --samples"));
         }
-        let cache = Cache::new(&settings.cache);
+        let cache = settings.cache.as_deref().map(Cache::new);
         Ok(Self {
             cache,
             client: http::client()?,
             settings,
         })
+    }
+
+    /// Returns how old samples may be.
+    pub fn max_age(&self) -> Duration {
+        self.settings.max_age
     }
 
     /// Fetches from every source. Sources too large to read whole pick what they read by `seed`.
@@ -129,15 +134,23 @@ impl Fetcher {
         let records = std::mem::take(&mut harvest.records);
         let mut usable = self.settings.filter.apply(records, &mut harvest.dropped);
         let mut cached_age = None;
-        if usable.is_empty() {
-            if let Some((kept, age)) = self.cache.load(&source.spec, self.settings.max_age) {
-                tracing::warn!(source = %source.spec, age = ?age, "source failed, using its cache");
-                usable = kept;
-                cached_age = Some(age.as_secs());
-            } else {
-                tracing::warn!(source = %source.spec, notes = ?harvest.notes, "source gave no sample");
-            }
-        } else if let Err(error) = self.cache.store(&source.spec, &usable) {
+        // A meagre answer neither beats nor replaces a better one of before.
+        let kept = (usable.len() < self.settings.minimum.max(1))
+            .then(|| self.kept(&source.spec))
+            .flatten()
+            .filter(|(kept, _)| kept.len() > usable.len());
+        if let Some((kept, age)) = kept {
+            tracing::warn!(source = %source.spec, gave = usable.len(), cached = kept.len(),
+                age_s = age.as_secs(), reason = harvest.notes.first(),
+                "source fails: its cached samples are used");
+            usable = kept;
+            cached_age = Some(age.as_secs());
+        } else if usable.is_empty() {
+            tracing::warn!(source = %source.spec, reason = harvest.notes.first(),
+                "source gives no sample, and there is no young enough cache of it");
+        } else if let Some(cache) = &self.cache
+            && let Err(error) = cache.store(&source.spec, &usable)
+        {
             harvest.note(format_args!("{error}: {}", error.source));
         }
         let report = SourceReport {
@@ -148,6 +161,13 @@ impl Fetcher {
             cached_age,
         };
         (usable, report)
+    }
+
+    /// Returns the cached records of a source and their age. The filter may have changed since.
+    fn kept(&self, spec: &str) -> Option<(Vec<Record>, Duration)> {
+        let (kept, age) = self.cache.as_ref()?.load(spec, self.settings.max_age)?;
+        let kept = self.settings.filter.apply(kept, &mut Dropped::default());
+        Some((kept, age))
     }
 
     async fn harvest(&self, source: &Source, wanted: usize, seed: u64) -> Result<Harvest, Fault> {
@@ -200,6 +220,21 @@ impl Fetcher {
 }
 
 impl Pool {
+    /// Says of each source that failed what was done about it.
+    pub fn trouble(&self) -> Vec<String> {
+        let failed = self.reports.iter().filter_map(|report| {
+            let SourceReport { source, notes, .. } = report;
+            let what = match report.cached_age {
+                Some(age) => format!("uses its samples of {} min ago", age / 60),
+                None if report.usable == 0 => "gives no sample".to_owned(),
+                None => return None,
+            };
+            let why = notes.first().map_or("", String::as_str);
+            Some(format!("{source} {what} ({why})"))
+        });
+        failed.collect()
+    }
+
     /// Draws `count` samples, each source by its share; what one source lacks the others give.
     /// Fewer than the minimum is a fault of the outside: skip the round, keep the scores.
     pub fn draw(&self, count: usize, seed: u64) -> Result<SampleSet, Fault> {
@@ -209,27 +244,23 @@ impl Pool {
             .filter(|(_, records)| !records.is_empty())
             .collect();
         let total: f64 = filled.iter().map(|(source, _)| source.weight).sum();
-        let mut chosen: Vec<Sample> = Vec::with_capacity(count);
+        let mut chosen: Vec<Sample> = Vec::new();
         let mut spare: Vec<Sample> = Vec::new();
+        let mut known = BTreeSet::new();
         for (source, records) in filled {
             let share = ((count as f64) * source.weight / total).ceil() as usize;
-            let mut ranked = draw(records, count, seed).into_iter();
             let mut taken = 0;
-            for sample in ranked.by_ref().take(count) {
-                let known = chosen.iter().any(|other| other.id == sample.id);
-                if known {
-                    continue;
-                }
-                if taken < share && chosen.len() < count {
+            for sample in draw(records, count, seed) {
+                if taken == share || chosen.len() == count {
+                    spare.push(sample);
+                } else if known.insert(sample.id.clone()) {
                     chosen.push(sample);
                     taken += 1;
-                } else {
-                    spare.push(sample);
                 }
             }
         }
         for sample in spare {
-            if chosen.len() < count && !chosen.iter().any(|other| other.id == sample.id) {
+            if chosen.len() < count && known.insert(sample.id.clone()) {
                 chosen.push(sample);
             }
         }
@@ -279,7 +310,7 @@ mod tests {
         Settings {
             sources: sources.iter().map(|spec| spec.parse().unwrap()).collect(),
             minimum: 5,
-            cache: dir.join("cache"),
+            cache: Some(dir.join("cache")),
             max_age: Duration::from_secs(3600),
             filter: Filter::default(),
             http_token: None,
@@ -302,7 +333,7 @@ mod tests {
         let pool = fetcher.fetch(40, 7).await;
         let set = pool.draw(40, 7).unwrap();
         assert_eq!(set.samples.len(), 40);
-        let ids: std::collections::BTreeSet<_> = set.samples.iter().map(|s| &s.id).collect();
+        let ids: BTreeSet<_> = set.samples.iter().map(|s| &s.id).collect();
         assert_eq!(ids.len(), 40, "no sample twice");
         assert_eq!(pool.draw(1000, 7).unwrap().samples.len(), 103);
         assert_eq!(set, pool.draw(40, 7).unwrap());
@@ -321,7 +352,7 @@ mod tests {
         let kept = fetcher.fetch(9, 1).await.draw(9, 1).unwrap();
         assert_eq!(kept.digest, fresh.digest);
         assert!(kept.cached_age.is_some());
-        settings.cache = dir.path().join("elsewhere");
+        settings.cache = Some(dir.path().join("elsewhere"));
         let error = Fetcher::new(settings)
             .unwrap()
             .fetch(9, 1)

@@ -1,11 +1,14 @@
 //! What a fetch from one source brought: records, and what was skipped and why.
 
 use serde::Serialize;
+use shared::term;
 
 use super::{filter::Dropped, lenient_json, record::Record};
 
 /// Notes are for people; more than these say nothing new.
 const MAX_NOTES: usize = 20;
+/// Much of a note may be the words of a stranger's server.
+const MAX_NOTE_CHARS: usize = 400;
 
 /// Records and the story of how they were had.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -23,7 +26,8 @@ impl Harvest {
     /// Adds a note.
     pub fn note(&mut self, note: impl std::fmt::Display) {
         if self.notes.len() < MAX_NOTES {
-            self.notes.push(note.to_string());
+            self.notes
+                .push(term::printable(&note.to_string(), MAX_NOTE_CHARS));
         }
     }
 

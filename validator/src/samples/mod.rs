@@ -10,9 +10,11 @@ pub mod lenient_json;
 pub mod record;
 pub mod sample_set;
 pub mod source;
+pub mod supply;
 pub mod wandb;
 pub mod web;
 
 pub use fetcher::{Fetcher, Pool, Settings};
 pub use sample_set::{Sample, SampleSet, Seed};
 pub use source::{Source, Weighted};
+pub use supply::{Drawn, Order, Supply};

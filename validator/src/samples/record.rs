@@ -25,6 +25,29 @@ const PAIRS: [(&str, &str); 6] = [
     ("input", "output"),
 ];
 
+/// Every field that [`Record::read`] looks at, so that a table is read in these columns only.
+pub(super) const FIELDS: [&str; 19] = [
+    "messages",
+    "conversations",
+    "conversation",
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "system_prompt",
+    "prompt",
+    "response",
+    "completion",
+    "question",
+    "answer",
+    "challenge",
+    "reference",
+    "query",
+    "ts",
+    "timestamp",
+    "_timestamp",
+];
+
 impl Record {
     /// Reads a record in any of the accepted shapes: messages (OpenAI), conversations (ShareGPT,
     /// FLock), instruction/input/output (Alpaca), pairs. Returns what is missing otherwise. The
@@ -202,6 +225,16 @@ mod tests {
                 {"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]}),
             Ok(&[("system", "s"), ("user", "p"), ("assistant", "r")]),
         );
+    }
+
+    #[test]
+    fn every_pair_is_among_the_fields() {
+        let names = PAIRS
+            .iter()
+            .flat_map(|(prompt, response)| [prompt, response]);
+        for name in names {
+            assert!(FIELDS.contains(name), "{name}");
+        }
     }
 
     #[test]

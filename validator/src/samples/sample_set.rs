@@ -56,7 +56,7 @@ impl SampleSet {
 /// Draws `count` records with a seed. Each record's rank depends on the seed and its own content
 /// only, so two validators whose records differ in a few still draw nearly the same set.
 pub fn draw(records: &[Record], count: usize, seed: u64) -> Vec<Sample> {
-    let mut ranked: Vec<([u8; 32], Sample)> = records
+    let mut ranked: Vec<([u8; 32], String, &Record)> = records
         .iter()
         .map(|record| {
             let id = record.id();
@@ -64,17 +64,19 @@ pub fn draw(records: &[Record], count: usize, seed: u64) -> Vec<Sample> {
                 .chain_update(seed.to_le_bytes())
                 .chain_update(&id)
                 .finalize();
-            let sample = Sample {
-                id,
-                conversation: record.conversation.clone(),
-                origin: record.origin.clone(),
-            };
-            (rank.into(), sample)
+            (rank.into(), id, record)
         })
         .collect();
-    ranked.sort_by(|(rank_a, a), (rank_b, b)| rank_a.cmp(rank_b).then_with(|| a.id.cmp(&b.id)));
+    ranked.sort_by(|(rank_a, a, _), (rank_b, b, _)| (rank_a, a).cmp(&(rank_b, b)));
     ranked.truncate(count);
-    ranked.into_iter().map(|(_, sample)| sample).collect()
+    ranked
+        .into_iter()
+        .map(|(_, id, record)| Sample {
+            id,
+            conversation: record.conversation.clone(),
+            origin: record.origin.clone(),
+        })
+        .collect()
 }
 
 /// How the seed of a draw is chosen.

@@ -30,6 +30,8 @@ const MAX_LIST_BYTES: u64 = 16 << 20;
 /// A row is at most 10 MiB; a few are read at once.
 const MAX_HISTORY_BYTES: u64 = 64 << 20;
 const DEADLINE: Duration = Duration::from_secs(60);
+/// A row of the SN1 layout is one conversation: fewer rows of a run than this are not worth asking.
+const SN1_STEPS: u64 = 100;
 /// Uids of a subnet, and so of a row in the Cortex layout.
 const UIDS: u16 = 256;
 
@@ -271,7 +273,7 @@ impl Api {
             variables.insert("project".into(), json!(self.project.project));
         }
         let body = json!({"operationName": operation, "query": query, "variables": variables});
-        let answer: Answer<Data<T>> = Request::post(url, body, max_bytes, DEADLINE)
+        let answer: Answer<Data<T>> = Request::post(url, &body, max_bytes, DEADLINE)
             .basic("api", self.access.key.as_deref())
             .json(&self.client)
             .await
@@ -382,7 +384,11 @@ impl Api {
         };
         // The end is exclusive.
         let end = last.saturating_add(1);
-        let start = end.saturating_sub(self.access.steps.max(1));
+        let steps = match self.project.layout {
+            Layout::Cortex => self.access.steps.max(1),
+            Layout::Sn1 => self.access.steps.max(SN1_STEPS),
+        };
+        let start = end.saturating_sub(steps);
         let variables =
             json!({"run": run.name, "minStep": start, "maxStep": end, "pageSize": end - start});
         let page: RunOf<History> = self

@@ -6,6 +6,7 @@ pub mod check;
 mod cleaner;
 mod model_sync;
 mod origin;
+mod samples;
 mod start;
 mod step_loop;
 mod wandb;
@@ -31,7 +32,7 @@ use crate::{
     chain::{ChainSnapshot, Client, Endpoints, Passwords, Wallet, WalletPath, weights::TwinGuard},
     models::{Hub, HubOptions, Store, store::Limits, sync::Sync},
     report::{self, StepRecord},
-    samples,
+    samples::Settings as SampleSettings,
     step::{self, Context},
     subnet::BlockNumber,
 };
@@ -77,7 +78,9 @@ pub struct Settings {
     /// How the hub is reached.
     pub hub: HubOptions,
     /// How samples are got.
-    pub samples: samples::Settings,
+    pub samples: SampleSettings,
+    /// Samples drawn for each step.
+    pub sample_count: usize,
     /// How workers are started.
     pub workers: crate::eval::Options,
     /// Where rows of the steps go, if anywhere.
@@ -134,6 +137,7 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     tasks.spawn("chain watcher", chain_watcher::run(Arc::clone(&parts)));
     tasks.spawn("model sync", model_sync::run(Arc::clone(&parts)));
     tasks.spawn("step loop", step_loop::run(Arc::clone(&parts)));
+    tasks.spawn("samples", samples::run(Arc::clone(&parts)));
     tasks.spawn("cleaner", cleaner::run(Arc::clone(&parts)));
     tasks.spawn("admin", admin::run(Arc::clone(&parts)));
     if let Some(wandb) = parts.settings.wandb.clone() {

@@ -11,11 +11,10 @@ use model::ContentHash;
 use shared::{Exit, Failure, clock, notify, shutdown::Stop, status::Health};
 use tokio::time::sleep;
 
-use super::Parts;
+use super::{Parts, samples};
 use crate::{
     models::{store::Pin, tracker::Outcome},
     report::{StepRecord, step_record::Refusal},
-    samples::{Seed, sample_set},
     state::{OpenStep, State},
     step::{self, Candidate, Field, Start, Tokenizer},
     subnet::{BlockNumber, Competition, Fault, FaultKind, Hotkey, Uid},
@@ -143,7 +142,7 @@ async fn next(parts: &Parts, memory: &Memory, began: Instant) -> Result<Option<R
     let state = parts.context.state.get();
     let head = *parts.head.borrow();
     let count = competitions.len() as u64;
-    if let Some(open) = &state.open
+    if let Some(open) = state.open.as_ref().filter(|open| !open.samples.is_empty())
         && let Some(competition) = competitions.iter().find(|c| c.id == open.competition)
         && let Some((field, pins)) = field(parts, competition, &state, began)?
     {
@@ -155,18 +154,18 @@ async fn next(parts: &Parts, memory: &Memory, began: Instant) -> Result<Option<R
         let Some((field, pins)) = field(parts, competition, &state, began)? else {
             continue;
         };
-        let turn = turn_at(parts, head);
+        let turn = samples::turn_at(parts, head);
         let fresh = state.turns.get(&competition.id) != Some(&turn);
         if !fresh && !field.has_news(&state) {
             continue;
         }
-        let (seed, seed_block) = seed(parts, number, turn).await?;
+        let order = samples::order(parts, number, turn).await?;
         let open = OpenStep {
             step: number,
             competition: competition.id.clone(),
             started_at: clock::now(),
-            seed,
-            seed_block,
+            seed: order.seed,
+            seed_block: order.block,
             turn,
             samples: String::new(),
         };
@@ -201,32 +200,6 @@ async fn ready(
         field,
         _pins: pins,
     }))
-}
-
-/// Returns the block at which a competition's samples change: at most one step is made on each
-/// without news.
-fn turn_at(parts: &Parts, head: BlockNumber) -> BlockNumber {
-    match parts.context.settings.seed {
-        Seed::Block => sample_set::sync_block(head, parts.context.settings.sync_blocks),
-        Seed::Random | Seed::Fixed(_) => head,
-    }
-}
-
-async fn seed(
-    parts: &Parts,
-    step: u64,
-    turn: BlockNumber,
-) -> Result<(u64, Option<BlockNumber>), Fault> {
-    let settings = &parts.context.settings;
-    match (settings.seed, &parts.client) {
-        (Seed::Fixed(seed), _) => Ok((seed.wrapping_add(step), None)),
-        (Seed::Random, _) | (Seed::Block, None) => Ok((rand::random(), None)),
-        (Seed::Block, Some(client)) => {
-            let hash = client.block_hash(turn).await?;
-            let seed = sample_set::block_seed(&hash, settings.parameters.netuid);
-            Ok((seed, Some(turn)))
-        }
-    }
 }
 
 /// Returns the models of a competition's next step, held on disk; `None` if there is none, or if

@@ -104,7 +104,7 @@ pub struct OpenStep {
     pub seed_block: Option<BlockNumber>,
     /// What is written in [`State::turns`] once it is done.
     pub turn: BlockNumber,
-    /// Digest of its samples, kept in a file of that name; empty before the draw.
+    /// Digest of its samples, kept in a file of that name; empty if none were drawn yet.
     #[serde(default)]
     pub samples: String,
 }

@@ -28,7 +28,7 @@ use crate::{
     chain::ChainSnapshot,
     eval::Evaluator,
     report::{Board, Journal, StepRecord, step_record, table},
-    samples::{Fetcher, Seed},
+    samples::{Seed, Supply},
     state::{Kept, OpenStep, State},
     subnet::{BlockNumber, Competition, Fault, Hotkey, Parameters},
 };
@@ -44,8 +44,6 @@ pub struct Settings {
     pub attention: Attention,
     /// Tokens in one forward pass at most.
     pub pack_tokens: usize,
-    /// Samples drawn for each step.
-    pub samples: usize,
     /// How the seed of the draw is chosen.
     pub seed: Seed,
     /// Blocks over which the block seed stays the same.
@@ -74,7 +72,7 @@ pub struct Context {
     /// Computes losses.
     pub evaluator: Evaluator,
     /// Gets samples.
-    pub fetcher: Fetcher,
+    pub supply: Supply,
     /// Where the sample sets of steps are kept.
     pub sample_folder: PathBuf,
     /// What survives a restart.
@@ -108,7 +106,6 @@ pub struct Start {
 /// postpones the step; the losses computed so far are kept.
 pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<StepRecord, Fault> {
     let mut timer = Timer::default();
-    context.update(|state| state.open = Some(start.open.clone()))?;
     let set = samples::of_step(context, &start.open).await?;
     timer.lap("samples");
     let tokens = tokens::of_field(

@@ -1,4 +1,4 @@
-//! The samples of a step: those it began with if it was interrupted, else a fresh draw, kept.
+//! The samples of a step: those it began with if it was interrupted, else the supply's, kept.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,10 +9,15 @@ use jiff::Timestamp;
 use shared::{
     clock,
     file::{self, FileError},
+    status::Health,
 };
 
 use super::Context;
-use crate::{samples::SampleSet, state::OpenStep, subnet::Fault};
+use crate::{
+    samples::{Drawn, Order, SampleSet},
+    state::OpenStep,
+    subnet::Fault,
+};
 
 /// A set of thousands of long conversations is far below this.
 const MAX_BYTES: u64 = 256 << 20;
@@ -22,7 +27,8 @@ const KEPT: usize = 200;
 
 const ZSTD_LEVEL: i32 = 3;
 
-/// Returns the sample set of a step. It is on disk before any model is evaluated on it.
+/// Returns the sample set of a step. It is on disk, and the step open, before any model is
+/// evaluated on it.
 pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<SampleSet, Fault> {
     let path = |digest: &str| path_of(&context.sample_folder, digest);
     if !open.samples.is_empty() {
@@ -33,17 +39,23 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
         }
     }
     context.board.phase("fetching samples");
-    let wanted = context.settings.samples;
-    let pool = context.fetcher.fetch(wanted, open.seed).await;
-    let set = pool.draw(wanted, open.seed)?;
+    let order = Order {
+        seed: open.seed,
+        block: open.seed_block,
+    };
+    let Drawn { set, trouble } = context.supply.take(order).await?;
+    if trouble.is_empty() {
+        context.board.well("samples");
+    } else {
+        let text = format!("samples: {}", trouble.join("; "));
+        context.board.problem("samples", Health::Yellow, text);
+    }
     write(&path(&set.digest), &set)
         .map_err(|error| Fault::machine(shared::Failure::of(shared::Exit::Machine, &error)))?;
     prune(&context.sample_folder, &path(&set.digest), clock::now());
-    context.update(|state| {
-        if let Some(open) = &mut state.open {
-            open.samples.clone_from(&set.digest);
-        }
-    })?;
+    let mut open = open.clone();
+    open.samples.clone_from(&set.digest);
+    context.update(|state| state.open = Some(open))?;
     Ok(set)
 }
 

@@ -6,7 +6,7 @@ mod viewer;
 use std::time::Duration;
 
 use futures::StreamExt;
-use hf_hub::{HFClient, HFRepository, RepoTypeDataset, repository::RepoTreeEntry};
+use hf_hub::{HFClient, HFError, HFRepository, RepoTypeDataset, repository::RepoTreeEntry};
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use url::Url;
@@ -15,9 +15,10 @@ use super::harvest::Harvest;
 use crate::subnet::Fault;
 
 /// What one draw may read of a dataset.
-const MAX_BYTES: u64 = 48 << 20;
-/// What is read of a JSONL file at once.
-const WINDOW: u64 = 2 << 20;
+const MAX_BYTES: u64 = 44 << 20;
+/// What is read of a JSONL file at once, and how often at most.
+const WINDOW: u64 = 512 << 10;
+const MAX_WINDOWS: u64 = 64;
 /// More files than this are not listed.
 const MAX_FILES: usize = 10_000;
 /// Usable records are fewer than those read: some are refusals, some duplicates.
@@ -104,7 +105,7 @@ async fn from_files(
     wanted: usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Harvest, Fault> {
-    let outside = |error: hf_hub::HFError| Fault::outside(format!("{}: {error}", dataset.name));
+    let outside = |error| refused(dataset, &error);
     let (namespace, name) = dataset.name.split_once('/').unwrap_or(("", &dataset.name));
     let mut builder = HFClient::builder()
         .endpoint(access.endpoint.as_str().trim_end_matches('/'))
@@ -152,7 +153,7 @@ async fn from_files(
             reader = back;
             result
         } else {
-            jsonl_window(&file, &mut reader, rng, &mut harvest).await
+            jsonl_windows(&file, missing, &mut reader, rng, &mut harvest).await
         };
         if let Err(error) = result {
             harvest.note(error);
@@ -161,12 +162,30 @@ async fn from_files(
     Ok(harvest)
 }
 
+/// Says what the hub objects to. To those without the right it shows no private dataset.
+fn refused(dataset: &Dataset, error: &HFError) -> Fault {
+    let name = &dataset.name;
+    let status = match error {
+        HFError::Http { context }
+        | HFError::AuthRequired { context }
+        | HFError::Forbidden { context } => context.status.as_u16(),
+        HFError::RepoNotFound { .. } => 404,
+        _ => 0,
+    };
+    Fault::outside(match status {
+        401 | 403 | 404 => format!(
+            "the hub shows no dataset {name}; a private or gated one needs HF_TOKEN or --hub-token"
+        ),
+        _ => format!("{name}: {error}"),
+    })
+}
+
 /// Lists the files of the wanted configuration and split in order of their paths, so that the
 /// seed alone decides which are read.
 async fn list(
     repository: &HFRepository<RepoTypeDataset>,
     dataset: &Dataset,
-) -> Result<Vec<DataFile>, hf_hub::HFError> {
+) -> Result<Vec<DataFile>, HFError> {
     let entries = repository
         .list_tree()
         .maybe_revision(dataset.revision.clone())
@@ -254,7 +273,25 @@ impl RangeReader {
     }
 }
 
-/// Reads the whole lines of one window at a place that the seed picks.
+/// Reads windows at places that the seed picks, until about `wanted` records are had.
+async fn jsonl_windows(
+    file: &DataFile,
+    wanted: usize,
+    reader: &mut RangeReader,
+    rng: &mut ChaCha8Rng,
+    harvest: &mut Harvest,
+) -> Result<(), String> {
+    let enough = harvest.records.len() + wanted;
+    for _ in 0..file.size.div_ceil(WINDOW).min(MAX_WINDOWS) {
+        if harvest.records.len() >= enough || reader.left == 0 {
+            break;
+        }
+        jsonl_window(file, reader, rng, harvest).await?;
+    }
+    Ok(())
+}
+
+/// Reads the whole lines of one window.
 async fn jsonl_window(
     file: &DataFile,
     reader: &mut RangeReader,

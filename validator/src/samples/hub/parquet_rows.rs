@@ -1,7 +1,7 @@
 //! Rows of a parquet file over ranged reads: the footer, then a few pages of a few row groups.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, VecDeque},
     io::{self, Read},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -13,22 +13,27 @@ use parquet::{
         reader::{ChunkReader, FileReader, Length},
         serialized_reader::SerializedFileReader,
     },
-    record::{Field, Row, reader::RowIter},
+    record::{Field, Row, reader::TreeBuilder},
+    schema::types::{SchemaDescriptor, Type},
 };
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use super::{DataFile, RangeReader};
-use crate::samples::harvest::Harvest;
+use super::{DataFile, MAX_BYTES, RangeReader};
+use crate::samples::{harvest::Harvest, record::FIELDS};
 
-/// Reads are rounded to blocks of this size, and blocks are kept: page headers are tiny.
+/// Reads are rounded to blocks of this size, and the last ones are kept: page headers are tiny.
 const BLOCK: u64 = 128 << 10;
+const BLOCKS_KEPT: usize = 64;
 /// Rows taken from one row group, so that a sample does not come from one place alone.
 const ROWS_PER_GROUP: usize = 100;
 /// Rows that may be decoded and passed over to begin at a random one.
 const MAX_SKIP: usize = 200;
+
+/// Values decoded at once.
+const BATCH: usize = 32;
 
 /// What to read.
 pub(super) struct Job {
@@ -49,6 +54,7 @@ pub(super) fn read(
     let state = Arc::new(Mutex::new(State {
         reader,
         blocks: BTreeMap::new(),
+        ages: VecDeque::new(),
     }));
     let remote = RemoteFile {
         path: job.file.path.clone(),
@@ -73,6 +79,7 @@ fn read_rows(
 ) -> ParquetResult<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(job.seed);
     let file = SerializedFileReader::new(remote)?;
+    let columns = projection(file.metadata().file_metadata().schema())?;
     let mut groups: Vec<usize> = (0..file.num_row_groups()).collect();
     groups.shuffle(&mut rng);
     let before = harvest.records.len();
@@ -83,13 +90,36 @@ fn read_rows(
         let reader = file.get_row_group(group)?;
         let rows = usize::try_from(reader.metadata().num_rows()).unwrap_or(0);
         let skip = rng.random_range(0..=rows.saturating_sub(ROWS_PER_GROUP).min(MAX_SKIP));
-        let iterator = RowIter::from_row_group(None, reader.as_ref())?.with_batch_size(64);
+        // `RowIter` would read a thousand rows ahead, whatever its batch size.
+        let iterator = TreeBuilder::new()
+            .with_batch_size(BATCH)
+            .as_iter(Arc::clone(&columns), reader.as_ref())?;
         for (index, row) in iterator.enumerate().skip(skip).take(ROWS_PER_GROUP) {
             let value = plain(object(&row?));
             harvest.read_value(&value, format!("{origin}#{group}.{index}"));
         }
     }
     Ok(())
+}
+
+/// The columns that a conversation may lie in; others, however large, are never read.
+fn projection(schema: &Type) -> ParquetResult<Arc<SchemaDescriptor>> {
+    let (fields, others): (Vec<_>, Vec<_>) = schema
+        .get_fields()
+        .iter()
+        .cloned()
+        .partition(|field| FIELDS.contains(&field.name()));
+    if fields.is_empty() {
+        let others: Vec<&str> = others.iter().map(|field| field.name()).collect();
+        let others = others.join(", ");
+        return Err(ParquetError::General(format!(
+            "no column that could hold a conversation among {others}"
+        )));
+    }
+    let columns = Type::group_type_builder(schema.name())
+        .with_fields(fields)
+        .build()?;
+    Ok(Arc::new(SchemaDescriptor::new(Arc::new(columns))))
 }
 
 /// Texts, numbers and what is made of them; a conversation needs nothing else.
@@ -146,6 +176,8 @@ fn plain(value: Value) -> Value {
 struct State {
     reader: RangeReader,
     blocks: BTreeMap<u64, Bytes>,
+    /// The blocks in the order in which they came.
+    ages: VecDeque<u64>,
 }
 
 /// A file on the hub as `parquet` wants to see it.
@@ -164,27 +196,52 @@ impl RemoteFile {
             .ok_or_else(|| {
                 ParquetError::EOF(format!("{} ends before {start}+{length}", self.path))
             })?;
+        if length > MAX_BYTES {
+            let problem = format!("{} wants {length} bytes at once", self.path);
+            return Err(ParquetError::General(problem));
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { reader, blocks } = &mut *state;
-        let (first, last) = (start / BLOCK, end.div_ceil(BLOCK));
         let mut out = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
-        for block in first..last {
+        let (mut block, last) = (start / BLOCK, end.div_ceil(BLOCK));
+        while block < last {
+            if !state.blocks.contains_key(&block) {
+                // Blocks missing side by side come in one request.
+                let known = state.blocks.range(block..last).next();
+                let until = known.map_or(last, |(known, _)| *known);
+                self.fetch(&mut state, block, until)?;
+            }
+            let bytes = &state.blocks[&block];
             let from = block * BLOCK;
-            let bytes = match blocks.entry(block) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => {
-                    let wanted = BLOCK.min(self.size - from);
-                    let read = self.handle.block_on(reader.read(&self.path, from, wanted));
-                    entry.insert(read.map_err(|error| ParquetError::External(error.into()))?)
-                }
-            };
             let begin = usize::try_from(start.saturating_sub(from)).unwrap_or(usize::MAX);
             let stop = usize::try_from(end - from)
                 .unwrap_or(usize::MAX)
                 .min(bytes.len());
             out.extend_from_slice(bytes.get(begin..stop).unwrap_or_default());
+            block += 1;
+        }
+        while state.ages.len() > BLOCKS_KEPT
+            && let Some(oldest) = state.ages.pop_front()
+        {
+            state.blocks.remove(&oldest);
         }
         Ok(out.freeze())
+    }
+
+    /// Reads the blocks `first..last`.
+    fn fetch(&self, state: &mut State, first: u64, last: u64) -> ParquetResult<()> {
+        let from = first * BLOCK;
+        let wanted = (last * BLOCK).min(self.size) - from;
+        let read = state.reader.read(&self.path, from, wanted);
+        let bytes = self
+            .handle
+            .block_on(read)
+            .map_err(|error| ParquetError::External(error.into()))?;
+        for (block, bytes) in (first..last).zip(bytes.chunks(BLOCK as usize)) {
+            // A copy: a part would keep the whole answer in memory.
+            state.blocks.insert(block, Bytes::copy_from_slice(bytes));
+            state.ages.push_back(block);
+        }
+        Ok(())
     }
 }
 

@@ -235,7 +235,12 @@ pub(super) async fn hub(settings: &Settings, answers: bool) -> Line {
 pub(super) async fn samples(settings: &Settings) -> Line {
     const SUBJECT: &str = "samples";
     const REMEDY: &str = "--samples names other sources; `validator samples` shows what each gives";
-    let fetcher = match Fetcher::new(settings.samples.clone()) {
+    // What they give now, and nothing that a running validator relies on is touched.
+    let trial = crate::samples::Settings {
+        cache: None,
+        ..settings.samples.clone()
+    };
+    let fetcher = match Fetcher::new(trial) {
         Ok(fetcher) => fetcher,
         Err(fault) => return Line::fail(SUBJECT, fault.kind, fault, REMEDY),
     };
