@@ -1,5 +1,7 @@
 //! What end-to-end tests share: where the workspace and its programs are.
 
+pub mod wandb_client;
+
 use std::path::{Path, PathBuf};
 
 /// Returns the root of the workspace.

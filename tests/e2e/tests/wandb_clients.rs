@@ -4,90 +4,15 @@
 //! end.
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
+use e2e::wandb_client::{CLIENTS, KEY, environment, python, run};
 use localnet::{samples::generate, wandb::Wandb};
 use serde_json::Value;
 use validator::report::wandb::{
     Logger, Settings,
     row::{Cell, Row},
 };
-
-/// Client versions, with what else they need.
-const CLIENTS: [(&str, &[&str]); 2] = [("0.16.6", &["setuptools<80"]), ("0.31.0", &[])];
-const KEY: &str = "10ca1ne710ca1ne710ca1ne710ca1ne710ca1ne7";
-
-/// Returns the Python of an environment with this client; `None` if it can't be had here.
-async fn python(version: &str, extra: &[&str]) -> Option<PathBuf> {
-    let folder = e2e::program("validator")
-        .parent()?
-        .join(format!("wandb-{version}"));
-    let python = folder.join("bin/python");
-    let complete = folder.join("complete");
-    if complete.exists() {
-        return Some(python);
-    }
-    let made = run(Path::new("python3"), &["-m", "venv", folder.to_str()?], &[]).await;
-    let wanted = format!("wandb=={version}");
-    let install = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--retries",
-        "0",
-        wanted.as_str(),
-    ];
-    let install: Vec<&str> = install.into_iter().chain(extra.iter().copied()).collect();
-    if made.is_err() || run(&python, &install, &[]).await.is_err() {
-        shared::term::note(format_args!(
-            "SKIPPED: no Python with wandb {version} could be set up (is PyPI reachable?)"
-        ));
-        return None;
-    }
-    shared::file::write_atomic(&complete, b"").ok()?;
-    Some(python)
-}
-
-async fn run(
-    program: &Path,
-    arguments: &[&str],
-    environment: &[(&str, &str)],
-) -> Result<String, String> {
-    let output = shared::process::command(program)
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .output();
-    let output = tokio::time::timeout(Duration::from_secs(150), output)
-        .await
-        .map_err(|_| "no end within 150 s".to_owned())?
-        .map_err(|error| error.to_string())?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() {
-        Ok(text(&output.stdout))
-    } else {
-        Err(format!(
-            "{}\n{}",
-            text(&output.stdout),
-            text(&output.stderr)
-        ))
-    }
-}
-
-/// A client's environment: our server, a home of its own, nothing phoned home.
-fn environment<'a>(url: &'a str, home: &'a str) -> [(&'a str, &'a str); 6] {
-    [
-        ("WANDB_BASE_URL", url),
-        ("WANDB_API_KEY", KEY),
-        ("HOME", home),
-        ("WANDB_DIR", home),
-        ("WANDB_SILENT", "true"),
-        ("WANDB_ERROR_REPORTING", "false"),
-    ]
-}
 
 fn settings(server: &Wandb, folder: &Path, key: Option<&str>) -> Settings {
     Settings {

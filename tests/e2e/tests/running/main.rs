@@ -6,10 +6,13 @@
     reason = "a test's panic is its verdict; a long soak says where it is"
 )]
 
+mod gate;
+mod outage;
 mod plan;
 mod proc;
 mod report;
 mod soak;
+mod sources;
 mod tail;
 mod world;
 

@@ -11,7 +11,7 @@ use localnet::{
     miners::{Family, Role},
     subnet::{Localnet, Options},
 };
-use shared::process;
+use shared::{process, status::Status};
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
@@ -155,6 +155,11 @@ impl World {
             .filter(|line| !line.is_empty())
             .map(|line| serde_json::from_slice(line).unwrap())
             .collect()
+    }
+
+    /// Returns what a running validator says of itself, if it has said anything yet.
+    pub(crate) fn status(&self, state: &str) -> Option<Status> {
+        Status::read(&self.state(state).join(validator::service::STATUS)).unwrap()
     }
 
     /// Waits for something to become true; the log is shown if it does not.
