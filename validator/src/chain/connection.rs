@@ -261,7 +261,13 @@ impl Connections {
             }
             Trouble::ToldToGoAway => {
                 health.refusals += 1;
-                self.deadlines.penalty * 2_u32.pow((health.refusals - 1).min(4))
+                let doubled = 2_u32.pow((health.refusals - 1).min(4));
+                if self.endpoints.len() > 1 {
+                    self.deadlines.penalty * doubled
+                } else {
+                    // Nobody else is there to ask, and weights may be due.
+                    self.deadlines.penalty / 16 * doubled
+                }
             }
         };
         health.not_before = Some(Instant::now() + pause);

@@ -162,7 +162,8 @@ pub struct Deadlines {
     /// First pause before an endpoint that failed is tried again; it doubles up to 32 times this.
     pub backoff: Duration,
     /// First pause before an endpoint that told us to go away (403, 429) is tried again; it
-    /// doubles up to 16 times this.
+    /// doubles up to 16 times this. An only endpoint is tried after a sixteenth of it, at most
+    /// after all of it.
     pub penalty: Duration,
 }
 

@@ -65,8 +65,8 @@ async fn too_many_requests_is_obeyed() {
     let started = Instant::now();
     client.block_number().await.unwrap();
     assert!(
-        started.elapsed() >= crate::deadlines().penalty,
-        "we waited as we were told"
+        started.elapsed() >= crate::deadlines().penalty / 16,
+        "the only node was given a pause"
     );
     chain.refuse_http(429, 1);
     client.reconnect().await;
