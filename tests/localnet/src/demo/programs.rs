@@ -164,11 +164,12 @@ impl Report {
     /// What stands in the way, if anything.
     pub(super) fn trouble(&self) -> Option<String> {
         let child = self.child.reason.clone().filter(|_| self.is_hopeless());
-        self.update
-            .problem
-            .clone()
-            .or(child)
-            .or_else(|| self.child.last_failure.clone())
+        self.update.problem.clone().or(child).or_else(|| {
+            self.child
+                .last_failure
+                .clone()
+                .filter(|_| self.child.state != "running")
+        })
     }
 
     /// Whether waiting will not help.

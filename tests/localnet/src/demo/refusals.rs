@@ -8,7 +8,7 @@ use shared::{Exit, Failure, file};
 use super::{
     Stage,
     programs::Report,
-    story::{SCENE_LIMIT, Scenes, TOUCHED, git_remote, short, watch},
+    story::{BUILD_LIMIT, SCENE_LIMIT, Scenes, TOUCHED, git_remote, short, watch},
 };
 
 /// Passes the smoke test and then does not stay up.
@@ -101,7 +101,7 @@ async fn bad_version(stage: &mut Stage, scenes: &Scenes, running: &str) -> Resul
         stage,
         scenes,
         "the bad version rolled back",
-        SCENE_LIMIT,
+        BUILD_LIMIT,
         back,
     )
     .await?;
@@ -121,7 +121,7 @@ async fn bad_version(stage: &mut Stage, scenes: &Scenes, running: &str) -> Resul
         stage,
         scenes,
         "the mended version running",
-        SCENE_LIMIT,
+        BUILD_LIMIT,
         runs,
     )
     .await?;

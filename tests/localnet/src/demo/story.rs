@@ -3,7 +3,7 @@
 //! Long because a story is told in one place, in order.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     fmt::{self, Write as _},
     io::IsTerminal as _,
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ use super::{
 use crate::{Localnet, chain::BlockMode, miners::Family, remote::Remote};
 
 /// Longest time for a build; cold, it compiles hundreds of crates.
-const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
+pub(super) const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// Longest time for the supervisor to get over the same trouble.
 const TROUBLE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest time for any other scene.
@@ -42,6 +42,8 @@ const VALIDATOR: &str = "--device cpu --dtype float32 --attn_implementation eage
 pub(super) struct Scenes {
     began: Instant,
     told: Cell<Instant>,
+    /// What was last heard to stand in the supervisor's way.
+    heard: RefCell<Option<String>>,
     spinner: ProgressBar,
 }
 
@@ -50,6 +52,7 @@ impl Scenes {
         Self {
             began: Instant::now(),
             told: Cell::new(Instant::now()),
+            heard: RefCell::new(None),
             spinner: term::spinner(""),
         }
     }
@@ -238,14 +241,14 @@ pub(super) async fn watch<T>(
     found: impl Fn(&Report) -> Option<T>,
 ) -> Result<T, Failure> {
     let mut deadline = Instant::now() + limit;
-    let mut said = None;
     loop {
         let report = supervisor(stage)?.report().await?;
+        let trouble = report.as_ref().and_then(Report::trouble);
         if let Some(thing) = report.as_ref().and_then(&found) {
+            scenes.heard.replace(trouble);
             return Ok(thing);
         }
-        let trouble = report.as_ref().and_then(Report::trouble);
-        if trouble != said {
+        if trouble != *scenes.heard.borrow() {
             // A supervisor tries again by itself; the demo gives it a while.
             let patience = if trouble.is_some() {
                 TROUBLE_LIMIT
@@ -256,7 +259,7 @@ pub(super) async fn watch<T>(
             if let Some(trouble) = &trouble {
                 scenes.say(format_args!("the supervisor says: {trouble}"));
             }
-            said = trouble;
+            scenes.heard.replace(trouble);
         }
         if Instant::now() > deadline || report.as_ref().is_some_and(Report::is_hopeless) {
             return Err(missed(stage, what, report.as_ref()));
@@ -451,7 +454,7 @@ async fn update(stage: &mut Stage, scenes: &Scenes, before: &str) -> Result<Stri
         stage,
         scenes,
         "the new version running",
-        SCENE_LIMIT,
+        BUILD_LIMIT,
         switched,
     )
     .await?;
