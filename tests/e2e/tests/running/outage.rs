@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use e2e::wandb_client::{CLIENTS, environment, python, run};
 use localnet::wandb::{Run, Wandb};
+use tokio::process::Child;
 use validator::{
     report::{StepRecord, wandb::unsent_runs},
     step::scoring,
@@ -142,6 +143,13 @@ fn runs(server: &Wandb) -> Vec<Run> {
 }
 
 impl World {
+    /// Returns a running validator that streams its steps to the W&B at this address.
+    fn streaming(&self, state: &str, url: &str) -> Child {
+        let project = ["--wandb_project", "ours", "--wandb_entity", "me"];
+        let flags = [&NEW_SAMPLES_EACH_BLOCK[..], &project, &["--wandb-url", url]];
+        self.running(state, &flags.concat())
+    }
+
     /// Returns each step that was recorded, once.
     fn steps(&self, state: &str) -> BTreeMap<u64, usize> {
         let records = self.records(state);
@@ -158,17 +166,7 @@ impl World {
 async fn rows_of_a_wandb_outage_arrive_afterwards() {
     let world = World::start("wandb", Duration::from_millis(300)).await;
     let mut gate = Gate::to(world.net.wandb.server.address).await;
-    let url = gate.url();
-    let flags = [
-        "--wandb_project",
-        "ours",
-        "--wandb_entity",
-        "me",
-        "--wandb-url",
-        &url,
-    ];
-    let flags = [&NEW_SAMPLES_EACH_BLOCK[..], &flags].concat();
-    let mut validator = world.running("a", &flags);
+    let mut validator = world.streaming("a", &gate.url());
     let arrived = || rows(&runs(&world.net.wandb)).len();
     world.until("a", "a row", || arrived() > 0).await;
 
@@ -184,7 +182,12 @@ async fn rows_of_a_wandb_outage_arrive_afterwards() {
     world
         .until("a", "the rows of the outage", || arrived() > before + 2)
         .await;
-    assert!(world.log_text("a").contains("W&B is back"));
+    // It learns that they arrived a moment after they did.
+    world
+        .until("a", "word of the return", || {
+            world.log_text("a").contains("W&B is back")
+        })
+        .await;
     assert_eq!(stop(&mut validator).await, 0);
     let runs = runs(&world.net.wandb);
     assert_eq!(rows(&runs), world.steps("a"));
@@ -197,17 +200,7 @@ async fn rows_of_a_wandb_outage_arrive_afterwards() {
 async fn killed_in_a_wandb_outage_its_rows_are_on_disk_for_the_real_clients() {
     let world = World::start("wandb-killed", Duration::from_millis(300)).await;
     let mut gate = Gate::to(world.net.wandb.server.address).await;
-    let url = gate.url();
-    let flags = [
-        "--wandb_project",
-        "ours",
-        "--wandb_entity",
-        "me",
-        "--wandb-url",
-        &url,
-    ];
-    let flags = [&NEW_SAMPLES_EACH_BLOCK[..], &flags].concat();
-    let mut validator = world.running("a", &flags);
+    let mut validator = world.streaming("a", &gate.url());
     world
         .until("a", "a row", || !rows(&runs(&world.net.wandb)).is_empty())
         .await;
