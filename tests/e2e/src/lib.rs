@@ -1,5 +1,6 @@
 //! What end-to-end tests share: where the workspace and its programs are.
 
+pub mod wall_clock;
 pub mod wandb_client;
 
 use std::path::{Path, PathBuf};

@@ -107,7 +107,7 @@ async fn without_young_enough_samples_it_skips_steps_and_still_sets_weights() {
 
 /// Every record follows from its losses, and begins with the weights with which the one before it
 /// ended: an outage changes no score.
-fn assert_unbroken(records: &[StepRecord]) {
+pub(crate) fn assert_unbroken(records: &[StepRecord]) {
     let mut weights = None;
     for record in records {
         if let Some(weights) = weights {
