@@ -31,7 +31,7 @@ use tokio::{
 use crate::{
     chain::{ChainSnapshot, Client, Endpoints, Passwords, Wallet, WalletPath, weights::TwinGuard},
     models::{Hub, HubOptions, Store, store::Limits, sync::Sync},
-    report::{self, StepRecord},
+    report,
     samples::Settings as SampleSettings,
     step::{self, Context},
     subnet::BlockNumber,
@@ -41,6 +41,9 @@ pub use self::admin::STATUS;
 
 /// How long the tasks may take to stop before they are aborted.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// So many records of steps wait for those who listen; then the oldest is dropped.
+const RECORDS: usize = 16;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -108,8 +111,6 @@ pub struct Parts {
     news: Notify,
     /// A step was completed.
     completed: Notify,
-    /// The records of completed steps.
-    records: broadcast::Sender<Arc<StepRecord>>,
     /// Whether commitments are being looked at right now.
     syncing: watch::Sender<bool>,
     /// Nobody else runs on this state.
@@ -136,13 +137,15 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     ));
     tasks.spawn("chain watcher", chain_watcher::run(Arc::clone(&parts)));
     tasks.spawn("model sync", model_sync::run(Arc::clone(&parts)));
-    tasks.spawn("step loop", step_loop::run(Arc::clone(&parts)));
     tasks.spawn("samples", samples::run(Arc::clone(&parts)));
     tasks.spawn("cleaner", cleaner::run(Arc::clone(&parts)));
     tasks.spawn("admin", admin::run(Arc::clone(&parts)));
+    // The loop alone holds the sender: its listeners end after it, with its last record.
+    let (records, rows) = broadcast::channel(RECORDS);
     if let Some(wandb) = parts.settings.wandb.clone() {
-        tasks.spawn("wandb", wandb::run(Arc::clone(&parts), wandb));
+        tasks.spawn("wandb", wandb::run(Arc::clone(&parts), wandb, rows));
     }
+    tasks.spawn("step loop", step_loop::run(Arc::clone(&parts), records));
     if parts.sets_weights() {
         tasks.spawn("weights", weights::run(Arc::clone(&parts)));
     }

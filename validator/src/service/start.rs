@@ -10,7 +10,7 @@ use shared::{
     term,
 };
 use tokio::{
-    sync::{Mutex, Notify, broadcast, watch},
+    sync::{Mutex, Notify, watch},
     time::timeout,
 };
 
@@ -103,7 +103,6 @@ pub(super) async fn build(settings: Settings, shutdown: Shutdown) -> Result<Part
         wallet,
         news: Notify::new(),
         completed: Notify::new(),
-        records: broadcast::Sender::new(16),
         syncing: watch::Sender::new(true),
         shutdown,
         _lock: lock,

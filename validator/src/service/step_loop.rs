@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use model::ContentHash;
 use shared::{Exit, Failure, clock, notify, shutdown::Stop, status::Health};
-use tokio::time::sleep;
+use tokio::{sync::broadcast, time::sleep};
 
 use super::{Parts, samples};
 use crate::{
@@ -51,7 +51,10 @@ struct Ready {
     _pins: Vec<Pin>,
 }
 
-pub(super) async fn run(parts: Arc<Parts>) -> Result<(), Failure> {
+pub(super) async fn run(
+    parts: Arc<Parts>,
+    records: broadcast::Sender<Arc<StepRecord>>,
+) -> Result<(), Failure> {
     let mut memory = Memory::default();
     let began = Instant::now();
     loop {
@@ -66,7 +69,7 @@ pub(super) async fn run(parts: Arc<Parts>) -> Result<(), Failure> {
                 parts.context.board.well("step");
                 completed(&parts, &mut memory, &record);
                 // Nobody may be listening.
-                let _ = parts.records.send(Arc::new(record));
+                let _ = records.send(Arc::new(record));
                 if parts
                     .settings
                     .max_steps

@@ -3,26 +3,28 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::Failure;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::Parts;
-use crate::report::wandb::{Logger, Settings, step_row::step_row, unsent_runs};
+use crate::report::{
+    StepRecord,
+    wandb::{Logger, Settings, step_row::step_row, unsent_runs},
+};
 
 /// How long the last rows may take to arrive when the validator stops.
 const FINISH: Duration = Duration::from_secs(15);
 
-pub(super) async fn run(parts: Arc<Parts>, settings: Settings) -> Result<(), Failure> {
+pub(super) async fn run(
+    parts: Arc<Parts>,
+    settings: Settings,
+    mut records: broadcast::Receiver<Arc<StepRecord>>,
+) -> Result<(), Failure> {
     for folder in unsent_runs(&settings.folder) {
         tracing::warn!(folder = %folder.display(), "W&B run was never sent whole: `wandb sync` it");
     }
-    let mut records = parts.records.subscribe();
     let mut logger = Logger::new(complete(&parts, settings));
     loop {
-        let record = tokio::select! {
-            () = parts.shutdown.requested() => break,
-            record = records.recv() => record,
-        };
-        match record {
+        match records.recv().await {
             Ok(record) => {
                 if let Err(error) = logger.log(record.step, step_row(&record, &record.generated)) {
                     tracing::warn!(%error, step = record.step, "could not keep the row for W&B");

@@ -16,7 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use shared::Exit;
+use shared::{Exit, status::Status};
 use tokio::{process::Child, time::sleep};
 use validator::{
     chain::weights::emit,
@@ -61,6 +61,9 @@ async fn whatever_goes_wrong_the_weights_are_those_of_an_undisturbed_run() {
     };
     let report = disturbed.report(&undisturbed, idle);
     println!("{report}");
+    if !disturbed.missed_windows().is_empty() {
+        println!("{}", world.log_text("a"));
+    }
     disturbed.assert_sound();
     assert_equal(&disturbed.records, &undisturbed.records);
     if plan.steps >= 200 {
@@ -116,7 +119,7 @@ impl<'w> Run<'w> {
     /// after the last.
     async fn endure(&mut self) {
         for planned in self.plan.events() {
-            self.until(planned.step).await;
+            self.steps(planned.step).await;
             // Not synchronisation: the event comes at a moment nobody chose.
             sleep(planned.delay).await;
             let name = match planned.event {
@@ -127,13 +130,16 @@ impl<'w> Run<'w> {
             *self.seen.events.entry(name).or_default() += 1;
             let from = self.world.block();
             self.suffer(planned.event).await;
-            self.until(self.seen.records.len() + 1).await;
+            self.steps(self.seen.records.len() + 1).await;
             self.world.net.chain.clear_faults();
             self.world.net.hub.api.faults.clear();
             self.world.net.feed.server.faults.clear();
+            if matches!(planned.event, Event::Outside(_)) {
+                self.in_touch().await;
+            }
             self.seen.outages.push(from..self.world.block());
         }
-        self.until(self.plan.steps).await;
+        self.steps(self.plan.steps).await;
         let last = self.world.block();
         while self
             .seen
@@ -141,7 +147,7 @@ impl<'w> Run<'w> {
             .last()
             .is_none_or(|(block, _)| *block <= last)
         {
-            self.until(self.seen.records.len() + 1).await;
+            self.steps(self.seen.records.len() + 1).await;
         }
     }
 
@@ -192,10 +198,15 @@ impl<'w> Run<'w> {
     }
 
     /// Waits for so many complete steps.
-    async fn until(&mut self, steps: usize) {
+    async fn steps(&mut self, steps: usize) {
+        self.until(|run| run.seen.records.len() >= steps).await;
+    }
+
+    /// Waits while steps go on.
+    async fn until(&mut self, holds: impl Fn(&Self) -> bool) {
         let mut progress = Instant::now();
         let mut before = self.seen.records.len();
-        while self.seen.records.len() < steps {
+        while !holds(self) {
             sleep(Duration::from_millis(10)).await;
             self.look();
             if self.seen.records.len() > before {
@@ -220,6 +231,15 @@ impl<'w> Run<'w> {
                 self.world.log_text("a")
             );
         }
+    }
+
+    /// Waits until the validator follows the chain: its pause after a refusal is short for blocks
+    /// of twelve seconds, and many blocks here.
+    async fn in_touch(&mut self) {
+        let block = self.world.block();
+        let follows = |status: Status| status.details["block"].as_u64() >= Some(block);
+        self.until(|run| run.world.status("a").is_some_and(follows))
+            .await;
     }
 
     /// Takes note of what is new.
@@ -310,7 +330,7 @@ async fn idle(world: &World, time: Duration) -> f64 {
     let pid = child.id().unwrap();
     world
         .until("b", "nothing to do", || {
-            let status = shared::status::Status::read(&file).unwrap();
+            let status = Status::read(&file).unwrap();
             status.is_some_and(|status| status.pid == pid && status.phase == "waiting for news")
         })
         .await;
