@@ -54,7 +54,7 @@ fn a_clock_that_jumps_stops_no_child_and_no_update() {
     clock.set(HOUR);
     let report = bench.until("the commit is accepted", accepted);
     assert!(report.update.quarantine.is_empty(), "{report:#?}");
-    assert_eq!(bench.runs(), ["one", "two"]);
+    bench.assert_runs(&["one", "two"]);
 
     // And once more in the pause before a restart.
     let pid = report.child.pid.unwrap();
@@ -69,5 +69,5 @@ fn a_clock_that_jumps_stops_no_child_and_no_update() {
     assert_eq!(report.child.restarts, 1, "{report:#?}");
     let failure = report.child.last_failure.unwrap();
     assert_eq!(failure, "killed by SIGKILL");
-    assert_eq!(bench.runs(), ["one", "two", "two"]);
+    bench.assert_runs(&["one", "two", "two"]);
 }

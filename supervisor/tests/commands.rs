@@ -27,7 +27,7 @@ fn check_says_what_an_update_would_do_and_does_nothing() {
     assert!(check().contains("would build and switch to"), "{}", check());
     let report = bench.report().unwrap();
     assert_eq!(report.update.accepted.unwrap().summary, "one");
-    assert_eq!(bench.runs(), ["one"]);
+    bench.assert_runs(&["one"]);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn rollback_goes_back_and_stays_there_until_a_newer_commit() {
     let report = bench.settled();
     assert!(report.update.quarantine[&two].contains("by the operator"));
     bench.update();
-    assert_eq!(bench.runs(), ["one", "two", "one"]);
+    bench.assert_runs(&["one", "two", "one"]);
     let three = bench.release("three", "");
     assert_eq!(bench.update().update.accepted.unwrap().commit, three);
     let history = text(&bench.command(&["history"]));
@@ -150,7 +150,7 @@ fn a_busy_child_is_waited_for_and_not_for_ever() {
     );
     bench.release("two", "");
     bench.update();
-    assert_eq!(bench.runs(), ["one", "two"]);
+    bench.assert_runs(&["one", "two"]);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_reload_changes_what_can_be_changed() {
     });
     bench.ask(&Command::Update { force: true }).unwrap();
     bench.settled();
-    assert_eq!(bench.runs(), ["one"]);
+    bench.assert_runs(&["one"]);
 }
 
 #[test]

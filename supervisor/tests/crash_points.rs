@@ -40,7 +40,9 @@ fn survive(bench: &Bench, flags: &[&str], release: impl FnOnce() -> String) {
     let report = bench.update();
     assert_eq!(bench.children().len(), 1);
     assert_eq!(report.update.accepted.unwrap().commit, commit);
-    assert_eq!(bench.runs().last().map(String::as_str), Some("two"));
+    bench.wait("the new version says that it was started", || {
+        (bench.runs().last()? == "two").then_some(())
+    });
     assert!(
         fs::canonicalize(bench.home.current())
             .unwrap()

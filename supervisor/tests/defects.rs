@@ -42,7 +42,7 @@ fn a_remote_that_hangs_keeps_nobody_from_running() {
     let report = bench.update();
     assert!(report.update.problem.unwrap().contains("took longer than"));
     assert_eq!(report.child.state, "running");
-    assert_eq!(bench.runs(), ["one"]);
+    bench.assert_runs(&["one"]);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn conflicting_local_edits_refuse_the_update_and_stay_intact() {
         edited
     );
     assert_eq!(bench.git_checkout(&["stash", "list"]), "");
-    assert_eq!(bench.runs(), ["one"]);
+    bench.assert_runs(&["one"]);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn the_running_version_is_untouched_while_the_next_is_built() {
     assert!(current.ends_with(before.child.release.unwrap()));
     write(&gate, "open");
     bench.settled();
-    assert_eq!(bench.runs(), ["one", "two"]);
+    bench.assert_runs(&["one", "two"]);
     // The clean checkout came along.
     assert_ne!(bench.git_checkout(&["rev-parse", "HEAD"]), head);
     assert_eq!(bench.git_checkout(&["status", "--porcelain"]), "");
@@ -206,10 +206,7 @@ fn a_version_that_does_not_stay_up_is_taken_back() {
                 .ends_with(&first.release)
         );
     }
-    assert_eq!(
-        bench.runs(),
-        ["one", "two", "one", "three", "one", "four", "one"]
-    );
+    bench.assert_runs(&["one", "two", "one", "three", "one", "four", "one"]);
     let good = bench.release("five", "");
     assert_eq!(bench.update().update.accepted.unwrap().commit, good);
 }
@@ -226,7 +223,7 @@ fn the_time_of_a_new_version_begins_when_the_old_one_has_ended() {
     let report = bench.update();
     let why = &report.update.quarantine[&bad];
     assert!(why.contains("exit code 1"), "{why}");
-    assert_eq!(bench.runs(), ["one", "two", "one"]);
+    bench.assert_runs(&["one", "two", "one"]);
     running.crash();
     // ... and not refused for that either.
     let _running = bench.start(&["--ready-timeout", "1s"]);
@@ -244,7 +241,7 @@ fn a_version_that_fails_its_smoke_test_never_runs() {
         report.update.quarantine[&bad].contains("no such wallet"),
         "{report:#?}"
     );
-    assert_eq!(bench.runs(), ["one"]);
+    bench.assert_runs(&["one"]);
 }
 
 #[test]
@@ -263,7 +260,7 @@ fn docs_and_local_commits_restart_nothing() {
     bench.git_checkout(&["add", "-A"]);
     bench.git_checkout(&["commit", "-qm", "mine"]);
     assert_eq!(bench.update().child.pid, pid);
-    assert_eq!(bench.runs(), ["one"]);
+    bench.assert_runs(&["one"]);
 }
 
 #[test]
@@ -276,7 +273,7 @@ fn a_child_that_drains_is_not_cut_short() {
     bench.update();
     // Two seconds, where pm2 kills after 1.6.
     assert!(bench.child_log().contains("drained"));
-    assert_eq!(bench.runs(), ["one", "two"]);
+    bench.assert_runs(&["one", "two"]);
 }
 
 #[test]
@@ -314,7 +311,7 @@ fn sigterm_stops_both_and_sigkill_loses_nothing() {
     running.signal(Signal::SIGTERM);
     assert_eq!(running.ended().code(), Some(0));
     assert_eq!(bench.children(), []);
-    assert_eq!(bench.runs(), ["one"]);
+    bench.assert_runs(&["one"]);
 }
 
 #[test]

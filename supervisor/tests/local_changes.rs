@@ -40,7 +40,7 @@ fn commits_and_edits_are_carried_onto_each_new_version() {
     // The same edits on the same commit are no news, even when asked for by force.
     bench.ask(&Command::Update { force: true }).unwrap();
     bench.settled();
-    assert_eq!(bench.runs(), ["one", "two", "three"]);
+    bench.assert_runs(&["one", "two", "three"]);
 }
 
 #[test]
@@ -53,10 +53,10 @@ fn new_edits_alone_are_built_only_when_forced() {
         &main.replace("\"running {", "\"patched {"),
     );
     bench.update();
-    assert_eq!(bench.runs(), ["one"]);
+    bench.assert_runs(&["one"]);
     bench.ask(&Command::Update { force: true }).unwrap();
     bench.settled();
-    assert_eq!(bench.runs(), ["one", "one"]);
+    bench.assert_runs(&["one", "one"]);
     assert!(bench.child_log().contains("patched one"));
 }
 
@@ -84,7 +84,7 @@ fn a_shallow_checkout_is_as_good() {
         &["clone", "-q", "--depth", "1", &remote, "checkout"],
     );
     let _running = bench.start_and_settle(&[]);
-    assert_eq!(bench.runs(), ["three"]);
+    bench.assert_runs(&["three"]);
     let commit = bench.release("four", "");
     assert_eq!(bench.update().update.accepted.unwrap().commit, commit);
 }

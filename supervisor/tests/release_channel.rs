@@ -154,7 +154,7 @@ fn signed_releases_are_taken_and_forged_ones_are_not() {
     let flags = shop.flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let _running = shop.bench.start_and_settle(&flags);
-    assert_eq!(shop.bench.runs(), ["0.1.0"]);
+    shop.bench.assert_runs(&["0.1.0"]);
     shop.publish("0.1.1", "", true);
     let report = shop.bench.update();
     assert_eq!(report.update.accepted.unwrap().commit, "v0.1.1");
@@ -187,7 +187,8 @@ fn signed_releases_are_taken_and_forged_ones_are_not() {
     shop.publish("0.1.4", "crash", true);
     let report = shop.bench.update();
     assert_eq!(report.update.accepted.unwrap().commit, "v0.1.1");
-    assert_eq!(shop.bench.runs(), ["0.1.0", "0.1.1", "0.1.4", "0.1.1"]);
+    shop.bench
+        .assert_runs(&["0.1.0", "0.1.1", "0.1.4", "0.1.1"]);
     shop.publish("0.1.5", "", true);
     assert_eq!(
         shop.bench.update().update.accepted.unwrap().commit,

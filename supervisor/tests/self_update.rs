@@ -68,7 +68,7 @@ fn a_new_supervisor_takes_over_and_the_child_runs_on() {
     let report = bench.settled();
     assert_ne!(report.child.pid, pid);
     assert_eq!(report.supervisor.pid, running.pid());
-    assert_eq!(bench.runs(), ["one", "two"]);
+    bench.assert_runs(&["one", "two"]);
     assert_eq!(bench.children().len(), 1);
     assert!(!bench.home.boot().exists(), "it has arrived");
     assert!(image(&running).ends_with("/supervisor"));
@@ -116,5 +116,5 @@ fn a_supervisor_that_does_not_start_is_given_up() {
     let report = bench.settled();
     assert_eq!(report.update.accepted.unwrap().commit, bad);
     assert!(Boot::read(&bench.home).given_up(&bad));
-    assert_eq!(bench.runs(), ["one", "two"]);
+    bench.assert_runs(&["one", "two"]);
 }

@@ -107,7 +107,7 @@ fn only_commits_of_allowed_signers_are_taken() {
     let good = sign(&bench, &alice);
     let report = bench.update();
     assert_eq!(report.update.accepted.unwrap().commit, good);
-    assert_eq!(bench.runs(), ["one", "four"]);
+    bench.assert_runs(&["one", "four"]);
 }
 
 #[test]

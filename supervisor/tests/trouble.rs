@@ -31,7 +31,7 @@ fn a_checkout_that_is_cloned_anew_is_followed_again() {
     let report = bench.update();
     assert_eq!(report.update.problem, None);
     assert_eq!(report.update.accepted.unwrap().release, two);
-    assert_eq!(bench.runs(), ["one", "two"]);
+    bench.assert_runs(&["one", "two"]);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn what_is_removed_from_the_state_directory_comes_back() {
     let three = bench.release("three", "");
     assert_eq!(bench.update().update.accepted.unwrap().commit, three);
     running.crash();
-    assert_eq!(bench.runs(), ["one", "one", "two", "three"]);
+    bench.assert_runs(&["one", "one", "two", "three"]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_build_that_misbehaves_is_ended_and_nothing_of_it_is_left() {
     let log = fs::metadata(bench.home.path().join("logs/app-build.log")).unwrap();
     assert!(log.len() <= 17 << 20, "{}", log.len());
     assert_ne!(report.child.pid, first);
-    assert_eq!(bench.runs(), ["one", "four"]);
+    bench.assert_runs(&["one", "four"]);
 }
 
 /// Runs a test of this program in a namespace where it may mount file systems; returns whether we
@@ -254,7 +254,7 @@ fn a_full_disk_stops_no_child_and_blames_no_commit() {
     assert!(refused >= 3, "the disk was never full");
     fs::remove_file(disk.ballast()).unwrap();
     assert_eq!(bench.update().update.accepted.unwrap().commit, commit);
-    assert_eq!(bench.runs(), ["one", "two"]);
+    bench.assert_runs(&["one", "two"]);
     bench.ask(&Command::Stop).unwrap();
     assert!(running.ended().success());
     disk.run(&["mount", "-o", "remount,ro"]);

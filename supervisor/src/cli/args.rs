@@ -211,7 +211,7 @@ pub(super) struct ChildArgs {
     /// Longest silence of a child that says WATCHDOG=1; 0 for no watchdog
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = duration)]
     pub(super) watchdog: Duration,
-    /// Niceness of the child, 0 to 19
+    /// Niceness of the child above the supervisor's own, 0 to 19
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=19))]
     pub(super) nice: u8,
     /// Most memory the child may use

@@ -250,6 +250,14 @@ impl Bench {
             .collect()
     }
 
+    /// Checks which versions were started; the last may be on its way to say so.
+    pub(crate) fn assert_runs(&self, expected: &[&str]) {
+        self.wait("the child says that it was started", || {
+            (self.runs().len() >= expected.len()).then_some(())
+        });
+        assert_eq!(self.runs(), expected);
+    }
+
     /// Children that run now.
     pub(crate) fn children(&self) -> Vec<Found> {
         find_left_behind(&self.home)
