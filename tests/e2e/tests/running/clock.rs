@@ -16,7 +16,7 @@ const HOUR: i64 = 3600;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_an_hour_either_way_costs_no_step_and_no_weights() {
     let world = World::start("clock", Duration::from_millis(300)).await;
-    let mut gate = Gate::to(world.net.feed.server.address).await;
+    let mut gate = Gate::to(world.net.feed.server.address);
     let source = format!("{}/samples.jsonl", gate.url());
     let folder = tempfile::tempdir().unwrap();
     let clock = WallClock::new(folder.path());
@@ -74,7 +74,7 @@ async fn a_clock_that_jumps_an_hour_either_way_costs_no_step_and_no_weights() {
         "{:?}",
         ages()
     );
-    gate.open().await;
+    gate.open();
     world
         .until("a", "green health", || {
             world.status("a").unwrap().health == Health::Green

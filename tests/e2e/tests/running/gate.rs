@@ -6,24 +6,28 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use shared::task::TaskSet;
 use tokio::{
     io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    net::{TcpSocket, TcpStream},
 };
 
 pub(crate) struct Gate {
     address: SocketAddr,
     server: SocketAddr,
+    /// Keeps the port while the gate is barred.
+    barred: Option<TcpSocket>,
     tasks: TaskSet,
 }
 
 impl Gate {
     /// Opens a gate to a server, on a port of its own.
-    pub(crate) async fn to(server: SocketAddr) -> Self {
+    pub(crate) fn to(server: SocketAddr) -> Self {
+        let socket = bound((Ipv4Addr::LOCALHOST, 0).into());
         let mut gate = Self {
-            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            address: socket.local_addr().unwrap(),
             server,
+            barred: Some(socket),
             tasks: TaskSet::new(),
         };
-        gate.open().await;
+        gate.open();
         gate
     }
 
@@ -32,9 +36,9 @@ impl Gate {
         format!("http://{}", self.address)
     }
 
-    pub(crate) async fn open(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
-        self.address = listener.local_addr().unwrap();
+    /// Lets everybody through again.
+    pub(crate) fn open(&mut self) {
+        let listener = self.barred.take().unwrap().listen(64).unwrap();
         let server = self.server;
         self.tasks.spawn("gate", async move {
             let mut connections = FuturesUnordered::new();
@@ -50,10 +54,20 @@ impl Gate {
         });
     }
 
+    /// Lets nobody through.
     pub(crate) async fn bar(&mut self) {
         self.tasks.abort_all();
         while self.tasks.next().await.is_some() {}
+        self.barred = Some(bound(self.address));
     }
+}
+
+/// Returns a socket that refuses connections until it listens.
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 async fn pass(mut client: TcpStream, server: SocketAddr) {

@@ -20,7 +20,7 @@ const NEW_SAMPLES_EACH_BLOCK: [&str; 2] = ["--sync-blocks", "1"];
 #[tokio::test(flavor = "multi_thread")]
 async fn it_goes_on_without_its_sample_sources_and_notices_when_they_return() {
     let world = World::start("sources", Duration::from_millis(300)).await;
-    let mut gate = Gate::to(world.net.feed.server.address).await;
+    let mut gate = Gate::to(world.net.feed.server.address);
     let source = format!("{}/samples.jsonl", gate.url());
     let flags = [&NEW_SAMPLES_EACH_BLOCK[..], &["--samples", &source]].concat();
     let mut validator = world.running("a", &flags);
@@ -50,7 +50,7 @@ async fn it_goes_on_without_its_sample_sources_and_notices_when_they_return() {
         "{log}"
     );
 
-    gate.open().await;
+    gate.open();
     world
         .until("a", "two steps on fresh samples", || {
             cached().ends_with(&[false, false])
@@ -69,7 +69,7 @@ async fn it_goes_on_without_its_sample_sources_and_notices_when_they_return() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_young_enough_samples_it_skips_steps_and_still_sets_weights() {
     let world = World::start("skipped", Duration::from_millis(300)).await;
-    let mut gate = Gate::to(world.net.feed.server.address).await;
+    let mut gate = Gate::to(world.net.feed.server.address);
     let source = format!("{}/samples.jsonl", gate.url());
     let flags = ["--samples", &source, "--samples-max-age", "0"];
     let flags = [&NEW_SAMPLES_EACH_BLOCK[..], &flags].concat();
@@ -96,7 +96,7 @@ async fn without_young_enough_samples_it_skips_steps_and_still_sets_weights() {
     }
     assert_eq!(world.records("a").len(), before, "a step without samples");
 
-    gate.open().await;
+    gate.open();
     world
         .until("a", "steps again", || world.records("a").len() > before + 1)
         .await;
@@ -165,7 +165,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_wandb_outage_arrive_afterwards() {
     let world = World::start("wandb", Duration::from_millis(300)).await;
-    let mut gate = Gate::to(world.net.wandb.server.address).await;
+    let mut gate = Gate::to(world.net.wandb.server.address);
     let mut validator = world.streaming("a", &gate.url());
     let arrived = || rows(&runs(&world.net.wandb)).len();
     world.until("a", "a row", || arrived() > 0).await;
@@ -178,7 +178,7 @@ async fn rows_of_a_wandb_outage_arrive_afterwards() {
         })
         .await;
     assert!(arrived() <= before, "through a barred gate");
-    gate.open().await;
+    gate.open();
     world
         .until("a", "the rows of the outage", || arrived() > before + 2)
         .await;
@@ -199,7 +199,7 @@ async fn rows_of_a_wandb_outage_arrive_afterwards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_a_wandb_outage_its_rows_are_on_disk_for_the_real_clients() {
     let world = World::start("wandb-killed", Duration::from_millis(300)).await;
-    let mut gate = Gate::to(world.net.wandb.server.address).await;
+    let mut gate = Gate::to(world.net.wandb.server.address);
     let mut validator = world.streaming("a", &gate.url());
     world
         .until("a", "a row", || !rows(&runs(&world.net.wandb)).is_empty())
