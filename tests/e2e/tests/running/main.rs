@@ -114,7 +114,7 @@ async fn two_validators_agree_and_anyone_can_check_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn weights_go_out_while_a_step_is_stuck() {
-    let world = World::start("stuck", Duration::from_millis(300)).await;
+    let world = World::start("stuck", Duration::from_millis(500)).await;
     let mut validator = world.running("a", &["--sync-blocks", "1"]);
     world
         .until("a", "weights on the chain", || {
