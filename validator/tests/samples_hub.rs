@@ -219,20 +219,27 @@ async fn a_long_jsonl_file_is_read_in_several_places() {
 }
 
 #[tokio::test]
-async fn a_broken_parquet_file_is_named() {
+async fn broken_parquet_files_are_named() {
     let hub = Hub::start(Ports::default()).await.unwrap();
-    let mut bytes = parquet(1, 50, 100);
-    let end = bytes.len();
-    bytes[end - 20..end - 8].fill(0xff);
-    hub.commit_dataset(
-        "org/broken",
-        [("train.parquet".into(), Content::from(bytes))],
-    );
-    let pool = fetch(&hub, "hf:org/broken", 10, 1).await;
-    assert!(pool.draw(10, 1).is_err());
-    let notes = pool.reports[0].notes.join("\n");
-    assert!(
-        notes.contains("hf:org/broken@main/train.parquet"),
-        "{notes}"
-    );
+    let whole = parquet(1, 50, 100);
+    let end = whole.len();
+    for (spoilt, why) in [
+        (end - 20..end - 8, ""),
+        (
+            end - 8..end - 4,
+            "its footer claims 4294967295 bytes, at most 16 MiB are read",
+        ),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[spoilt].fill(0xff);
+        hub.commit_dataset(
+            "org/broken",
+            [("train.parquet".into(), Content::from(bytes))],
+        );
+        let pool = fetch(&hub, "hf:org/broken", 10, 1).await;
+        assert!(pool.draw(10, 1).is_err());
+        let notes = pool.reports[0].notes.join("\n");
+        let named = format!("hf:org/broken@main/train.parquet: Parquet error: {why}");
+        assert!(notes.contains(&named), "{notes}");
+    }
 }

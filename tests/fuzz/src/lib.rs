@@ -19,7 +19,7 @@ pub use crate::{
     chain::{commitment_record, model_id, step_record},
     engine::{chat_template, sentencepiece_model, tokenizer_files},
     model::{eval_protocol, hub_listing, model_config, model_tensors, safetensors_header},
-    samples::{sample_records, wandb_answers},
+    samples::{parquet_table, sample_records, wandb_answers},
     supervisor::{allowed_signers, commit_signature, status_file, update_journal},
 };
 
@@ -27,7 +27,7 @@ pub use crate::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("allowed_signers", allowed_signers),
     ("chat_template", chat_template),
     ("commit_signature", commit_signature),
@@ -37,6 +37,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("model_config", model_config),
     ("model_id", model_id),
     ("model_tensors", model_tensors),
+    ("parquet_table", parquet_table),
     ("safetensors_header", safetensors_header),
     ("sample_records", sample_records),
     ("sentencepiece_model", sentencepiece_model),

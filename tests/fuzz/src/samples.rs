@@ -1,14 +1,18 @@
 //! What sources of samples can answer.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::{
+    panic,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
 
-use axum::{Router, extract::State, routing::post};
+use axum::{Router, body::Bytes, extract::State, routing::post};
 use tokio::{net::TcpListener, runtime::Runtime};
 use validator::{
     http,
     samples::{
         filter::{Dropped, Filter, strip},
         harvest::Harvest,
+        hub::parquet_rows::read_table,
         record::Record,
         source::{Layout, RunFilter},
         wandb::{self, Access, Project},
@@ -43,6 +47,25 @@ pub fn sample_records(data: &[u8]) {
         assert!(!message.content.is_empty() && strip(&message.content) == message.content);
     }
     assert_eq!(FILTER.apply(kept.clone(), &mut Dropped::default()), kept);
+}
+
+/// A parquet file of a dataset: read or refused, in little memory whatever it claims.
+pub fn parquet_table(data: &[u8]) {
+    const WANTED: usize = 100;
+    let mut harvest = Harvest::default();
+    let usual = Arc::new(panic::take_hook());
+    let ours = Arc::clone(&usual);
+    // The library may panic on a file, and is caught; the paths of our own code are relative.
+    panic::set_hook(Box::new(move |info| {
+        if info.location().is_none_or(|at| !at.file().starts_with('/')) {
+            ours(info);
+        }
+    }));
+    let file = Bytes::copy_from_slice(data);
+    let read = read_table(file, "seed", WANTED, 1, &mut harvest);
+    panic::set_hook(Box::new(move |info| usual(info)));
+    assert!(harvest.records.len() < 2 * WANTED, "{read:?}");
+    assert!(harvest.notes.len() <= 20);
 }
 
 static FILTER: LazyLock<Filter> = LazyLock::new(Filter::default);

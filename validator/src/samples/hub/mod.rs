@@ -1,6 +1,6 @@
 //! Samples from a dataset on the hub: parquet or JSONL files, of which only a part is read.
 
-mod parquet_rows;
+pub mod parquet_rows;
 mod viewer;
 
 use std::time::Duration;
