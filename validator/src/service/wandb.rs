@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::Failure;
+use shared::{Failure, status::Health};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::Parts;
 use crate::report::{
     StepRecord,
-    wandb::{Logger, Settings, step_row::step_row, unsent_runs},
+    board::Board,
+    wandb::{Logger, MAX_UNSENT_BYTES, Settings, step_row::step_row, unsent_runs},
 };
 
 /// How long the last rows may take to arrive when the validator stops.
@@ -24,6 +25,7 @@ pub(super) async fn run(
     }
     let mut logger = Logger::new(complete(&parts, settings));
     loop {
+        tidy(&logger, &parts.context.board);
         match records.recv().await {
             Ok(record) => {
                 if let Err(error) = logger.log(record.step, step_row(&record, &record.generated)) {
@@ -36,6 +38,38 @@ pub(super) async fn run(
     }
     logger.finish(0, FINISH).await;
     Ok(())
+}
+
+/// Removes what is old. That rows wait to be sent is no problem, until they take half of what they
+/// may.
+fn tidy(logger: &Logger, board: &Board) {
+    const KEY: &str = "wandb";
+    let unsent = match logger.tidy() {
+        Ok(unsent) => unsent,
+        Err(error) => return tracing::warn!(%error, "could not tidy the folders of W&B runs"),
+    };
+    for folder in &unsent.removed {
+        tracing::error!(
+            folder = %folder.display(),
+            "W&B run was never sent, and is removed: such runs take too much of the disk"
+        );
+    }
+    if unsent.bytes <= MAX_UNSENT_BYTES / 2 {
+        return board.well(KEY);
+    }
+    let (runs, mib, most) = (
+        unsent.folders.len(),
+        unsent.bytes >> 20,
+        MAX_UNSENT_BYTES >> 20,
+    );
+    board.problem(
+        KEY,
+        Health::Yellow,
+        format_args!(
+            "{runs} W&B runs of {mib} MiB were never sent; beyond {most} MiB the oldest are \
+             removed: `wandb sync` or delete them"
+        ),
+    );
 }
 
 /// Adds to the settings what is known only now: who we are.

@@ -4,6 +4,7 @@
 //! that `wandb sync` reads, and a journal of lines that the stream reads from. An outage of any
 //! length loses nothing and costs no memory; the step loop never waits.
 
+mod folders;
 pub mod offline;
 pub mod row;
 pub mod step_row;
@@ -12,7 +13,7 @@ mod stream;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,6 +25,7 @@ use shared::{
 use tokio::sync::watch;
 use url::Url;
 
+pub use self::folders::{Unsent, unsent_runs};
 use self::{
     offline::{OfflineLog, RunHeader},
     row::{Row, object},
@@ -33,6 +35,9 @@ use self::{
 const MAX_LINE_BYTES: usize = 10 * 1024 * 1024 - 100 * 1024;
 /// A run larger than this is rotated even if its steps are few.
 const MAX_RUN_BYTES: u64 = 256 << 20;
+
+/// What runs that could not be sent may take on disk; then the oldest go.
+pub const MAX_UNSENT_BYTES: u64 = 8 << 30;
 
 /// Signs the id of a run with the hotkey; returns the signature.
 pub type Sign = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
@@ -83,6 +88,7 @@ pub struct Logger {
 #[derive(Debug)]
 struct Run {
     id: String,
+    folder: PathBuf,
     offline: OfflineLog,
     journal: File,
     summary: Row,
@@ -137,6 +143,13 @@ impl Logger {
         run.append(step, row)
     }
 
+    /// Removes the folders of runs that arrived long ago, and the oldest of those that did not
+    /// where they take more than [`MAX_UNSENT_BYTES`]; says what waits beside the run of now.
+    pub fn tidy(&self) -> io::Result<Unsent> {
+        let current = self.run.as_ref().map(|run| run.folder.as_path());
+        folders::tidy(&self.settings.folder, current, MAX_UNSENT_BYTES)
+    }
+
     fn begin_run(&mut self) -> io::Result<Run> {
         let id: String = {
             use rand::Rng as _;
@@ -174,7 +187,7 @@ impl Logger {
             started_at: u64::try_from(now.as_second()).unwrap_or(0),
         };
         let offline = OfflineLog::create(&folder.join(format!("run-{id}.wandb")), &header)?;
-        let journal_path = folder.join("history.jsonl");
+        let journal_path = folder.join(folders::JOURNAL);
         let journal = OpenOptions::new()
             .append(true)
             .create(true)
@@ -186,7 +199,7 @@ impl Logger {
                 id: id.clone(),
                 name,
                 config,
-                folder,
+                folder: folder.clone(),
                 journal: journal_path,
                 progress: reader,
             };
@@ -196,6 +209,7 @@ impl Logger {
         }
         Ok(Run {
             id,
+            folder,
             offline,
             journal,
             summary: Row::new(),
@@ -265,26 +279,4 @@ impl Run {
         });
         Ok(())
     }
-}
-
-/// Returns the folders of runs that were never sent whole, for a hint at start-up.
-pub fn unsent_runs(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder.join("wandb")) else {
-        return Vec::new();
-    };
-    let mut runs: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let Some(id) = path
-                .file_name()
-                .and_then(|name| name.to_str()?.rsplit('-').next())
-            else {
-                return false;
-            };
-            path.join(format!("run-{id}.wandb")).exists()
-                && !path.join(format!("run-{id}.wandb.synced")).exists()
-        })
-        .collect();
-    runs.sort();
-    runs
 }

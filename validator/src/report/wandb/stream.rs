@@ -16,7 +16,7 @@ use shared::{
 use tokio::sync::watch;
 use url::Url;
 
-use super::{Progress, Settings};
+use super::{Progress, Settings, folders};
 use crate::http::{self, HttpError, Request};
 
 /// Requests are at least this far apart.
@@ -93,7 +93,7 @@ impl Stream {
             Ok(()) => {
                 let marker = self.folder.join(format!("run-{}.wandb.synced", self.id));
                 // The `.wandb` file has the rows too; the journal was for the stream.
-                let done = file::write_atomic(&marker, b"").and_then(|()| {
+                let done = file::write_atomic(&marker, folders::SENT).and_then(|()| {
                     std::fs::remove_file(&self.journal)
                         .map_err(FileError::on("remove", &self.journal))
                 });
