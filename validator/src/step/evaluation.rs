@@ -236,7 +236,7 @@ impl Round<'_> {
             step = self.step,
             model = candidate.model.repository(),
             content,
-            seconds = losses.seconds,
+            seconds = (losses.seconds * 1e3).round() / 1e3,
             "losses recorded"
         );
         Ok(Ok(losses))
