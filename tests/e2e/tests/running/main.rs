@@ -6,6 +6,7 @@
     reason = "a test's panic is its verdict; a long soak says where it is"
 )]
 
+mod check;
 mod clock;
 mod gate;
 mod outage;
@@ -275,49 +276,4 @@ async fn the_python_command_line_runs_as_it_is() {
     assert!(kept.contains("mean nothing any more"), "{kept}");
     assert_eq!(world.records("a").len(), 1, "{log}");
     assert!(world.weights().1.is_empty(), "offline sets no weights");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn check_names_what_is_broken() {
-    let world = World::start("check", Duration::from_millis(500)).await;
-    let healthy = [
-        "check",
-        "--device",
-        "cpu",
-        "--min-samples",
-        "4",
-        "--min-free",
-        "1MB",
-    ];
-    let (code, text) = world.run("a", &healthy).await;
-    assert_eq!(code, 0, "{text}");
-    assert!(!text.contains("FAIL"), "{text}");
-    let missing = world.state("none.jsonl");
-    let missing = format!("jsonl:{}", missing.display());
-    for (broken, code, subject) in [
-        (["--wallet.name", "nobody"], 78, "FAIL wallet"),
-        (["--wallet.name", "miner-l3-good"], 78, "FAIL permit"),
-        (
-            ["--subtensor.chain_endpoint", "ws://127.0.0.1:1"],
-            75,
-            "FAIL chain",
-        ),
-        (["--device", "cuda"], 74, "FAIL device"),
-        (["--min-free", "900TB"], 74, "FAIL disk"),
-        (
-            ["--hub-url", "http://127.0.0.1:1"],
-            0,
-            "from disk: the hub can't be reached",
-        ),
-        (["--samples", &missing], 75, "FAIL samples"),
-    ] {
-        let flags: Vec<&str> = match broken[0] {
-            "--device" => ["check", "--min-samples", "4", "--min-free", "1MB"].into(),
-            "--min-free" => ["check", "--device", "cpu", "--min-samples", "4"].into(),
-            _ => healthy.into(),
-        };
-        let (found, text) = world.run("b", &[&flags[..], &broken].concat()).await;
-        assert!(text.contains(subject), "{subject}: {text}");
-        assert_eq!(found, code, "{text}");
-    }
 }

@@ -110,7 +110,7 @@ pub fn configuration(settings: &Settings) -> Vec<Line> {
 /// Checks everything; `deep` reads every byte of the models.
 pub async fn everything(settings: &Settings, deep: bool) -> Vec<Line> {
     // Side by side, each with its own deadline: one that is away does not hold up the others.
-    let (chain, device, hub_and_store, samples) = tokio::join!(
+    let (chain, device, hub_and_store, samples, wandb) = tokio::join!(
         outside::chain(settings),
         machine::device(settings),
         async {
@@ -121,6 +121,7 @@ pub async fn everything(settings: &Settings, deep: bool) -> Vec<Line> {
             [outside::clock_line(answer.as_ref()), hub, store]
         },
         outside::samples(settings),
+        outside::wandb(settings),
     );
     let (endpoints, snapshot) = chain;
     let mut lines = configuration(settings);
@@ -133,7 +134,7 @@ pub async fn everything(settings: &Settings, deep: bool) -> Vec<Line> {
     lines.push(machine::memory());
     lines.extend(hub_and_store);
     lines.push(samples);
-    lines.push(outside::wandb(settings));
+    lines.push(wandb);
     lines.push(state_line(settings, snapshot.as_ref()));
     lines
 }

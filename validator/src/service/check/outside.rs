@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::header::{DATE, HeaderMap};
+use serde_json::{Value, json};
 use shared::clock;
 use tokio::time::{Instant, timeout};
 
 use super::{Level, Line, Settings, hotkey, text};
 use crate::{
     chain::{ChainSnapshot, Client, Deadlines, Endpoints},
-    http,
+    http::{self, Request},
     models::{self, Hub, Store},
     samples::Fetcher,
     subnet::{Fault, FaultKind},
@@ -32,6 +33,9 @@ const AT_ONCE: Deadlines = Deadlines {
     backoff: ENDPOINT_LIMIT,
     penalty: ENDPOINT_LIMIT,
 };
+
+/// The longest answer of W&B read.
+const MAX_ANSWER_BYTES: u64 = 1 << 16;
 
 /// Samples fetched on trial.
 const SAMPLES: usize = 20;
@@ -262,15 +266,50 @@ pub(super) async fn samples(settings: &Settings) -> Line {
     }
 }
 
-pub(super) fn wandb(settings: &Settings) -> Line {
+/// Asks W&B whose the key is. Rows stay on disk whatever it says: nothing here is a failure.
+pub(super) async fn wandb(settings: &Settings) -> Line {
     const SUBJECT: &str = "W&B";
-    match &settings.wandb {
-        None => Line::ok(SUBJECT, "off"),
-        Some(wandb) if wandb.key.is_none() => Line::warn(
+    const KEY: &str = "WANDB_API_KEY or ~/.netrc";
+    let Some(wandb) = &settings.wandb else {
+        return Line::ok(SUBJECT, "off");
+    };
+    let project = format!("project {}", wandb.project);
+    let Some(key) = wandb.key.as_deref() else {
+        let detail = format!("{project}: no key, rows stay on disk");
+        return Line::warn(SUBJECT, detail, KEY);
+    };
+    let mut url = wandb.base_url.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().push("graphql");
+    }
+    let question =
+        json!({"operationName": "Viewer", "query": "query Viewer { viewer { username } }"});
+    let request = Request::post(url, &question, MAX_ANSWER_BYTES, ENDPOINT_LIMIT);
+    let request = request.basic("api", Some(key));
+    let refused = |why: String| {
+        let detail = format!("{project}: the key is refused{why}, rows stay on disk");
+        Line::warn(SUBJECT, detail, KEY)
+    };
+    let answer = match http::client() {
+        Ok(client) => request.json::<Value>(&client).await,
+        Err(fault) => return Line::fail(SUBJECT, fault.kind, fault, "check --wandb-url"),
+    };
+    match answer {
+        Ok(answer) => match answer["data"]["viewer"]["username"].as_str() {
+            Some(name) => Line::ok(SUBJECT, format_args!("{project}, as {name}")),
+            None => refused(String::new()),
+        },
+        Err(error)
+            if error
+                .status()
+                .is_some_and(|s| matches!(s.as_u16(), 401 | 403)) =>
+        {
+            refused(format!(" ({error})"))
+        }
+        Err(error) => Line::warn(
             SUBJECT,
-            format_args!("project {}: no key, rows stay on disk", wandb.project),
-            "WANDB_API_KEY or ~/.netrc",
+            format_args!("{project}: {error}; rows wait on disk"),
+            "check --wandb-url; rows are sent when it is back",
         ),
-        Some(wandb) => Line::ok(SUBJECT, format_args!("project {}", wandb.project)),
     }
 }

@@ -1,0 +1,121 @@
+//! `validator check`: on a healthy subnet, with one thing broken, and with almost all of them.
+
+use std::time::Duration;
+
+use localnet::http::{Fault, Rule};
+
+use crate::world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_what_is_broken() {
+    let world = World::start("check", Duration::from_millis(500)).await;
+    let healthy = [
+        "check",
+        "--device",
+        "cpu",
+        "--min-samples",
+        "4",
+        "--min-free",
+        "1MB",
+    ];
+    let (code, text) = world.run("a", &healthy).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(!text.contains("FAIL"), "{text}");
+    let missing = world.state("none.jsonl");
+    let missing = format!("jsonl:{}", missing.display());
+    for (broken, code, subject) in [
+        (["--wallet.name", "nobody"], 78, "FAIL wallet"),
+        (["--wallet.name", "miner-l3-good"], 78, "FAIL permit"),
+        (
+            ["--subtensor.chain_endpoint", "ws://127.0.0.1:1"],
+            75,
+            "FAIL chain",
+        ),
+        (["--device", "cuda"], 74, "FAIL device"),
+        (["--min-free", "900TB"], 74, "FAIL disk"),
+        (
+            ["--hub-url", "http://127.0.0.1:1"],
+            0,
+            "from disk: the hub can't be reached",
+        ),
+        (["--samples", &missing], 75, "FAIL samples"),
+    ] {
+        let flags: Vec<&str> = match broken[0] {
+            "--device" => ["check", "--min-samples", "4", "--min-free", "1MB"].into(),
+            "--min-free" => ["check", "--device", "cpu", "--min-samples", "4"].into(),
+            _ => healthy.into(),
+        };
+        let (found, text) = world.run("b", &[&flags[..], &broken].concat()).await;
+        assert!(text.contains(subject), "{subject}: {text}");
+        assert_eq!(found, code, "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_shows_everything_that_is_broken_at_once() {
+    let world = World::start("check", Duration::from_millis(500)).await;
+    let state = world.state("a");
+    shared::file::write_atomic(&state.join("state.json"), b"{\"format\":1,\"st").unwrap();
+    world.net.hub.faults().add(Rule::always(Fault::Gated));
+    let missing = format!("jsonl:{}", world.state("none.jsonl").display());
+    let chain = world.net.endpoints().chain;
+    let flags = [
+        ["--wallet.name", "miner-l3-good"],
+        ["--subtensor.chain_endpoint", "ws://127.0.0.1:1"],
+        ["--subtensor.chain_endpoint", &chain],
+        ["--device", "cuda:99"],
+        ["--min-free", "900TB"],
+        ["--hub-token", "hf_refused"],
+        ["--samples", &missing],
+        ["--wandb_project", "ours"],
+        ["--wandb-url", &world.net.endpoints().wandb],
+        ["--wandb-key", "refused"],
+    ];
+    let (code, text) = world
+        .run("a", &[&["check"], flags.as_flattened()].concat())
+        .await;
+    // Of 78 (configuration), 74 (machine) and 75 (outside), the one that only the operator can mend.
+    assert_eq!(code, 78, "{text}");
+    insta::with_settings!({filters => vec![
+        (r#"([ "])/\S+/(eval-worker|models|none\.jsonl)"#, "$1/[..]/$2"),
+        (r"(state +)/\S+/a:", "$1/[..]/a:"),
+        (r"(//127\.0\.0\.1):\d{2,}", "$1:[port]"),
+        (r"hotkey \w{48}", "hotkey [address]"),
+        (r"\d+ blocks? old", "[n] blocks old"),
+        (r"block \d+, snapshot in \d+ ms", "block [n], snapshot in [n] ms"),
+        (r"\d+\.\d GB free", "[n] GB free"),
+        (r"\d+ s off", "[n] s off"),
+        // Both depend on the machine and on how the worker was built.
+        (r"(FAIL device +).*", "$1[why]"),
+        (r"(OK  |WARN) memory .*\n( +-> .*\n)?", "[how] memory\n"),
+    ]}, {
+        insta::assert_snapshot!(text, @r#"
+        OK   subnet file   subnet 6, 2 competitions
+        OK   wallet        hotkey [address]
+        OK   eval-worker   /[..]/eval-worker
+        WARN chain         ws://127.0.0.1:1/: could not connect to the chain: ws://127.0.0.1:1/: Error when opening the TCP socket: Connection refused (os error 111)
+                           -> check --subtensor.network and --subtensor.chain_endpoint, and the network
+        OK   chain         ws://127.0.0.1:[port]/: block [n], snapshot in [n] ms
+        OK   registration  uid 1
+        FAIL permit        no validator permit: the chain refuses weights
+                           -> more stake; permits are given anew at each epoch
+        OK   stake         0.000
+        OK   weights       [n] blocks old
+        FAIL device        [why]
+                           -> --device auto or cpu computes without a GPU; see docs/operating.md
+        FAIL disk          [n] GB free for models in /[..]/models, 900000.0 GB are to be left free
+                           -> free some, or lower --min-free
+        [how] memory
+        OK   clock         [n] s off the hub's
+        FAIL hub           tokenizer NousResearch/Meta-Llama-3-8B-Instruct: http://127.0.0.1:[port]/api/models/NousResearch/Meta-Llama-3-8B-Instruct/revision/main?blobs=true is not available: GatedRepo
+                           -> gated repositories need a token that may read them: HF_TOKEN or --hub-token
+        OK   store         0 models, 0.0 GB
+        FAIL samples       only 0 usable samples, 20 are needed (no sample files at "/[..]/none.jsonl")
+                           -> --samples names other sources; `validator samples` shows what each gives
+        WARN W&B           project ours: the key is refused (http://127.0.0.1:[port]/graphql answered 401 Unauthorized: {"error":"user is not logged in"}), rows stay on disk
+                           -> WANDB_API_KEY or ~/.netrc
+        WARN state         /[..]/a: it is damaged: EOF while parsing a string at line 1 column 15
+                           -> it will be set aside, and the validator starts from the chain's consensus
+        "#);
+    });
+}
