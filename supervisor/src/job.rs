@@ -98,6 +98,8 @@ pub struct Build {
     pub home: Home,
     /// The operator's checkout, whose objects we may need.
     pub repo: PathBuf,
+    /// SSH keys to log in with where submodules are, where the agent has none that fits.
+    pub ssh_keys: Vec<PathBuf>,
     /// What to build.
     pub version: Version,
     /// The programs a build must yield.

@@ -94,20 +94,11 @@ fn post(url: &str, text: &str) -> Result<(), Fault> {
             format!("could not notify: {}", error.without_url()),
         )
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let client = reqwest::Client::builder()
-            .timeout(POST_LIMIT)
-            .build()
-            .map_err(outside)?;
-        let request = client.post(url).header("content-type", "application/json");
-        let response = request
-            .body(text.to_owned())
-            .send()
-            .await
-            .map_err(outside)?;
-        response.error_for_status().map(drop).map_err(outside)
-    })
+    let client = reqwest::blocking::Client::builder()
+        .timeout(POST_LIMIT)
+        .build()
+        .map_err(outside)?;
+    let request = client.post(url).header("content-type", "application/json");
+    let response = request.body(text.to_owned()).send().map_err(outside)?;
+    response.error_for_status().map(drop).map_err(outside)
 }

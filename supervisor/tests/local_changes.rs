@@ -93,39 +93,8 @@ fn a_shallow_checkout_is_as_good() {
 fn submodules_come_along() {
     let bench = Bench::new();
     let _running = bench.start_and_settle(&[]);
-    workbench::git(bench.path(), &["init", "-q", "-b", "main", "part"]);
-    let part = bench.path().join("part");
-    write(
-        &part.join("word.rs"),
-        "pub const WORD: &str = \"from a submodule\";\n",
-    );
-    workbench::git(&part, &["add", "-A"]);
-    workbench::git(&part, &["commit", "-q", "-m", "part"]);
-    bench.git_work(&[
-        "-c",
-        "protocol.file.allow=always",
-        "submodule",
-        "add",
-        "-q",
-        "../part",
-        "part",
-    ]);
-    let main = fs::read_to_string(bench.work().join("src/main.rs")).unwrap();
-    let main = main
-        .replace(
-            "mod behavior;",
-            "mod behavior;\n#[path = \"../part/word.rs\"]\nmod word;",
-        )
-        .replace(
-            "println!(\"running {VERSION}\");",
-            "println!(\"{}\", word::WORD);",
-        );
-    bench.write("src/main.rs", &main);
+    bench.add_submodule();
     bench.release("two", "");
     bench.update();
-    assert!(
-        bench.child_log().contains("from a submodule"),
-        "{}",
-        bench.child_log()
-    );
+    bench.child_says("from a submodule");
 }

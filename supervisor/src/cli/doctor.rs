@@ -4,12 +4,18 @@ use shared::{Exit, Failure, file, term};
 
 use super::{args::Doctor, configure::configure, talk};
 use crate::{
-    config::Config,
+    config::{Config, Source},
     control::{Command, Reply},
     error::{Fault, chain},
     job::Poll,
     self_update::Boot,
-    update::{channel, journal::Journal, release::Release, remote, verify},
+    update::{
+        channel,
+        journal::Journal,
+        release::Release,
+        remote::{self, Upstream},
+        transport, verify,
+    },
 };
 
 /// A finding: what was looked at, and what is wrong with it or good about it.
@@ -22,6 +28,7 @@ pub(super) fn examine(options: Doctor) -> Result<Exit, Failure> {
         ("state directory", state(&config)),
         ("cargo", cargo()),
         ("disk", disk(&config)),
+        ("ssh", ssh(&config)),
         (
             "remote",
             if options.offline {
@@ -68,6 +75,25 @@ fn cargo() -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// What fetches over SSH.
+fn ssh(config: &Config) -> Result<String, String> {
+    let git = config.source.downloads.is_none();
+    if !git || !upstream(&config.source).is_ok_and(|upstream| transport::is_ssh(&upstream.url)) {
+        return Ok("not needed".to_owned());
+    }
+    let output = shared::process::blocking_command("ssh").arg("-V").output();
+    let output = output.map_err(|error| {
+        format!("not in PATH, but the remote needs it: {error}; install OpenSSH's client")
+    })?;
+    Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+}
+
+fn upstream(source: &Source) -> Result<Upstream, Fault> {
+    let checkout = remote::open_checkout(&source.repo)?;
+    let (remote, branch) = (source.remote.as_deref(), source.branch.as_deref());
+    Upstream::of(&checkout, remote, branch)
+}
+
 fn disk(config: &Config) -> Result<String, String> {
     let free = file::free_space(&config.source.target_dir).map_err(|error| chain(&error))?;
     let text = format!("{} GiB free for builds", free >> 30);
@@ -100,13 +126,7 @@ fn ask_remote(config: &Config) -> Result<String, String> {
         offline: false,
     };
     if source.downloads.is_none() {
-        let checkout = remote::open_checkout(&source.repo).map_err(text)?;
-        remote::Upstream::of(
-            &checkout,
-            source.remote.as_deref(),
-            source.branch.as_deref(),
-        )
-        .map_err(text)?;
+        upstream(source).map_err(text)?;
     }
     remote::poll(&poll)
         .map(|_| "answers".to_owned())

@@ -160,6 +160,7 @@ impl Supervisor {
         let job = Job::Build(Build {
             home: self.config.home.clone(),
             repo: source.repo.clone(),
+            ssh_keys: source.ssh_keys.clone(),
             version,
             bins: source.bins.clone(),
             profile: source.profile.clone(),

@@ -13,7 +13,7 @@ use std::{
 use nix::unistd::getpgrp;
 use shared::file;
 
-use super::{channel, clone, release::Release, remote, worktree};
+use super::{channel, clone, login::Login, release::Release, remote, transport, worktree};
 use crate::{
     error::{Blame, Fault},
     job::{Build, Test},
@@ -58,8 +58,14 @@ pub fn run(job: &Build) -> Result<(), Fault> {
     let origin = checkout.find_remote("origin").ok();
     let origin = origin.as_ref().and_then(|origin| origin.url().ok());
     // A clone that has to be made anew lacks the commit; the next poll brings it again.
-    clone::with(&job.home, &checkout, |source| {
-        worktree::check_out(source, &job.version, origin)
+    let login = Login {
+        checkout: job.repo.clone(),
+        ssh_keys: job.ssh_keys.clone(),
+    };
+    transport::with_login(login, || {
+        clone::with(&job.home, &checkout, |source| {
+            worktree::check_out(source, &job.version, origin)
+        })
     })?;
     preflight(job)?;
     let started = Instant::now();

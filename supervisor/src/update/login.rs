@@ -1,69 +1,49 @@
-//! How we prove to a private remote who we are: SSH agent, key files, git's credential helpers.
+//! How we prove to a private remote who we are: SSH keys, git's credential helpers; and git's proxy.
 
 use std::path::PathBuf;
 
-use git2::{Cred, CredentialType, Error, RemoteCallbacks, Repository};
+use git2::{Config, CredentialHelper, Repository};
 
-/// Key files tried where none is named, in this order; those with a passphrase need the agent.
+/// Key files named to ssh where none is given; those with a passphrase need the agent.
 pub const KEY_FILES: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
 
-/// One way to log in. Each is tried once: libgit2 asks again for ever when told the same.
-enum Way {
-    Agent,
-    Key(PathBuf),
-    Helper,
+/// A name and a password or token.
+pub type Account = (String, String);
+
+/// What there is to log in with.
+#[derive(Debug, Clone, Default)]
+pub struct Login {
+    /// The operator's checkout, whose configuration names helpers and a proxy.
+    pub checkout: PathBuf,
+    /// SSH keys that are tried after the agent's; those that do not exist are left out.
+    pub ssh_keys: Vec<PathBuf>,
 }
 
-/// Returns callbacks that answer a remote's questions. The helpers are those of the checkout's
-/// configuration; host keys and certificates are checked by libgit2 itself.
-pub fn callbacks(checkout: &Repository, ssh_keys: Vec<PathBuf>) -> RemoteCallbacks<'static> {
-    let config = checkout.config().or_else(|_| git2::Config::open_default());
-    let files: Vec<PathBuf> = ssh_keys.into_iter().filter(|key| key.is_file()).collect();
-    let tried = tried(&files);
-    let mut ways = [Way::Agent]
-        .into_iter()
-        .chain(files.into_iter().map(Way::Key))
-        .chain([Way::Helper])
-        .collect::<Vec<_>>()
-        .into_iter();
-    let mut callbacks = RemoteCallbacks::new();
-    callbacks.credentials(move |url, name, allowed| {
-        let user = name.unwrap_or("git");
-        if allowed.contains(CredentialType::USERNAME) {
-            return Cred::username(user);
-        }
-        for way in ways.by_ref() {
-            let ssh = allowed.contains(CredentialType::SSH_KEY);
-            let offer = match way {
-                Way::Agent if ssh => Cred::ssh_key_from_agent(user),
-                Way::Key(file) if ssh => Cred::ssh_key(user, None, &file, None),
-                Way::Helper if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
-                    match &config {
-                        Ok(config) => Cred::credential_helper(config, url, name),
-                        Err(error) => Err(Error::from_str(error.message())),
-                    }
-                }
-                _ => continue,
-            };
-            if let Ok(offer) = offer {
-                return Ok(offer);
-            }
-        }
-        Err(Error::new(
-            git2::ErrorCode::Auth,
-            git2::ErrorClass::Net,
-            format!("no login was accepted (tried {tried})"),
-        ))
-    });
-    callbacks
-}
+impl Login {
+    fn config(&self) -> Option<Config> {
+        let checkout = Repository::open(&self.checkout).and_then(|checkout| checkout.config());
+        checkout.or_else(|_| Config::open_default()).ok()
+    }
 
-fn tried(files: &[PathBuf]) -> String {
-    let files = files.iter().map(|file| file.display().to_string());
-    let ways: Vec<String> = ["the SSH agent".to_owned()]
-        .into_iter()
-        .chain(files)
-        .chain(["git's credential helpers".to_owned()])
-        .collect();
-    ways.join(", ")
+    /// Asks git's credential helpers about an address.
+    pub fn ask_helpers(&self, url: &str, user: Option<&str>) -> Option<Account> {
+        let config = self.config()?;
+        let mut helper = CredentialHelper::new(url);
+        helper.username(user).config(&config).execute()
+    }
+
+    /// Returns git's proxy for an address, without its query; an empty one means none at all.
+    pub fn proxy(&self, url: &str) -> Option<String> {
+        let config = self.config()?;
+        let scheme = url.find("://").map_or(0, |at| at + 3);
+        let mut ends: Vec<usize> = url.match_indices('/').map(|(at, _)| at).collect();
+        ends.push(url.len());
+        // The most particular first, as git has it.
+        let prefixes = ends.iter().rev().filter(|end| **end >= scheme);
+        prefixes
+            .flat_map(|end| [&url[..*end], &url[..url.len().min(*end + 1)]])
+            .map(|prefix| format!("http.{prefix}.proxy"))
+            .chain(["http.proxy".to_owned()])
+            .find_map(|key| config.get_string(&key).ok())
+    }
 }

@@ -12,5 +12,6 @@ pub mod release;
 pub mod remote;
 pub mod state;
 mod step;
+pub mod transport;
 pub mod verify;
 pub mod worktree;

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use git2::{AutotagOption, ErrorClass, ErrorCode, FetchOptions, Oid, ProxyOptions, Repository};
+use git2::{AutotagOption, ErrorClass, ErrorCode, FetchOptions, Oid, RemoteCallbacks, Repository};
 
 use super::{
-    channel, clone, login,
+    channel, clone,
+    login::Login,
     release::Release,
     state::Polled,
+    transport,
     worktree::{self, Local},
 };
 use crate::{
@@ -293,13 +295,10 @@ fn fetch(
     )?;
     let mut remote = source.remote_anonymous(&upstream.url).map_err(outside)?;
     let mut options = FetchOptions::new();
-    let mut proxy = ProxyOptions::new();
-    proxy.auto();
-    let mut callbacks = login::callbacks(checkout, job.ssh_keys.clone());
+    let mut callbacks = RemoteCallbacks::new();
     callbacks.transfer_progress(move |progress| (progress.received_bytes() as u64) < room);
     options
         .remote_callbacks(callbacks)
-        .proxy_options(proxy)
         .download_tags(if job.pin.is_some() {
             AutotagOption::All
         } else {
@@ -310,8 +309,11 @@ fn fetch(
     let _ = source
         .find_reference(UPSTREAM)
         .and_then(|mut old| old.delete());
-    remote
-        .fetch(&[refspec], Some(&mut options), None)
+    let login = Login {
+        checkout: job.repo.clone(),
+        ssh_keys: job.ssh_keys.clone(),
+    };
+    transport::with_login(login, || remote.fetch(&[refspec], Some(&mut options), None))
         .map_err(outside)?;
     let tip = source.refname_to_id(UPSTREAM).map_err(|_| {
         let text = format!("{shown} has no branch {}", upstream.branch);

@@ -8,19 +8,14 @@
 )]
 
 mod server;
+mod ssh;
 #[path = "../workbench/mod.rs"]
 mod workbench;
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Child,
-};
+use std::fs;
 
-use server::{Fault, GitServer, free_port, is_open, tls_file};
-use ssh_key::{LineEnding, PrivateKey, private::Ed25519Keypair};
-use workbench::{Bench, write};
+use server::{Fault, GitServer, tls_file};
+use workbench::Bench;
 
 /// `me:secret` as HTTP's basic authentication writes it.
 const LOGIN: &str = "bWU6c2VjcmV0";
@@ -62,6 +57,7 @@ fn a_private_remote_is_fetched_with_a_credential_helper_or_a_token_in_the_addres
     let wrong = url.replace("http://", "http://me:hidden@");
     let running = bench.start(&["--remote", &wrong, "--branch", "main"]);
     let problem = bench.update().update.problem.unwrap();
+    assert!(problem.contains("no login was accepted"), "{problem}");
     assert!(!problem.contains("hidden"), "{problem}");
     running.crash();
     let three = bench.release("three", "");
@@ -83,14 +79,21 @@ fn a_remote_that_stalls_or_lies_costs_nothing() {
         "--fetch-timeout",
         "2s",
     ];
+    let here = format!("http://127.0.0.1:{}", server.port);
     let _running = bench.start_and_settle(&flags);
     let pid = bench.report().unwrap().child.pid;
     let commit = bench.release("two", "");
     for (fault, said) in [
         (Fault::Stall, "took longer than 2 s"),
         (Fault::Lie, "could not fetch"),
+        (Fault::Endless, "has no end"),
+        (Fault::Redirect(here), "it redirects too often"),
+        (
+            Fault::Redirect("file:///etc".into()),
+            "it redirects from http to file",
+        ),
     ] {
-        *server.fault.lock().unwrap() = fault;
+        *server.fault.lock().unwrap() = fault.clone();
         let report = bench.update();
         let problem = report.update.problem.unwrap();
         assert!(problem.contains(said), "{fault:?}: {problem}");
@@ -100,132 +103,72 @@ fn a_remote_that_stalls_or_lies_costs_nothing() {
     assert_eq!(bench.update().update.accepted.unwrap().commit, commit);
 }
 
-/// An SSH server for one user and one key; killed when dropped.
-struct Sshd {
-    process: Child,
-    port: u16,
-    host: PrivateKey,
-    user: String,
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn key(name: &str) -> PrivateKey {
-    // It need not be secret.
-    let mut seed = [0; 32];
-    seed[..name.len()].copy_from_slice(name.as_bytes());
-    PrivateKey::new(Ed25519Keypair::from_seed(&seed).into(), name).unwrap()
-}
-
-fn save(key: &PrivateKey, path: &Path) {
-    write(path, &key.to_openssh(LineEnding::LF).unwrap());
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-impl Sshd {
-    /// Starts one that lets `user_key` in; `None` where there is no sshd.
-    fn start(bench: &Bench, user_key: &PrivateKey) -> Option<Self> {
-        let program = ["/usr/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd"];
-        let program = program.iter().find(|path| Path::new(path).exists())?;
-        let folder = bench.path().join("sshd");
-        let (host, port) = (key("host"), free_port());
-        save(&host, &folder.join("host_key"));
-        let authorized = user_key.public_key().to_openssh().unwrap();
-        write(&folder.join("authorized_keys"), &authorized);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let config = format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {0}/host_key\nPidFile none\n\
-             AuthorizedKeysFile {0}/authorized_keys\nStrictModes no\nUsePAM no\n\
-             PermitRootLogin yes\nPasswordAuthentication no\nSetEnv PATH={1}\n",
-            folder.display(),
-            path.to_string_lossy()
-        );
-        write(&folder.join("config"), &config);
-        // Where it is started by root, it wants an empty folder of its own.
-        let _ = fs::create_dir_all("/run/sshd");
-        let log = fs::File::options()
-            .append(true)
-            .create(true)
-            .open(folder.join("log"))
-            .unwrap();
-        let process = shared::process::blocking_command(program)
-            .args(["-D", "-e", "-f"])
-            .arg(folder.join("config"))
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let user = nix::unistd::User::from_uid(nix::unistd::getuid());
-        let user = user.unwrap().unwrap().name;
-        let server = Self {
-            process,
-            port,
-            host,
-            user,
-        };
-        bench.wait("sshd listens", || is_open(port).then_some(()));
-        Some(server)
-    }
+#[test]
+fn a_redirect_is_followed_but_takes_no_login_along() {
+    let bench = Bench::new();
+    let moved = GitServer::start(bench.path(), false, None);
+    let private = GitServer::start(bench.path(), false, Some(LOGIN));
+    let target = format!("http://127.0.0.1:{}", private.port);
+    *moved.fault.lock().unwrap() = Fault::Redirect(target.clone());
+    let url = format!("http://me:secret@127.0.0.1:{}/remote.git", moved.port);
+    let two = bench.release("two", "");
+    let _running = bench.start_and_settle(&["--remote", &url, "--branch", "main"]);
+    let problem = bench.update().update.problem.unwrap();
+    assert!(problem.contains("no login was accepted"), "{problem}");
+    let helper = "!f() { echo username=me; echo password=secret; }; f";
+    bench.git_checkout(&[
+        "config",
+        &format!("credential.{target}/remote.git.helper"),
+        helper,
+    ]);
+    assert_eq!(bench.update().update.accepted.unwrap().commit, two);
 }
 
 #[test]
-fn ssh_is_fetched_from_known_hosts_with_a_key_file() {
+fn a_redirect_never_leads_from_https_to_http() {
     let bench = Bench::new();
-    let mine = key("mine");
-    let Some(server) = Sshd::start(&bench, &mine) else {
-        shared::term::note("SKIPPED: there is no sshd here (apt-get install openssh-server)");
-        return;
-    };
-    let home = bench.path().join("home");
-    let url = format!(
-        "ssh://{}@127.0.0.1:{}{}/remote.git",
-        server.user,
-        server.port,
-        bench.path().display()
-    );
-    let flags = ["--remote", url.as_str(), "--branch", "main"];
-    let environment = environment(&home);
-    let environment: Vec<_> = environment
-        .iter()
-        .map(|(name, value)| (*name, value.as_os_str()))
-        .collect();
-    let commit = bench.release("two", "");
-    let running = bench.start_in(&environment, &flags);
+    let open = GitServer::start(bench.path(), false, None);
+    let server = GitServer::start(bench.path(), true, None);
+    let target = format!("http://127.0.0.1:{}", open.port);
+    *server.fault.lock().unwrap() = Fault::Redirect(target);
+    let url = format!("https://localhost:{}/remote.git", server.port);
+    let authority = tls_file("ca.pem");
+    let environment = [("SSL_CERT_FILE", authority.as_os_str())];
+    let _running = bench.start_in(&environment, &["--remote", &url, "--branch", "main"]);
     bench.settled();
+    bench.release("two", "");
     let problem = bench.update().update.problem.unwrap();
-    assert!(
-        problem.contains("known_hosts") || problem.contains("host"),
-        "{problem}"
-    );
-    let public = server.host.public_key().to_openssh().unwrap();
-    write(
-        &home.join(".ssh/known_hosts"),
-        &format!("[127.0.0.1]:{} {public}\n", server.port),
-    );
-    let problem = bench.update().update.problem.unwrap();
-    assert!(problem.contains("no login was accepted"), "{problem}");
-    running.crash();
-    save(&mine, &home.join(".ssh/id_ed25519"));
-    let _running = bench.start_in(&environment, &flags);
-    let report = bench.update();
-    assert_eq!(report.update.problem, None);
-    assert_eq!(report.update.accepted.unwrap().commit, commit);
+    assert!(problem.contains("from https to http"), "{problem}");
 }
 
-/// A home of our own, in which cargo is still found and no agent is.
-fn environment(home: &Path) -> Vec<(&'static str, PathBuf)> {
-    let own = std::env::home_dir().unwrap();
-    let kept = |name: &str, default: &str| {
-        std::env::var_os(name).map_or_else(|| own.join(default), PathBuf::from)
-    };
-    vec![
-        ("HOME", home.to_owned()),
-        ("CARGO_HOME", kept("CARGO_HOME", ".cargo")),
-        ("RUSTUP_HOME", kept("RUSTUP_HOME", ".rustup")),
-        ("SSH_AUTH_SOCK", PathBuf::new()),
-    ]
+#[test]
+fn a_proxy_of_gits_configuration_is_asked_and_an_empty_one_is_none() {
+    let bench = Bench::new();
+    let server = GitServer::start(bench.path(), false, None);
+    let url = format!("http://127.0.0.1:{}/remote.git", server.port);
+    let nobody = format!("http://127.0.0.1:{}", server::free_port());
+    bench.git_checkout(&["config", "http.proxy", &nobody]);
+    let _running = bench.start_and_settle(&["--remote", &url, "--branch", "main"]);
+    let two = bench.release("two", "");
+    let problem = bench.update().update.problem.unwrap();
+    assert!(problem.contains("refused"), "{problem}");
+    bench.git_checkout(&["config", &format!("http.{url}.proxy"), ""]);
+    assert_eq!(bench.update().update.accepted.unwrap().commit, two);
+}
+
+#[test]
+fn a_shallow_clone_with_a_submodule_is_fetched_from_a_private_server() {
+    let bench = Bench::new();
+    let server = GitServer::start(bench.path(), false, Some(LOGIN));
+    fs::remove_dir_all(bench.checkout()).unwrap();
+    let url = format!("http://me:secret@127.0.0.1:{}/remote.git", server.port);
+    workbench::git(
+        bench.path(),
+        &["clone", "-q", "--depth", "1", &url, "checkout"],
+    );
+    let _running = bench.start_and_settle(&[]);
+    bench.add_submodule();
+    let commit = bench.release("two", "");
+    assert_eq!(bench.update().update.accepted.unwrap().commit, commit);
+    bench.child_says("from a submodule");
 }

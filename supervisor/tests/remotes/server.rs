@@ -15,15 +15,23 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-/// What the server does with a pack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the server does with a pack, or with everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
     /// Sends half of it, and then nothing more.
     Stall,
     /// Sends something else.
     Lie,
+    /// Lists branches without end.
+    Endless,
+    /// Sends everybody to another server.
+    Redirect(String),
 }
+
+/// A branch as git lists it; a remote may list it again and again.
+pub(crate) const ENDLESS_REF: &str =
+    "003e1111111111111111111111111111111111111111 refs/heads/again\n";
 
 /// A git server on loopback that runs until the test process ends.
 pub(crate) struct GitServer {
@@ -104,13 +112,24 @@ fn answer<S: Read + Write>(
                        Content-Length: 0\r\nConnection: close\r\n\r\n";
         return stream.write_all(refusal.as_bytes());
     }
+    let fault = fault.lock().unwrap().clone();
+    if let Fault::Redirect(other) = &fault {
+        let target = format!("{other}{}?{}", request.path, request.query);
+        return write!(
+            stream,
+            "HTTP/1.1 307 Temporary Redirect\r\nLocation: {target}\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        );
+    }
+    if fault == Fault::Endless {
+        return list_for_ever(&mut stream);
+    }
     let mut output = backend(root, &request, header("content-type"))?;
     let at = output
         .windows(4)
         .position(|four| four == b"\r\n\r\n")
         .unwrap_or(0);
     let mut body = output.split_off((at + 4).min(output.len()));
-    let fault = *fault.lock().unwrap();
     if fault == Fault::Lie && request.method == "POST" {
         let half = body.len() / 2;
         body[half..].reverse();
@@ -138,6 +157,18 @@ fn answer<S: Read + Write>(
     }
     stream.write_all(&body)?;
     stream.flush()
+}
+
+/// Until the other side hangs up.
+fn list_for_ever(stream: &mut impl Write) -> std::io::Result<()> {
+    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\
+                Content-Type: application/x-git-upload-pack-advertisement\r\n\r\n";
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(b"001e# service=git-upload-pack\n0000")?;
+    let some = ENDLESS_REF.repeat(1000);
+    loop {
+        stream.write_all(some.as_bytes())?;
+    }
 }
 
 fn read(stream: &mut impl BufRead) -> std::io::Result<Request> {

@@ -104,6 +104,34 @@ impl Bench {
         commit
     }
 
+    /// Takes up a submodule from beside the remote; the program says a word of it.
+    pub(crate) fn add_submodule(&self) {
+        let part = self.path().join("part");
+        git(self.path(), &["init", "-q", "-b", "main", "part"]);
+        write(
+            &part.join("word.rs"),
+            "pub const WORD: &str = \"from a submodule\";\n",
+        );
+        git(&part, &["add", "-A"]);
+        git(&part, &["commit", "-q", "-m", "part"]);
+        let file = "protocol.file.allow=always";
+        self.git_work(&["-c", file, "submodule", "add", "-q", "../part", "part"]);
+        let main = fs::read_to_string(self.work().join("src/main.rs")).unwrap();
+        let part = "mod behavior;\n#[path = \"../part/word.rs\"]\nmod word;";
+        let main = main.replace("mod behavior;", part).replace(
+            "println!(\"running {VERSION}\");",
+            "println!(\"{}\", word::WORD);",
+        );
+        self.write("src/main.rs", &main);
+    }
+
+    /// Waits until the child has printed something.
+    pub(crate) fn child_says(&self, text: &str) {
+        self.wait(&format!("the child says {text:?}"), || {
+            self.child_log().contains(text).then_some(())
+        });
+    }
+
     pub(crate) fn push(&self) {
         self.git_work(&["push", "-q", "-f", "origin", "main"]);
     }
