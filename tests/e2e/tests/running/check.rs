@@ -53,7 +53,7 @@ async fn check_names_what_is_broken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_shows_everything_that_is_broken_at_once() {
-    let world = World::start("check", Duration::from_millis(500)).await;
+    let world = World::start("check-broken", Duration::from_millis(500)).await;
     let state = world.state("a");
     shared::file::write_atomic(&state.join("state.json"), b"{\"format\":1,\"st").unwrap();
     world.net.hub.faults().add(Rule::always(Fault::Gated));
