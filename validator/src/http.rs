@@ -108,6 +108,18 @@ impl From<HttpError> for Fault {
     }
 }
 
+/// What takes the body of an answer, chunk by chunk.
+pub trait Body {
+    /// Takes the next chunk.
+    fn take(&mut self, chunk: &[u8]);
+}
+
+impl Body for Vec<u8> {
+    fn take(&mut self, chunk: &[u8]) {
+        self.extend_from_slice(chunk);
+    }
+}
+
 /// One request, described so that it can be repeated.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -173,7 +185,16 @@ impl Request {
 
     /// Sends it, up to three times, and returns the body of a success.
     pub async fn send(&self, client: &Client) -> Result<Vec<u8>, HttpError> {
-        match tokio::time::timeout(self.deadline, self.attempts(client)).await {
+        self.receive(client, Vec::new).await
+    }
+
+    /// Sends it, up to three times; each attempt begins a body anew, that of a success is returned.
+    pub async fn receive<B: Body>(
+        &self,
+        client: &Client,
+        begin: impl Fn() -> B,
+    ) -> Result<B, HttpError> {
+        match tokio::time::timeout(self.deadline, self.attempts(client, begin)).await {
             Ok(result) => result,
             Err(_) => Err(HttpError::NoAnswer {
                 url: self.shown(),
@@ -195,10 +216,14 @@ impl Request {
         })
     }
 
-    async fn attempts(&self, client: &Client) -> Result<Vec<u8>, HttpError> {
+    async fn attempts<B: Body>(
+        &self,
+        client: &Client,
+        begin: impl Fn() -> B,
+    ) -> Result<B, HttpError> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
-            let (error, wait) = match self.attempt(client).await {
+            let (error, wait) = match self.attempt(client, begin()).await {
                 Ok(body) => return Ok(body),
                 Err(failed) => failed,
             };
@@ -213,10 +238,11 @@ impl Request {
     }
 
     /// The error comes with when to try again: `None` never, `Some(None)` after the usual pause.
-    async fn attempt(
+    async fn attempt<B: Body>(
         &self,
         client: &Client,
-    ) -> Result<Vec<u8>, (HttpError, Option<Option<Duration>>)> {
+        mut body: B,
+    ) -> Result<B, (HttpError, Option<Option<Duration>>)> {
         let no_answer = |error: reqwest::Error| HttpError::NoAnswer {
             url: self.shown(),
             reason: root_cause(&error),
@@ -228,8 +254,10 @@ impl Request {
         let status = response.status();
         if !status.is_success() {
             let again = is_transient(status).then(|| retry_after(response.headers()));
-            let body = read_limited(response, 512).await.unwrap_or_default();
-            let body = term::printable(String::from_utf8_lossy(&body).trim(), 200);
+            let mut said = Vec::new();
+            // Whatever comes of it will do.
+            let _ = read_limited(response, 512, &mut said).await;
+            let body = term::printable(String::from_utf8_lossy(&said).trim(), 200);
             return Err((
                 HttpError::Status {
                     url: self.shown(),
@@ -239,8 +267,8 @@ impl Request {
                 again,
             ));
         }
-        match read_limited(response, self.max_bytes).await {
-            Ok(body) => Ok(body),
+        match read_limited(response, self.max_bytes, &mut body).await {
+            Ok(()) => Ok(body),
             Err(None) => Err((
                 HttpError::TooLarge {
                     url: self.shown(),
@@ -306,15 +334,17 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// `Err(None)` means too large.
-async fn read_limited(mut response: Response, max: u64) -> Result<Vec<u8>, Option<reqwest::Error>> {
-    let mut body = Vec::new();
+async fn read_limited(
+    mut response: Response,
+    max: u64,
+    body: &mut impl Body,
+) -> Result<(), Option<reqwest::Error>> {
+    let mut left = max;
     while let Some(chunk) = response.chunk().await.map_err(Some)? {
-        if (body.len() + chunk.len()) as u64 > max {
-            return Err(None);
-        }
-        body.extend_from_slice(&chunk);
+        left = left.checked_sub(chunk.len() as u64).ok_or(None)?;
+        body.take(&chunk);
     }
-    Ok(body)
+    Ok(())
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

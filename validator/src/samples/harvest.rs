@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::term;
 
-use super::{filter::Dropped, lenient_json, record::Record};
+use super::{filter::Dropped, lenient_json, record::Record, text::TextReader};
 
 /// Notes are for people; more than these say nothing new.
 const MAX_NOTES: usize = 20;
@@ -33,21 +33,9 @@ impl Harvest {
 
     /// Reads JSONL, or one JSON array, that came from `origin`.
     pub fn read_text(&mut self, text: &str, origin: &str) {
-        if text.trim_start().starts_with('[') {
-            match lenient_json::parse(text) {
-                Ok(serde_json::Value::Array(values)) => {
-                    for (index, value) in values.iter().enumerate() {
-                        self.read_value(value, format!("{origin}#{index}"));
-                    }
-                    return;
-                }
-                Ok(_) => {}
-                Err(error) => return self.note(format_args!("{origin}: {error}")),
-            }
-        }
-        for (index, line) in text.lines().enumerate() {
-            self.read_line(line, origin, index + 1);
-        }
+        let mut reader = TextReader::onto(std::mem::take(self), origin);
+        reader.push(text.as_bytes());
+        *self = reader.finish();
     }
 
     /// Reads one line of JSONL; blank lines are skipped.

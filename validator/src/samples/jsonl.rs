@@ -2,17 +2,15 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
 };
 
-use super::harvest::Harvest;
+use super::{harvest::Harvest, text::TextReader};
 use crate::subnet::Fault;
 
 /// More files than this in a folder or pattern is a mistake.
 const MAX_FILES: usize = 10_000;
-/// The longest line read; a longer one is skipped.
-const MAX_LINE_BYTES: u64 = 16 << 20;
 /// What is read of all files together.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -21,7 +19,11 @@ pub fn fetch(spec: &str) -> Result<Harvest, Fault> {
     let mut harvest = Harvest::default();
     let mut left = MAX_BYTES;
     for path in files(spec)? {
-        if let Err(error) = read(&path, &mut harvest, &mut left) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut reader = TextReader::onto(harvest, format!("jsonl:{name}"));
+        let result = read(&path, &mut reader, &mut left);
+        harvest = reader.finish();
+        if let Err(error) = result {
             harvest.note(format_args!("{}: {error}", path.display()));
         }
     }
@@ -52,38 +54,20 @@ fn files(spec: &str) -> Result<Vec<PathBuf>, Fault> {
     Ok(files)
 }
 
-fn read(path: &Path, harvest: &mut Harvest, left: &mut u64) -> std::io::Result<()> {
-    let mut reader = BufReader::new(File::open(path)?);
-    let origin = format!(
-        "jsonl:{}",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    );
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        let read = (&mut reader)
-            .take(MAX_LINE_BYTES + 1)
-            .read_until(b'\n', &mut line)? as u64;
-        if read == 0 {
-            break;
+fn read(path: &Path, reader: &mut TextReader, left: &mut u64) -> io::Result<()> {
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    loop {
+        let chunk = file.fill_buf()?;
+        let length = chunk.len();
+        if length == 0 {
+            return Ok(());
         }
-        if read > *left {
-            harvest.note(format_args!(
-                "{origin}: stopped at {} MiB of samples",
-                MAX_BYTES >> 20
-            ));
-            break;
-        }
-        *left -= read;
-        if read > MAX_LINE_BYTES {
-            harvest.dropped.add("line longer than 16 MiB");
-            harvest.note(format_args!("{origin} line {number}: longer than 16 MiB"));
-            reader.skip_until(b'\n')?;
-            continue;
-        }
-        harvest.read_line(&String::from_utf8_lossy(&line), &origin, number);
+        *left = left.checked_sub(length as u64).ok_or_else(|| {
+            io::Error::other(format!("stopped at {} MiB of samples", MAX_BYTES >> 20))
+        })?;
+        reader.push(chunk);
+        file.consume(length);
     }
-    Ok(())
 }
 
 #[cfg(test)]

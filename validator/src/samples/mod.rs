@@ -11,6 +11,7 @@ pub mod record;
 pub mod sample_set;
 pub mod source;
 pub mod supply;
+pub mod text;
 pub mod wandb;
 pub mod web;
 

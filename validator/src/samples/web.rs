@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Client;
 use url::Url;
 
-use super::harvest::Harvest;
+use super::{harvest::Harvest, text::TextReader};
 use crate::{
     http::{self, Request},
     subnet::Fault,
@@ -21,10 +21,11 @@ pub async fn fetch(client: &Client, urls: &[Url], token: Option<&str>) -> Result
         // The token is for the operator's own mirrors; it never travels in the clear.
         let token = token.filter(|_| http::is_safe(url));
         let request = Request::get(url.clone(), MAX_BYTES, DEADLINE).bearer(token);
-        match request.send(client).await {
-            Ok(body) => {
-                let mut harvest = Harvest::default();
-                harvest.read_text(&String::from_utf8_lossy(&body), &http::shown(url));
+        // Read as it comes: what is dropped takes no memory.
+        let begin = || TextReader::new(http::shown(url));
+        match request.receive(client, begin).await {
+            Ok(reader) => {
+                let mut harvest = reader.finish();
                 if !harvest.records.is_empty() {
                     harvest.notes.splice(0..0, notes);
                     return Ok(harvest);
