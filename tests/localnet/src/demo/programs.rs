@@ -123,7 +123,6 @@ pub(super) struct ChildReport {
     pub(super) pid: Option<u32>,
     pub(super) reason: Option<String>,
     pub(super) release: Option<String>,
-    pub(super) last_failure: Option<String>,
     pub(super) phase: Option<String>,
 }
 
@@ -163,13 +162,9 @@ impl Report {
 
     /// What stands in the way, if anything.
     pub(super) fn trouble(&self) -> Option<String> {
-        let child = self.child.reason.clone().filter(|_| self.is_hopeless());
-        self.update.problem.clone().or(child).or_else(|| {
-            self.child
-                .last_failure
-                .clone()
-                .filter(|_| self.child.state != "running")
-        })
+        let fails = self.is_hopeless() || self.child.state == "waiting";
+        let child = self.child.reason.clone().filter(|_| fails);
+        self.update.problem.clone().or(child)
     }
 
     /// Whether waiting will not help.
