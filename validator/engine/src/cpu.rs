@@ -9,6 +9,7 @@ pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod exp;
 pub(crate) mod gated;
+pub(crate) mod linear;
 mod matrix;
 pub(crate) mod norm;
 
@@ -55,6 +56,29 @@ fn sum<T: Copy>(row: &[T], value: impl Fn(T) -> f32) -> f32 {
     for (lane, &element) in lanes.iter_mut().zip(rest) {
         *lane += value(element);
     }
+    sum_of_lanes(lanes)
+}
+
+/// Replaces each element of a row by its `value`; returns their sum, as [`sum`] does.
+#[inline(always)]
+fn map_and_sum(row: &mut [f32], value: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (groups, rest) = row.as_chunks_mut::<LANES>();
+    for group in groups {
+        for (lane, element) in lanes.iter_mut().zip(group) {
+            *element = value(*element);
+            *lane += *element;
+        }
+    }
+    for (lane, element) in lanes.iter_mut().zip(rest) {
+        *element = value(*element);
+        *lane += *element;
+    }
+    sum_of_lanes(lanes)
+}
+
+#[inline(always)]
+fn sum_of_lanes(mut lanes: [f32; LANES]) -> f32 {
     let (first, others) = lanes.split_at_mut(8);
     for other in others.as_chunks::<8>().0 {
         for (lane, &other) in first.iter_mut().zip(other) {

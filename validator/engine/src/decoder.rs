@@ -10,6 +10,7 @@ use crate::{
     activation::activate,
     attention::{Heads, KeysAndValues, Rotation, Sequences, Way, attend, attend_cached, split},
     cpu::gated::Gated,
+    linear::Linear,
     norm::Norm,
 };
 
@@ -29,23 +30,6 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// Names in the checkpoint.
     pub parts: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Linear {
-    /// `[out, in]`.
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -310,14 +294,13 @@ impl Model {
             attend(self.way, &qkv, rotation, &batch.sequences, heads, window)?
         };
         drop(qkv);
-        let attended = layer.output.forward(&wanted(attended)?)?;
-        let residual = (wanted(hidden)? + attended)?;
+        let residual = layer.output.add_to(wanted(hidden)?, &wanted(attended)?)?;
         let feed = match &layer.post_norm {
             Some(norm) => norm.forward(&residual)?,
             None => wanted(normed)?,
         };
         let gated = self.gated(&layer.gate_up.forward(&feed)?)?;
-        residual + layer.down.forward(&gated)?
+        layer.down.add_to(residual, &gated)
     }
 
     fn gated(&self, gate_up: &Tensor) -> Result<Tensor> {

@@ -1,6 +1,9 @@
 //! Losses of tokenised samples: the head on scored rows only, in chunks, log-softmax in f32.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 use candle_core::{DType, Result, Storage, Tensor};
 use half::{bf16, f16};
@@ -8,23 +11,28 @@ use model::{Fault, PackingPlan, TokenizedSample, protocol::Counters};
 
 use crate::{
     attention::{Rotation, Sequences},
-    cpu::cross_entropy::cross_entropy,
+    cpu::cross_entropy::{HeadCrossEntropy, cross_entropy},
     decoder::{Batch, Model},
     fault,
     rotary::{Stretch, Tables, stretches},
+    teams,
 };
 
 /// Most rows of logits that exist at the same time.
 const HEAD_ROWS: usize = 2048;
 
-/// Most logits that exist at the same time on the CPU, unless that were fewer than 256 rows.
+/// Most logits in 16 bits that exist at the same time on the CPU, unless that were fewer than 256
+/// rows.
 const CPU_LOGITS: usize = 8 << 20;
 
 /// The same on a GPU, where their loss takes a few copies in f32: 2 GiB in all.
 const GPU_LOGITS: usize = 128 << 20;
 
 /// Tokens that go through the decoder together on the CPU: more only fill its caches.
-const CPU_TOKENS: usize = 2048;
+const CPU_TOKENS: usize = 512;
+
+/// Bytes that the activations of all parts in work on the CPU may take, unless one alone takes more.
+const CPU_ACTIVATIONS: usize = 160 << 20;
 
 /// Losses of samples, and what it took to compute them.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +53,8 @@ pub enum Rounding {
     Exact,
 }
 
-/// Computes the loss of each sample, pack by pack; `progress` is told how many tokens are done.
+/// Computes the loss of each sample, pack by pack; `progress` is told of each further number of
+/// tokens that are done, from any thread.
 ///
 /// # Errors
 /// Only the machine's: what a model or a sample can be at fault for shows in the losses.
@@ -54,91 +63,72 @@ pub fn evaluate(
     samples: &[TokenizedSample],
     plan: &PackingPlan,
     rounding: Rounding,
-    progress: impl FnMut(u64) + Send,
+    progress: impl Fn(u64) + Sync,
 ) -> std::result::Result<Losses, Fault> {
-    candle_core::utils::with_threadpool(|| {
-        Evaluator::new(model, samples, rounding, progress).run(plan)
+    let evaluator = Evaluator::new(model, samples, rounding);
+    let parts = evaluator.parts(plan);
+    let tables = || Tables::new(&model.spec().rotary);
+    teams::share(&parts, evaluator.teams(&parts), tables, |tables, part| {
+        evaluator.part(part, tables)?;
+        progress(evaluator.tokens(part) as u64);
+        Ok(())
     })
-    .map_err(|error| fault::of_tensors(&error))
+    .map_err(|error| fault::of_tensors(&error))?;
+    Ok(evaluator.finish())
 }
 
-struct Evaluator<'a, P> {
+struct Evaluator<'a> {
     model: &'a Model,
     samples: &'a [TokenizedSample],
     stretches: Vec<Stretch>,
-    tables: Tables<'a>,
     rounding: Rounding,
-    progress: P,
-    done: Losses,
+    done: Mutex<Losses>,
 }
 
-impl<'a, P: FnMut(u64)> Evaluator<'a, P> {
-    fn new(
-        model: &'a Model,
-        samples: &'a [TokenizedSample],
-        rounding: Rounding,
-        progress: P,
-    ) -> Self {
-        let spec = model.spec();
-        let vocabulary = spec.vocab_size as u32;
-        let losses = samples
-            .iter()
-            .map(|sample| {
-                if sample.ids.iter().any(|&id| id >= vocabulary) {
-                    f64::INFINITY
-                } else {
-                    f64::NAN
-                }
-            })
-            .collect::<Vec<_>>();
+impl<'a> Evaluator<'a> {
+    fn new(model: &'a Model, samples: &'a [TokenizedSample], rounding: Rounding) -> Self {
         // A sample that fails in the embedding never gets as far as the rotation.
-        let lengths = samples.iter().zip(&losses).map(|(sample, loss)| {
-            if loss.is_infinite() {
-                0
+        let spec = model.spec();
+        let known = |sample: &TokenizedSample| is_known(sample, spec.vocab_size);
+        let length = |sample| if known(sample) { sample.ids.len() } else { 0 };
+        let loss = |sample| {
+            if known(sample) {
+                f64::NAN
             } else {
-                sample.ids.len()
+                f64::INFINITY
             }
-        });
-        let stretches = stretches(spec, lengths);
-        let tokens = samples.iter().map(|sample| sample.ids.len() as u64).sum();
+        };
         let counters = Counters {
-            tokens,
+            tokens: samples.iter().map(|sample| sample.ids.len() as u64).sum(),
             ..Counters::default()
         };
-        let tables = Tables::new(&spec.rotary);
-        let done = Losses { losses, counters };
         Self {
             model,
             samples,
-            stretches,
-            tables,
+            stretches: stretches(spec, samples.iter().map(length)),
             rounding,
-            progress,
-            done,
+            done: Mutex::new(Losses {
+                losses: samples.iter().map(loss).collect(),
+                counters,
+            }),
         }
     }
 
-    fn run(mut self, plan: &PackingPlan) -> Result<Losses> {
+    fn tokens(&self, part: &[usize]) -> usize {
+        part.iter()
+            .map(|&sample| self.samples[sample].ids.len())
+            .sum()
+    }
+
+    /// Returns what goes through the decoder together: on the CPU, packs are split.
+    fn parts<'p>(&self, plan: &'p PackingPlan) -> Vec<&'p [usize]> {
         let limit = if self.model.device().is_cpu() {
             CPU_TOKENS
         } else {
             usize::MAX
         };
-        for pack in plan.packs() {
-            let computable = |&&sample: &&usize| {
-                !self.samples[sample].scored_rows().is_empty() && self.done.losses[sample].is_nan()
-            };
-            let computed: Vec<usize> = pack.iter().filter(computable).copied().collect();
-            for part in self.split(&computed, limit) {
-                self.pack(part)?;
-            }
-            let all: usize = pack
-                .iter()
-                .map(|&sample| self.samples[sample].ids.len())
-                .sum();
-            (self.progress)(all as u64);
-        }
-        Ok(self.done)
+        let packs = plan.packs().iter();
+        packs.flat_map(|pack| self.split(pack, limit)).collect()
     }
 
     /// Splits a pack into runs of at most `limit` tokens, or one sample.
@@ -157,50 +147,91 @@ impl<'a, P: FnMut(u64)> Evaluator<'a, P> {
         parts
     }
 
+    /// Returns how many parts may be in work at the same time.
+    fn teams(&self, parts: &[&[usize]]) -> usize {
+        if !self.model.device().is_cpu() {
+            return 1;
+        }
+        let spec = self.model.spec();
+        let attention = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+        let width = 4 * spec.hidden_size + 2 * attention + 3 * spec.intermediate_size;
+        let longest = parts
+            .iter()
+            .map(|part| self.tokens(part))
+            .max()
+            .unwrap_or(0);
+        CPU_ACTIVATIONS / (longest * width * size_of::<f32>()).max(1)
+    }
+
     /// Computes the losses of samples that share a forward pass.
-    fn pack(&mut self, pack: &[usize]) -> Result<()> {
+    fn part(&self, part: &[usize], tables: &mut Tables<'_>) -> Result<()> {
         let mut ids = Vec::new();
         let mut rows = Vec::new();
         let mut targets = Vec::new();
-        let mut means: Vec<(usize, Range<usize>)> = Vec::with_capacity(pack.len());
-        for &index in pack {
+        let mut means: Vec<(usize, Range<usize>)> = Vec::with_capacity(part.len());
+        for &index in part {
             let sample = &self.samples[index];
             let scored = sample.scored_rows();
+            if scored.is_empty() || !is_known(sample, self.model.spec().vocab_size) {
+                continue;
+            }
             let first = rows.len();
             rows.extend(scored.clone().map(|row| (ids.len() + row) as u32));
             targets.extend(scored.map(|row| sample.ids[row + 1]));
             ids.extend_from_slice(&sample.ids);
             means.push((index, first..rows.len()));
         }
-        self.done.counters.computed_tokens += ids.len() as u64;
-        self.done.counters.scored_rows += rows.len() as u64;
-        let batch = self.batch(pack, ids, rows)?;
+        if means.is_empty() {
+            return Ok(());
+        }
+        let tokens = ids.len() as u64;
+        let batch = self.batch(means.iter().map(|&(index, _)| index), ids, rows, tables)?;
         let hidden = self.model.forward(&batch, None)?;
         let losses = self.row_losses(&hidden, &targets)?;
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.counters.computed_tokens += tokens;
+        done.counters.scored_rows += targets.len() as u64;
+        done.counters.head_rows += hidden.dim(0)? as u64;
         for (index, rows) in means {
-            self.done.losses[index] = self.mean(&losses[rows]);
+            done.losses[index] = self.mean(&losses[rows]);
         }
         Ok(())
     }
 
-    fn batch(&mut self, pack: &[usize], ids: Vec<u32>, rows: Vec<u32>) -> Result<Batch> {
+    fn batch(
+        &self,
+        part: impl Iterator<Item = usize> + Clone,
+        ids: Vec<u32>,
+        rows: Vec<u32>,
+        tables: &mut Tables<'_>,
+    ) -> Result<Batch> {
         let device = self.model.device();
         let tokens = ids.len();
-        let length = |&sample: &usize| self.samples[sample].ids.len();
-        let positions = pack
-            .iter()
-            .map(|sample| (0, length(sample), self.stretches[*sample]));
-        let tables = self.tables.rows(positions);
+        let length = |sample: usize| self.samples[sample].ids.len();
+        let positions = part
+            .clone()
+            .map(|sample| (0, length(sample), self.stretches[sample]));
+        let tables = tables.rows(positions);
         Ok(Batch {
             ids: Tensor::new(ids, device)?,
             rotation: Rotation::new(tables, tokens, self.model.dtype(), device)?,
-            sequences: Sequences::new(pack.iter().map(length), 0, device)?,
+            sequences: Sequences::new(part.map(length), 0, device)?,
             rows: Tensor::new(rows, device)?,
         })
     }
 
+    fn finish(self) -> Losses {
+        self.done
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Computes the loss of each row of final hidden states.
-    fn row_losses(&mut self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
+    fn row_losses(&self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
+        if hidden.device().is_cpu() && hidden.dtype() == DType::F32 {
+            let op = HeadCrossEntropy { targets };
+            return hidden.apply_op2_no_bwd(self.model.head(), &op)?.to_vec1();
+        }
         let most = if hidden.device().is_cpu() {
             CPU_LOGITS
         } else {
@@ -211,7 +242,6 @@ impl<'a, P: FnMut(u64)> Evaluator<'a, P> {
         let mut losses = Vec::with_capacity(targets.len());
         for (i, targets) in targets.chunks(chunk).enumerate() {
             let logits = hidden.narrow(0, i * chunk, targets.len())?.matmul(&head)?;
-            self.done.counters.head_rows += targets.len() as u64;
             losses.extend(nll(&logits, targets)?);
         }
         Ok(losses)
@@ -238,6 +268,11 @@ impl<'a, P: FnMut(u64)> Evaluator<'a, P> {
             f64::from((losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / count) as f32)
         }
     }
+}
+
+/// Whether the vocabulary has all ids of a sample.
+fn is_known(sample: &TokenizedSample, vocabulary: usize) -> bool {
+    sample.ids.iter().all(|&id| (id as usize) < vocabulary)
 }
 
 /// Returns `-log softmax(row)[target]` of each row of logits.

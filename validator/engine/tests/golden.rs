@@ -1,7 +1,11 @@
 //! Losses of tiny models against those of the Python validator.
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use candle_core::Device;
 use engine::{
@@ -57,9 +61,17 @@ fn sample(row: &Value) -> TokenizedSample {
 
 fn losses(model: &Model, samples: &[TokenizedSample], pack_tokens: usize) -> Vec<f64> {
     let plan = PackingPlan::new(samples, pack_tokens);
-    evaluate(model, samples, &plan, Rounding::AsReference, |_| ())
-        .unwrap()
-        .losses
+    let tokens = AtomicU64::new(0);
+    let progress = |more| {
+        tokens.fetch_add(more, Ordering::Relaxed);
+    };
+    let done = evaluate(model, samples, &plan, Rounding::AsReference, progress).unwrap();
+    assert_eq!(
+        tokens.into_inner(),
+        done.counters.tokens,
+        "progress adds up to all tokens"
+    );
+    done.losses
 }
 
 fn number(value: &Value) -> f64 {
@@ -100,6 +112,26 @@ fn losses_in_f32_are_those_of_the_reference() {
                     1e-5,
                     &format!("{what}, packed"),
                 );
+            }
+        }
+    }
+}
+
+/// Many samples or one, shared by teams or by the threads of one team: the same bits.
+#[test]
+fn losses_do_not_depend_on_the_number_of_threads() {
+    for (name, tokenizer) in [("llama_gqa", "llama3"), ("stablelm_nobias_gqa", "zephyr")] {
+        let all = samples(tokenizer);
+        let (model, _) = model(name, Dtype::F32, Attention::Sdpa);
+        for some in [all.as_slice(), &all[..1]] {
+            let bits = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                let losses = pool.build().unwrap().install(|| losses(&model, some, 8192));
+                losses.into_iter().map(f64::to_bits).collect::<Vec<_>>()
+            };
+            let one = bits(1);
+            for threads in [2, 3, 7] {
+                assert_eq!(one, bits(threads), "{name} on {threads} threads");
             }
         }
     }

@@ -65,15 +65,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
 }
 
-/// Makes small models a quarter faster on a CPU: memory of one pack is kept for the next instead of
-/// being asked of the kernel again, and idle threads of the tensor library do not spin beside ours.
-const TUNING: [(&str, &str); 2] = [
-    (
-        "GLIBC_TUNABLES",
-        "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456",
-    ),
-    ("CANDLE_BARRIER_POOL_SPIN_LIMIT", "1"),
-];
+/// In 16 bits on a CPU, idle threads of the tensor library do not spin beside ours.
+const TUNING: (&str, &str) = ("CANDLE_BARRIER_POOL_SPIN_LIMIT", "1");
 
 /// A running worker.
 #[derive(Debug)]
@@ -108,7 +101,7 @@ impl Worker {
         command
             .args(["--device", device])
             .env_clear()
-            .envs(TUNING)
+            .env(TUNING.0, TUNING.1)
             .envs(
                 options
                     .environment

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::{
     contiguous,
     exp::exp,
+    map_and_sum,
     matrix::{View, multiply},
     max, rows_at_once, sum, vectorized,
 };
@@ -74,6 +75,8 @@ struct Block<'a> {
 struct Scratch {
     queries: Vec<f32>,
     scores: Vec<f32>,
+    /// Sum of the weights of each row of scores.
+    sums: Vec<f32>,
     summed: Vec<f32>,
 }
 
@@ -168,13 +171,17 @@ impl PackedAttention {
                 scores,
                 keys,
             );
-            for (i, row) in scores.chunks_exact_mut(keys).take(group * rows).enumerate() {
-                let token = block.tokens.start + i % rows;
-                let from = self.window.map_or(0, |left| {
-                    token.saturating_sub(left).max(first_key) - first_key
-                });
-                softmax(row, from..token + 1 - first_key, root);
-            }
+            let rows_of_scores = scores.chunks_exact_mut(keys).take(group * rows);
+            scratch.sums.clear();
+            scratch
+                .sums
+                .extend(rows_of_scores.enumerate().map(|(i, row)| {
+                    let token = block.tokens.start + i % rows;
+                    let from = self.window.map_or(0, |left| {
+                        token.saturating_sub(left).max(first_key) - first_key
+                    });
+                    weigh(row, from..token + 1 - first_key, root)
+                }));
             let value = first_key * self.width() + (self.heads + self.kv_heads + kv_head) * dim;
             let values = View::rows(&input.qkv[value..], self.width());
             let weights = View::rows(scores, keys);
@@ -185,15 +192,13 @@ impl PackedAttention {
                 &mut scratch.summed,
                 dim,
             );
-            for (i, summed) in scratch
-                .summed
-                .chunks_exact(dim)
-                .take(group * rows)
-                .enumerate()
-            {
+            let summed = scratch.summed.chunks_exact(dim).zip(&scratch.sums);
+            for (i, (summed, sum)) in summed.enumerate() {
                 let head = kv_head * group + i / rows;
                 let from = (i % rows * self.heads + head) * dim;
-                block.out[from..from + dim].copy_from_slice(summed);
+                for (out, summed) in block.out[from..from + dim].iter_mut().zip(summed) {
+                    *out = summed / sum;
+                }
             }
         }
     }
@@ -221,31 +226,20 @@ impl PackedAttention {
     }
 }
 
-/// Turns the scores in `seen`, divided by `root`, into weights that add up to one, the others
-/// into zeros.
-///
-/// Where large weights make large scores, each rounding shows in the losses: the order of the
-/// operations is that of the reference.
-fn softmax(scores: &mut [f32], seen: Range<usize>, root: f32) {
+/// Turns the scores in `seen`, divided by `root`, into weights, the others into zeros. Returns the
+/// sum of the weights, by which what they weigh is divided.
+fn weigh(scores: &mut [f32], seen: Range<usize>, root: f32) -> f32 {
     scores[..seen.start].fill(0.0);
     scores[seen.end..].fill(0.0);
     let seen = &mut scores[seen];
     vectorized(
         #[inline(always)]
         || {
-            for score in seen.iter_mut() {
-                *score /= root;
-            }
-            let max = max(seen, |score| score);
-            for score in seen.iter_mut() {
-                *score = exp(*score - max);
-            }
-            let sum = sum(seen, |weight| weight);
-            for weight in seen.iter_mut() {
-                *weight /= sum;
-            }
+            let scale = 1.0 / root;
+            let largest = max(seen, |score| score) * scale;
+            map_and_sum(seen, |score| exp(score.mul_add(scale, -largest)))
         },
-    );
+    )
 }
 
 impl CustomOp3 for PackedAttention {

@@ -12,10 +12,11 @@ pub(crate) fn exp(x: f32) -> f32 {
     // Comparisons in this order leave NaN alone.
     let x = if x > 88.8 { 88.8 } else { x };
     let x = if x < -87.3 { -87.3 } else { x };
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let whole = shifted - ROUND;
-    let r = x - whole * LN_2[0] - whole * LN_2[1];
-    let mut p = 1.987_569_1e-4;
+    let r = (-whole).mul_add(LN_2[0], x);
+    let r = (-whole).mul_add(LN_2[1], r);
+    let mut p = 1.987_569_1e-4_f32;
     for coefficient in [
         1.398_199_9e-3,
         8.333_452e-3,
@@ -23,9 +24,9 @@ pub(crate) fn exp(x: f32) -> f32 {
         1.666_666_6e-1,
         0.5,
     ] {
-        p = p * r + coefficient;
+        p = p.mul_add(r, coefficient);
     }
-    let p = p * r * r + r + 1.0;
+    let p = p.mul_add(r * r, r) + 1.0;
     // 2^whole, by its exponent bits; 128 gives infinity.
     p * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }

@@ -41,7 +41,7 @@ pub(super) fn evaluate(
         let reporter = channel.progress(Phase::Evaluate, tokens);
         reporter.set(0);
         let begun = Instant::now();
-        let progress = |done| reporter.set(done);
+        let progress = |more| reporter.add(more);
         let rounding = loss::Rounding::default();
         let computed = loss::evaluate(&resident.model, samples, plan, rounding, progress)?;
         Ok(Evaluation {

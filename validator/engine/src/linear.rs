@@ -1,0 +1,49 @@
+//! Linear layers on any device.
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::cpu::linear::{AddProduct, Product};
+
+/// `x * weight^T + bias`.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    /// `[out, in]`.
+    pub(crate) weight: Tensor,
+    /// `[out]`.
+    pub(crate) bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// From `[rows, in]` to `[rows, out]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.bias {
+            Some(bias) if in_loops(x) => {
+                let rows = bias.broadcast_as((x.dim(0)?, bias.dim(0)?))?;
+                // A copy, even of a single row: the bias itself stays as it is.
+                self.add_product(rows.force_contiguous()?, x)
+            }
+            None if in_loops(x) => x.apply_op2_no_bwd(&self.weight, &Product),
+            Some(bias) => x.matmul(&self.weight.t()?)?.broadcast_add(bias),
+            None => x.matmul(&self.weight.t()?),
+        }
+    }
+
+    /// Adds the output to a residual that nobody else holds (`[rows, out]`).
+    pub(crate) fn add_to(&self, residual: Tensor, x: &Tensor) -> Result<Tensor> {
+        match &self.bias {
+            None if in_loops(x) => self.add_product(residual, x),
+            _ => residual + self.forward(x)?,
+        }
+    }
+
+    /// Adds `x * weight^T` to `sum` in place.
+    fn add_product(&self, sum: Tensor, x: &Tensor) -> Result<Tensor> {
+        sum.inplace_op3(x, &self.weight, &AddProduct)?;
+        Ok(sum)
+    }
+}
+
+/// Whether products are computed by the CPU's own loops.
+fn in_loops(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
