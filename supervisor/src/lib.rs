@@ -13,6 +13,7 @@ pub mod error;
 pub mod history;
 pub mod home;
 pub mod job;
+pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod self_update;

@@ -143,7 +143,11 @@ impl Supervisor {
         shared::notify::ready();
         loop {
             let input = self.next().await;
+            let busy = self.update.phase != update::Phase::Idle;
             self.take(input);
+            if busy && self.update.phase == update::Phase::Idle {
+                crate::memory::let_go_of_code();
+            }
             if let Some(successor) = self.successor.take() {
                 self.become_successor(&successor);
             }
