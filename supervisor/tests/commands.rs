@@ -115,10 +115,12 @@ fn hooks_and_notices_say_what_happened() {
     fs::remove_file(&veto).unwrap();
     bench.update();
     drop(post(&listener));
-    let failed = bench.wait("the hook has run", || fs::read_to_string(&failures).ok());
-    assert_eq!(failed.trim(), two);
-    let notes = fs::read_to_string(&notes).unwrap();
-    assert!(notes.contains(r#""result":"rolled-back""#), "{notes}");
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    bench.wait("the hook and the command were told", || {
+        let noted = read(&notes).contains(r#""result":"rolled-back""#);
+        (noted && read(&failures).ends_with('\n')).then_some(())
+    });
+    assert_eq!(read(&failures).trim(), two);
 }
 
 /// Takes one HTTP request.
@@ -230,7 +232,7 @@ fn a_build_without_room_is_put_off() {
 fn a_signal_looks_for_an_update_and_a_log_is_followed() {
     let bench = Bench::new();
     let running = bench.start_and_settle(&[]);
-    let mut follower = bench.spawn(&["logs", "-f", "-n", "0"]);
+    let mut follower = bench.spawn(&["logs", "-f", "-n", "9"]);
     let commit = bench.release("two", "");
     running.signal(nix::sys::signal::Signal::SIGUSR1);
     bench.until("the commit is accepted", |report| {
