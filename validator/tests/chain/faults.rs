@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 use localnet::chain::{BlockMode, CallError, Stall, Upgrade};
 use validator::chain::weights::{self, SetWeightsError};
 
-use crate::{NETUID, connect, set_weights::request, start, wallet};
+use crate::{
+    NETUID, connect,
+    set_weights::{request, set},
+    start, wallet,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stalls_is_left_for_the_next() {
@@ -79,9 +83,7 @@ async fn weights_arrive_once_though_the_node_falls_silent_after_taking_them() {
     let client = connect(&[&chain]).await;
     let wallet = wallet();
     chain.stall(Stall::Methods(["author_extrinsicUpdate".to_owned()].into()));
-    let receipt = weights::set(&client, &wallet, &request(&[(1, 1.0)]))
-        .await
-        .unwrap();
+    let receipt = set(&client, &wallet, &[(1, 1.0)]).await;
     assert_eq!(receipt.attempts, 1, "signed once");
     assert_eq!(receipt.stored, Some(vec![(1, 65535)]));
     assert_eq!(
@@ -97,14 +99,10 @@ async fn weights_arrive_through_cuts_and_passing_refusals() {
     let client = connect(&[&chain]).await;
     let wallet = wallet();
     chain.cut(Duration::from_millis(300));
-    weights::set(&client, &wallet, &request(&[(1, 1.0)]))
-        .await
-        .unwrap();
+    set(&client, &wallet, &[(1, 1.0)]).await;
     // Custom(6) is the rate limit as the pool sees it.
     chain.fail_submissions(6, 1);
-    let receipt = weights::set(&client, &wallet, &request(&[(2, 1.0)]))
-        .await
-        .unwrap();
+    let receipt = set(&client, &wallet, &[(2, 1.0)]).await;
     assert_eq!(receipt.stored, Some(vec![(2, 65535)]));
     chain.fail_submissions(1, 1);
     let error = weights::set(&client, &wallet, &request(&[(3, 1.0)]))
@@ -118,36 +116,28 @@ async fn weights_survive_an_upgrade_between_signing_and_inclusion() {
     let chain = start(4, |_| ()).await;
     let client = connect(&[&chain]).await;
     let wallet = wallet();
-    weights::set(&client, &wallet, &request(&[(1, 1.0)]))
-        .await
-        .unwrap();
+    set(&client, &wallet, &[(1, 1.0)]).await;
     chain
         .upgrade(Upgrade {
             newtypes: true,
             ..Upgrade::default()
         })
         .unwrap();
-    let receipt = weights::set(&client, &wallet, &request(&[(2, 0.5), (3, 1.0)]))
-        .await
-        .unwrap();
+    let receipt = set(&client, &wallet, &[(2, 0.5), (3, 1.0)]).await;
     assert_eq!(receipt.stored, Some(vec![(2, 32768), (3, 65535)]));
     chain.set_block_mode(BlockMode::Manual);
-    let (receipt, ()) = tokio::join!(
-        async { weights::set(&client, &wallet, &request(&[(1, 1.0)])).await },
-        async {
-            while chain
-                .requests()
-                .get("author_submitAndWatchExtrinsic")
-                .copied()
-                < Some(3)
-            {
-                tokio::task::yield_now().await;
-            }
-            chain.upgrade(Upgrade::default()).unwrap();
-            chain.set_block_mode(BlockMode::Every(Duration::from_millis(200)));
+    let submissions = || chain.requests()["author_submitAndWatchExtrinsic"];
+    let upgrade = async {
+        while submissions() < 3 {
+            tokio::task::yield_now().await;
         }
-    );
-    assert_eq!(receipt.unwrap().stored, Some(vec![(1, 65535)]));
+        chain.upgrade(Upgrade::default()).unwrap();
+        chain.set_block_mode(BlockMode::Every(Duration::from_millis(200)));
+    };
+    let upgrade = tokio::time::timeout(Duration::from_secs(30), upgrade);
+    let (receipt, upgraded) = tokio::join!(set(&client, &wallet, &[(1, 1.0)]), upgrade);
+    upgraded.expect("submitted once more");
+    assert_eq!(receipt.stored, Some(vec![(1, 65535)]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,9 +164,7 @@ async fn lagging_finality_delays_nothing_but_the_word_final() {
     let chain = start(4, |_| ()).await;
     let client = connect(&[&chain]).await;
     chain.set_finality_lag(50);
-    let receipt = weights::set(&client, &wallet(), &request(&[(1, 1.0)]))
-        .await
-        .unwrap();
+    let receipt = set(&client, &wallet(), &[(1, 1.0)]).await;
     assert_eq!(receipt.stored, Some(vec![(1, 65535)]));
     assert!(!receipt.finalized);
 }

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use localnet::chain::{Chain, Hyperparameter};
 use validator::{
-    chain::weights::{self, Emitted, Method, Refusal, Request, Reveal, SetWeightsError, emit},
+    chain::{
+        Client, Wallet,
+        weights::{
+            self, Emitted, Method, Refusal, Request, Reveal, SetWeightsError, WeightsReceipt, emit,
+        },
+    },
     subnet::Uid,
 };
 
@@ -20,13 +25,16 @@ pub(crate) fn request(weights: &[(u16, f64)]) -> Request {
     }
 }
 
+/// Sets weights where nothing is in the way.
+pub(crate) async fn set(client: &Client, wallet: &Wallet, to: &[(u16, f64)]) -> WeightsReceipt {
+    weights::set(client, wallet, &request(to)).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_weights_are_set_and_read_back() {
     let chain = start(4, |_| ()).await;
     let client = connect(&[&chain]).await;
-    let receipt = weights::set(&client, &wallet(), &request(&[(1, 0.25), (2, 1.0)]))
-        .await
-        .unwrap();
+    let receipt = set(&client, &wallet(), &[(1, 0.25), (2, 1.0)]).await;
     assert_eq!(receipt.method, Method::Plain);
     assert_eq!(receipt.stored, Some(vec![(1, 16384), (2, 65535)]));
     assert_eq!((receipt.attempts, receipt.finalized), (1, true));
@@ -83,11 +91,7 @@ async fn committed_weights_become_visible_when_the_chain_reveals_them() {
     }
 }
 
-async fn blocks_until_visible(
-    chain: &Chain,
-    client: &validator::chain::Client,
-    receipt: &weights::WeightsReceipt,
-) -> u64 {
+async fn blocks_until_visible(chain: &Chain, client: &Client, receipt: &WeightsReceipt) -> u64 {
     for _ in 0..40 {
         chain.produce_blocks(1).await.unwrap();
         match weights::reveal(client, receipt).await.unwrap() {
@@ -108,9 +112,7 @@ async fn a_missed_reveal_is_told() {
     .await;
     let client = connect(&[&chain]).await;
     chain.pause_beacon(true);
-    let receipt = weights::set(&client, &wallet(), &request(&[(1, 1.0)]))
-        .await
-        .unwrap();
+    let receipt = set(&client, &wallet(), &[(1, 1.0)]).await;
     chain.produce_blocks(40).await.unwrap();
     assert!(matches!(
         weights::reveal(&client, &receipt).await.unwrap(),
@@ -204,9 +206,7 @@ async fn too_soon_is_waited_out_when_the_window_allows() {
     let chain = start(4, |_| ()).await;
     let client = connect(&[&chain]).await;
     let wallet = wallet();
-    weights::set(&client, &wallet, &request(&[(1, 1.0)]))
-        .await
-        .unwrap();
+    set(&client, &wallet, &[(1, 1.0)]).await;
     chain
         .set_hyperparameter(NETUID.0, Hyperparameter::WeightsRateLimit, 5)
         .unwrap();
@@ -242,16 +242,12 @@ async fn foreign_weights_of_our_hotkey_raise_the_alarm() {
         guard.check(&client, &ours, &neuron().await).await.unwrap(),
         None
     );
-    weights::set(&client, &ours, &request(&[(1, 1.0)]))
-        .await
-        .unwrap();
+    set(&client, &ours, &[(1, 1.0)]).await;
     assert_eq!(
         guard.check(&client, &ours, &neuron().await).await.unwrap(),
         None
     );
-    let foreign = weights::set(&client, &twin, &request(&[(2, 1.0)]))
-        .await
-        .unwrap();
+    let foreign = set(&client, &twin, &[(2, 1.0)]).await;
     let alarm = guard
         .check(&client, &ours, &neuron().await)
         .await

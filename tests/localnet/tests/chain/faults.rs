@@ -13,9 +13,14 @@ use super::{Client, NETUID, Signer, ask, connect, full, pair, start, weights_cal
 
 /// Waits until a method was called this often.
 async fn called(chain: &Chain, method: &str, times: u64) {
-    while chain.requests().get(method).copied().unwrap_or(0) < times {
-        tokio::task::yield_now().await;
-    }
+    let calls = async {
+        while chain.requests().get(method).copied().unwrap_or(0) < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), calls)
+        .await
+        .expect(method);
 }
 
 #[tokio::test]
