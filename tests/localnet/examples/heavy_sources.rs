@@ -9,9 +9,9 @@ use localnet::{
     hub::{Hub, Ports},
     samples::{Conversation, generate},
     table,
-    wandb::{Run, Wandb},
+    wandb::{Wandb, cortex_run},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, stdin};
 
 /// Runs, and uids of a row, whose three texts each make 770 keys with the two that a row has anyway.
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             store
                 .project("bench", "rows")
                 .runs
-                .push(run(index, conversations));
+                .push(cortex_run(index, conversations));
         });
     }
     let hub = Hub::start(Ports::default()).await?;
@@ -64,21 +64,4 @@ fn lengthened(mut conversations: Vec<Conversation>, bytes: usize) -> Vec<Convers
         }
     }
     conversations
-}
-
-fn run(index: usize, conversations: &[Conversation]) -> Run {
-    let mut run = Run::new(
-        &format!("bench{index:03}"),
-        "validator",
-        json!({"type": "validator"}),
-    );
-    let mut row = serde_json::Map::new();
-    for (uid, conversation) in conversations.iter().enumerate() {
-        row.insert(format!("prompts.{uid}"), json!(conversation.prompt()));
-        row.insert(format!("responses.{uid}"), json!(conversation.response()));
-        row.insert(format!("scores.{uid}"), json!(1.0));
-    }
-    row.insert("modality".into(), json!("text"));
-    run.log(Value::Object(row));
-    run
 }

@@ -91,7 +91,7 @@ struct Shelf {
 
 /// A run as a validator of Cortex.t kept it: prompts, responses and scores by uid, and a
 /// signature of the run's name by its hotkey.
-fn cortex_run(index: usize, conversations: &[Conversation]) -> Run {
+pub fn cortex_run(index: usize, conversations: &[Conversation]) -> Run {
     let wallet = Wallet::derive(index as u64, "cortex validator");
     let name = format!("c0r7ex{index:02}");
     let signature = hex::encode(wallet.hotkey.signer.sign(name.as_bytes()).0);
