@@ -2,10 +2,15 @@
 
 use std::num::NonZeroU32;
 
+use aes::{
+    Aes256,
+    cipher::{KeyIvInit as _, StreamCipher as _},
+};
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use crypto_secretbox::{KeyInit as _, XSalsa20Poly1305, aead::Aead as _};
-use ring::pbkdf2;
+use ctr::Ctr128BE;
+use ring::{hmac, pbkdf2};
 use zeroize::Zeroizing;
 
 use super::keyfile::Bytes;
@@ -14,6 +19,12 @@ use super::keyfile::Bytes;
 const NACL_SALT: [u8; 16] = *b"\x13q\x83\xdf\xf1Z\t\xbc\x9c\x90\xb5Q\x879\xe9\xb1";
 const FERNET_SALT: &[u8] = b"Iguesscyborgslikemyselfhaveatendencytobeparanoidaboutourorigins";
 const FERNET_ROUNDS: NonZeroU32 = NonZeroU32::new(10_000_000).unwrap();
+
+/// Ansible's `VaultAES256` (`lib/ansible/parsing/vault/__init__.py`): PBKDF2 with this many rounds gives the key of
+/// the cipher, the key of the MAC and the first counter, in this order.
+const VAULT_ROUNDS: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
+const VAULT_KEY: usize = 32;
+const VAULT_COUNTER: usize = 16;
 
 /// libsodium's "sensitive" limits: 8 passes over 512 MiB.
 const ARGON2_PASSES: u32 = 8;
@@ -46,7 +57,7 @@ impl Form {
     pub(super) fn decrypt(self, content: &[u8], password: &str) -> Option<Bytes> {
         let plain = match self {
             Self::Nacl => nacl(content, password),
-            Self::AnsibleVault => ansible_vault::decrypt_vault(content, password).ok(),
+            Self::AnsibleVault => ansible_vault(content, password),
             Self::Fernet => fernet(content, password),
         };
         plain.map(Bytes::new)
@@ -64,6 +75,35 @@ fn nacl(content: &[u8], password: &str) -> Option<Vec<u8>> {
     XSalsa20Poly1305::new((&*key).into())
         .decrypt(nonce.into(), sealed)
         .ok()
+}
+
+/// Format 1.1 and 1.2: a header line, then the hex of three lines of hex, which are salt, MAC and ciphertext.
+fn ansible_vault(content: &[u8], password: &str) -> Option<Vec<u8>> {
+    let (header, body) = str::from_utf8(content).ok()?.split_once('\n')?;
+    let mut header = header.trim_end().split(';').skip(1);
+    let (version, cipher) = (header.next()?, header.next()?);
+    if !matches!(version, "1.1" | "1.2") || cipher != "AES256" {
+        return None;
+    }
+    let body: String = body.split_whitespace().collect();
+    let fields = String::from_utf8(hex::decode(body).ok()?).ok()?;
+    let mut fields = fields.split('\n').map(hex::decode);
+    let mut field = || fields.next()?.ok();
+    let (salt, mac, mut text) = (field()?, field()?, field()?);
+
+    let mut keys = Zeroizing::new([0; 2 * VAULT_KEY + VAULT_COUNTER]);
+    let hash = pbkdf2::PBKDF2_HMAC_SHA256;
+    pbkdf2::derive(hash, VAULT_ROUNDS, &salt, password.as_bytes(), &mut *keys);
+    let (key, rest) = keys.split_at(VAULT_KEY);
+    let (mac_key, counter) = rest.split_at(VAULT_KEY);
+    hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, mac_key), &text, &mac).ok()?;
+    Ctr128BE::<Aes256>::new_from_slices(key, counter)
+        .ok()?
+        .apply_keystream(&mut text);
+    // PKCS #7: the last byte says how many bytes were added.
+    let padding = usize::from(*text.last()?);
+    text.truncate(text.len().checked_sub(padding)?);
+    Some(text)
 }
 
 fn fernet(content: &[u8], password: &str) -> Option<Vec<u8>> {
