@@ -1,23 +1,15 @@
-//! Validator of Bittensor's fine-tuning subnet.
-//!
-//! Imports go down, never up and never sideways between the folders of one row:
+//! Validator of Bittensor's fine-tuning subnet: what joins its rooms, which are crates of their own.
 //!
 //! ```text
 //! main -> cli -> service            who runs, who stops
-//! step  state                       one evaluation cycle, in order; what survives a restart
-//! chain  models  samples  eval  score  report
+//! step -> state                     one evaluation cycle, in order; what survives a restart
+//! chain  models  samples  eval      the crates below `validator/`: no arrow between two of a row
+//! report                            the step record, and what is made of it
+//! score  http-client
 //! subnet                            nouns and rules of the subnet; no I/O
 //! ```
 
-pub mod chain;
 pub mod cli;
-pub mod eval;
-pub mod http;
-pub mod models;
-pub mod report;
-pub mod samples;
-pub mod score;
 pub mod service;
 pub mod state;
 pub mod step;
-pub mod subnet;

@@ -4,16 +4,16 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use jiff::Timestamp;
+use report::{
+    Journal, StepRecord,
+    journal::{self, CURRENT},
+    step_record::{Engine, FORMAT, ModelRow, Outcome, Rules, Samples},
+};
+use score::WinRow;
+use subnet::{CompetitionId, Fault, Hotkey, Netuid, Parameters, Real, Uid};
 use validator::{
-    report::{
-        Journal, StepRecord,
-        journal::{self, CURRENT},
-        step_record::{Engine, FORMAT, ModelRow, Outcome, Rules, Samples},
-    },
-    score::WinRow,
     state::{self, Identity, Kept, ModelLosses, State, StateError},
     step::scoring,
-    subnet::{CompetitionId, Fault, Hotkey, Netuid, Parameters, Real, Uid},
 };
 
 fn identity() -> Identity {
@@ -106,7 +106,7 @@ fn the_state_comes_back_as_it_was() {
     let engine = Engine::default();
     let losses = ModelLosses {
         tokenizer: "t".into(),
-        plan: validator::report::step_record::Plan::default(),
+        plan: report::step_record::Plan::default(),
         parameters: 9,
         losses: vec![Real(0.25), Real(f64::INFINITY)],
         seconds: 1.0,

@@ -15,6 +15,7 @@ use std::{
 };
 
 use e2e::{program, workspace};
+use eval::{Evaluator, Options, Patience};
 use model::{
     Architecture, Attention, Compatibility, Conversation, Dtype, Fault, MachineFaultKind,
     PackingPlan, TokenizedSample,
@@ -27,7 +28,6 @@ use nix::{
 };
 use serde_json::{Value, json};
 use shared::process::blocking_command;
-use validator::eval::{Evaluator, Options, Patience};
 
 fn fixtures() -> PathBuf {
     workspace().join("validator/engine/tests/fixtures")

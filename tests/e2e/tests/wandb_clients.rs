@@ -8,11 +8,11 @@ use std::{path::Path, time::Duration};
 
 use e2e::wandb_client::{CLIENTS, KEY, environment, python, run};
 use localnet::{samples::generate, wandb::Wandb};
-use serde_json::Value;
-use validator::report::wandb::{
+use report::wandb::{
     Logger, Settings,
     row::{Cell, Row},
 };
+use serde_json::Value;
 
 fn settings(server: &Wandb, folder: &Path, key: Option<&str>) -> Settings {
     Settings {
@@ -98,7 +98,7 @@ async fn the_real_clients_sync_what_we_kept_on_disk() {
             server.edit(|store| store.get("me", "ours").is_none()),
             "nothing was sent yet"
         );
-        let kept = validator::report::wandb::unsent_runs(home.path());
+        let kept = report::wandb::unsent_runs(home.path());
         assert_eq!(kept.len(), 1);
         let url = server.url();
         let arguments = ["-m", "wandb", "sync", kept[0].to_str().unwrap()];

@@ -2,13 +2,11 @@
 
 use std::sync::LazyLock;
 
+use chain::{commitments, decode::decode, metagraph::from_columns};
+use report::StepRecord;
 use scale_info::{MetaType, PortableRegistry, Registry, TypeInfo};
-use validator::{
-    chain::{commitments, decode::decode, metagraph::from_columns},
-    report::StepRecord,
-    step::scoring,
-    subnet::{Hotkey, ModelId, Uid},
-};
+use subnet::{Hotkey, ModelId, Uid};
+use validator::step::scoring;
 
 /// A record of the Commitments pallet, with some of the kinds its fields have.
 #[derive(TypeInfo)]

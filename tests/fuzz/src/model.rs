@@ -9,11 +9,11 @@ use model::{
     inventory::{INDEX_FILE, Inventory, SINGLE_FILE},
     protocol::{self, Hello, Reply, Request},
 };
-use serde::{Serialize, de::DeserializeOwned};
-use validator::models::{
+use models::{
     hub::{Listing, address::is_safe_path},
     manifest::{Contents, Manifest, Missing, TOKENIZER_CONFIG},
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::part;
 

@@ -6,18 +6,15 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State, routing::post};
-use tokio::{net::TcpListener, runtime::Runtime};
-use validator::{
-    http,
-    samples::{
-        filter::{Dropped, Filter, strip},
-        harvest::Harvest,
-        hub::parquet_rows::read_table,
-        record::Record,
-        source::{Layout, RunFilter},
-        wandb::{self, Access, Project},
-    },
+use samples::{
+    filter::{Dropped, Filter, strip},
+    harvest::Harvest,
+    hub::parquet_rows::read_table,
+    record::Record,
+    source::{Layout, RunFilter},
+    wandb::{self, Access, Project},
 };
+use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::part;
 
@@ -141,7 +138,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     };
     Server {
         runtime,
-        client: http::client().expect("a client can be made"),
+        client: http_client::client().expect("a client can be made"),
         answers,
         access,
     }

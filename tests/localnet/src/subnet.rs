@@ -292,7 +292,7 @@ impl Localnet {
 
     /// The subnet file is the embedded one of the validator with this subnet's number and sources.
     fn write_subnet_file(&self) -> Result<(), Failure> {
-        const EMBEDDED: &str = include_str!("../../../validator/data/subnet.toml");
+        const EMBEDDED: &str = include_str!("../../../validator/subnet/data/subnet.toml");
         let mut table: toml::Table = EMBEDDED.parse().map_err(|error| {
             Failure::of(Exit::Bug, &error).because("the validator's embedded subnet file")
         })?;

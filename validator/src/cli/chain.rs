@@ -8,10 +8,8 @@ use super::{
     flags::{ChainFlags, WalletFlags},
     run::passwords,
 };
-use crate::{
-    chain::{ChainError, Client, Deadlines, Endpoints, Wallet, WalletError},
-    subnet::FaultKind,
-};
+use chain::{ChainError, Client, Deadlines, Endpoints, Wallet, WalletError};
+use subnet::FaultKind;
 
 /// A person waits: one operation gives up sooner than the validator's would.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use shared::{Exit, Failure, term};
 
-use crate::subnet::{BlockNumber, Parameters, parameters::ParametersError};
+use subnet::{BlockNumber, Parameters, parameters::ParametersError};
 
 /// Show the competitions of the subnet file.
 #[derive(Debug, clap::Args)]

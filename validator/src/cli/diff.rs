@@ -6,11 +6,9 @@ use serde::Serialize;
 use shared::{Exit, Failure, term};
 
 use super::records;
-use crate::{
-    report::{StepRecord, journal::Entry},
-    step::replay::deviation,
-    subnet::{CompetitionId, Real},
-};
+use crate::step::replay::deviation;
+use report::{StepRecord, journal::Entry};
+use subnet::{CompetitionId, Real};
 
 /// Compare the step records of two validators
 #[derive(Debug, clap::Args)]

@@ -15,10 +15,8 @@ use super::{
     tokenize::{self, read_conversations, read_text},
     workers::{self, Bar},
 };
-use crate::{
-    eval::Evaluator,
-    subnet::{Competition, Parameters},
-};
+use eval::Evaluator;
+use subnet::{Competition, Parameters};
 
 const MAX_CONFIG: u64 = model::config::MAX_CONFIG_BYTES as u64;
 

@@ -6,10 +6,8 @@ use clap::Args;
 use model::{Attention, Dtype};
 use shared::{Exit, Failure, log::Format, log_file::LogFile};
 
-use crate::{
-    chain::wallet::WalletPath,
-    subnet::{Netuid, Parameters},
-};
+use chain::wallet::WalletPath;
+use subnet::{Netuid, Parameters};
 
 pub use super::competitions::SubnetArg;
 use super::models::ByteSize;

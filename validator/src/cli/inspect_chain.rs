@@ -10,10 +10,8 @@ use super::{
     chain::{connect, failure, open, wallet_failure},
     flags::{ChainFlags, WalletFlags},
 };
-use crate::{
-    chain::{ChainSnapshot, Neuron, Wallet, WalletPath},
-    subnet::{Hotkey, Uid},
-};
+use chain::{ChainSnapshot, Neuron, Wallet, WalletPath};
+use subnet::{Hotkey, Uid};
 
 /// rao in one TAO or alpha.
 const RAO: f64 = 1e9;
@@ -86,7 +84,7 @@ async fn subnet(args: &ChainArgs, what: What) -> Result<(), Failure> {
 /// One part of a snapshot, with the block it was read at.
 #[derive(Serialize)]
 struct Part<'a, T> {
-    netuid: crate::subnet::Netuid,
+    netuid: subnet::Netuid,
     block: u64,
     block_hash: &'a str,
     spec_version: u32,
@@ -194,7 +192,7 @@ async fn weights(args: &ChainArgs) -> Result<(), Failure> {
     if args.json {
         #[derive(Serialize)]
         struct Weights {
-            netuid: crate::subnet::Netuid,
+            netuid: subnet::Netuid,
             mechanism: u8,
             block: u64,
             rows: BTreeMap<Uid, Vec<(u16, u16)>>,
@@ -230,7 +228,7 @@ struct WalletReport {
     hotkey: Hotkey,
     coldkey: Option<Hotkey>,
     kind: Option<&'static str>,
-    netuid: crate::subnet::Netuid,
+    netuid: subnet::Netuid,
     block: Option<u64>,
     neuron: Option<Neuron>,
     problem: Option<String>,

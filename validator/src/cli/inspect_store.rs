@@ -8,13 +8,11 @@ use serde::Serialize;
 use shared::{Exit, Failure, file, term};
 
 use super::models::{StoreFlags, store_failure};
-use crate::{
-    models::{
-        copies::{self, NearCopy},
-        store::{ModelRecord, Store, StoreError, Usage},
-    },
-    subnet::Hotkey,
+use models::{
+    copies::{self, NearCopy},
+    store::{ModelRecord, Store, StoreError, Usage},
 };
+use subnet::Hotkey;
 
 /// Show the models on disk.
 #[derive(Debug, Args)]

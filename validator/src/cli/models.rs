@@ -6,7 +6,7 @@ use clap::Args;
 use shared::{Exit, Failure, file};
 
 use super::{flags::expand_home, samples::HubFlags};
-use crate::models::{
+use models::{
     Hub, HubOptions, Store,
     hub::Token,
     store::{Limits, StoreError},

@@ -6,10 +6,8 @@ use clap::Args;
 use sha2::{Digest, Sha256};
 use shared::{Exit, Failure};
 
-use crate::{
-    chain::wallet,
-    report::journal::{self, Entry, JournalError},
-};
+use chain::wallet;
+use report::journal::{self, Entry, JournalError};
 
 /// Which record.
 #[derive(Debug, Clone, Args)]

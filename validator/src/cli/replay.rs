@@ -16,23 +16,21 @@ use super::{
     samples::HubFlags,
     workers,
 };
-use crate::{
-    eval::Evaluator,
-    models::{
-        Rejection, Report, Rules, Store, Verifier,
-        verify::{Assertion, Reach},
-    },
-    report::{
-        StepRecord,
-        step_record::{ModelRow, Outcome},
-    },
-    samples::SampleSet,
-    step::{
-        replay::{Finding, Findings, Replay},
-        samples,
-    },
-    subnet::{Competition, Fault, ModelId, Parameters, Uid},
+use crate::step::{
+    replay::{Finding, Findings, Replay},
+    samples,
 };
+use ::samples::SampleSet;
+use eval::Evaluator;
+use models::{
+    Rejection, Report, Rules, Store, Verifier,
+    verify::{Assertion, Reach},
+};
+use report::{
+    StepRecord,
+    step_record::{ModelRow, Outcome},
+};
+use subnet::{Competition, Fault, ModelId, Parameters, Uid};
 
 /// Compute the losses of a recorded step again and compare
 #[derive(Debug, clap::Args)]
@@ -176,7 +174,7 @@ impl ReplayArgs {
             store.newest_tokenizer(repository).ok_or_else(missing)?
         } else {
             let hub = self.fetch.hub(&self.hub)?;
-            crate::models::tokenizer(&hub, store, repository, parameters.compatibility)
+            models::tokenizer(&hub, store, repository, parameters.compatibility)
                 .await
                 .map_err(failed)?
         };

@@ -17,12 +17,11 @@ use super::{
     workers,
 };
 use crate::{
-    chain::{Endpoints, wallet::Passwords},
-    eval, report,
     service::{self, Settings},
     step,
-    subnet::Parameters,
 };
+use chain::{Endpoints, wallet::Passwords};
+use subnet::Parameters;
 
 /// The log file, in the folder of the state; its size and number as bittensor has them.
 const LOG: &str = "validator.log";

@@ -10,13 +10,11 @@ use super::{
     chain::{connect, failure as chain_failure},
     flags::{ChainFlags, expand_home},
 };
-use crate::{
-    chain::wallet,
-    samples::{
-        Fetcher, Pool, SampleSet, Seed, Settings, Weighted, filter::Filter, hub, sample_set, wandb,
-    },
-    subnet::{BlockNumber, Fault, Hotkey, Parameters},
+use chain::wallet;
+use samples::{
+    Fetcher, Pool, SampleSet, Seed, Settings, Weighted, filter::Filter, hub, sample_set, wandb,
 };
+use subnet::{BlockNumber, Fault, Hotkey, Parameters};
 
 /// How long a person waits for a chain that is needed for the seed only.
 const CHAIN_PATIENCE: Duration = Duration::from_secs(10);

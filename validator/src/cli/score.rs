@@ -10,11 +10,9 @@ use serde::{Deserialize, Serialize};
 use shared::{Exit, Failure, file, term};
 
 use super::competitions::SubnetArg;
-use crate::{
-    report::{StepRecord, step_record::Rules},
-    score::{Entrant, Weights, WinTable, survivors, weights::softmax},
-    subnet::{BlockNumber, CompetitionId, Parameters, Real, Uid, parameters::Epsilon},
-};
+use report::{StepRecord, step_record::Rules};
+use score::{Entrant, Weights, WinTable, survivors, weights::softmax};
+use subnet::{BlockNumber, CompetitionId, Parameters, Real, Uid, parameters::Epsilon};
 
 const MAX_BYTES: u64 = 256 << 20;
 

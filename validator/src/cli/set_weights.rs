@@ -10,10 +10,8 @@ use super::{
     chain::{connect, failure, open},
     flags::{ChainFlags, StateFlags, WalletFlags},
 };
-use crate::{
-    chain::weights::{self, Method, Preflight, Request, SetWeightsError, WeightsReceipt},
-    subnet::{Fault, Uid},
-};
+use chain::weights::{self, Method, Preflight, Request, SetWeightsError, WeightsReceipt};
+use subnet::{Fault, Uid};
 
 /// Largest weights file read.
 const MAX_BYTES: u64 = 1 << 20;

@@ -10,7 +10,8 @@ use super::{
     flags::SubnetArg,
     workers::{self, Bar},
 };
-use crate::{eval::Evaluator, subnet::Parameters};
+use eval::Evaluator;
+use subnet::Parameters;
 
 /// The largest file of samples.
 const MAX_SAMPLES: u64 = 256 << 20;

@@ -10,14 +10,12 @@ use super::{
     models::{FetchFlags, StoreFlags},
     samples::HubFlags,
 };
-use crate::{
-    models::{
-        Report, Rules, Verifier,
-        report::{Stage, Verdict},
-        verify::{Assertion, Reach},
-    },
-    subnet::{BlockNumber, Hotkey, ModelId, Parameters},
+use models::{
+    Report, Rules, Verifier,
+    report::{Stage, Verdict},
+    verify::{Assertion, Reach},
 };
+use subnet::{BlockNumber, Hotkey, ModelId, Parameters};
 
 /// Judge a model as the validator would, from metadata alone or with all its bytes.
 ///

@@ -13,7 +13,7 @@ use model::{
 };
 use shared::{Exit, Failure, term};
 
-use crate::eval::{self, Options, Patience};
+use eval::{self, Options, Patience};
 
 /// Makes the options of workers for `devices` (`auto`, `cpu`, `cuda:0,cuda:1`), which may read
 /// what lies in `readable`.

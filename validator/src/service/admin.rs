@@ -6,7 +6,7 @@ use shared::{Failure, file};
 use tokio::time::{sleep, timeout};
 
 use super::Parts;
-use crate::report::metrics;
+use report::metrics;
 
 /// The status file, in the folder of the state.
 pub const STATUS: &str = "status.json";

@@ -6,7 +6,8 @@ use shared::{Failure, status::Health};
 use tokio::time::{Instant, sleep};
 
 use super::Parts;
-use crate::{chain::ChainError, subnet::BlockNumber};
+use chain::ChainError;
+use subnet::BlockNumber;
 
 /// A snapshot is taken at least every so many blocks.
 const SNAPSHOT_BLOCKS: u64 = 25;

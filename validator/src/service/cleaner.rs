@@ -7,7 +7,7 @@ use shared::{Failure, status::Health};
 use tokio::time::sleep;
 
 use super::Parts;
-use crate::models::{cleaner, tracker::Outcome};
+use models::{cleaner, tracker::Outcome};
 
 /// At least this often.
 const EVERY: Duration = Duration::from_secs(600);

@@ -28,14 +28,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{
-    chain::{ChainSnapshot, Client, Endpoints, Passwords, Wallet, WalletPath, weights::TwinGuard},
-    models::{Hub, HubOptions, Store, store::Limits, sync::Sync},
-    report,
-    samples::Settings as SampleSettings,
-    step::{self, Context},
-    subnet::BlockNumber,
-};
+use crate::step::{self, Context};
+use ::samples::Settings as SampleSettings;
+use chain::{ChainSnapshot, Client, Endpoints, Passwords, Wallet, WalletPath, weights::TwinGuard};
+use models::{Hub, HubOptions, Store, store::Limits, sync::Sync};
+use subnet::BlockNumber;
 
 pub use self::admin::STATUS;
 
@@ -85,7 +82,7 @@ pub struct Settings {
     /// Samples drawn for each step.
     pub sample_count: usize,
     /// How workers are started.
-    pub workers: crate::eval::Options,
+    pub workers: eval::Options,
     /// Where rows of the steps go, if anywhere.
     pub wandb: Option<report::wandb::Settings>,
     /// Stop after this many steps.
@@ -220,8 +217,8 @@ impl Parts {
     }
 
     /// Writes that an outside or machine fault stands in the way.
-    fn fault(&self, key: &'static str, fault: &crate::subnet::Fault, often: u32) {
-        use crate::subnet::FaultKind;
+    fn fault(&self, key: &'static str, fault: &subnet::Fault, often: u32) {
+        use subnet::FaultKind;
         let health = match fault.kind {
             FaultKind::Machine if often > 2 => Health::Red,
             FaultKind::Config => Health::Red,

@@ -9,13 +9,11 @@ use tokio::{
 };
 
 use super::Parts;
-use crate::{
-    chain::ChainSnapshot,
-    models::{
-        Tracker,
-        sync::{Commitment, Event},
-        tracker::Outcome,
-    },
+use chain::ChainSnapshot;
+use models::{
+    Tracker,
+    sync::{Commitment, Event},
+    tracker::Outcome,
 };
 
 /// Where the tracker is kept, in the folder of the state.
@@ -120,7 +118,7 @@ fn needed<'c>(parts: &Parts, commitments: &'c [Commitment]) -> Vec<&'c Commitmen
 
 fn note(parts: &Parts, event: &Event) {
     if let Event::Retry { fault, .. } = event
-        && fault.kind != crate::subnet::FaultKind::Model
+        && fault.kind != subnet::FaultKind::Model
     {
         parts.fault("models", fault, 0);
     }

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::{
-    chain::ChainSnapshot,
-    score::{Weights, consensus_pool, tempo},
-    state::{Identity, State},
-    subnet::{CompetitionId, Hotkey, Parameters, Uid},
-};
+use crate::state::{Identity, State};
+use chain::ChainSnapshot;
+use score::{Weights, consensus_pool, tempo};
+use subnet::{CompetitionId, Hotkey, Parameters, Uid};
 
 /// Returns the state to start with, and why that one, in words.
 pub(super) fn choose(

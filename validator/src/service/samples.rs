@@ -5,10 +5,8 @@ use std::sync::Arc;
 use shared::Failure;
 
 use super::Parts;
-use crate::{
-    samples::{Order, Seed, sample_set},
-    subnet::{BlockNumber, Fault},
-};
+use samples::{Order, Seed, sample_set};
+use subnet::{BlockNumber, Fault};
 
 /// Fetches the next step's samples while the current one computes: one set ahead for each that a
 /// step takes. With `--seed block` that can't be before the block whose hash is the seed.

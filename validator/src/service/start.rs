@@ -16,15 +16,15 @@ use tokio::{
 
 use super::{Parts, Settings, model_sync, origin};
 use crate::{
-    chain::{ChainError, ChainSnapshot, Client, Deadlines, Wallet, weights::TwinGuard},
-    eval::Evaluator,
-    models::{Hub, Store, Sync, SyncOptions, Verifier},
-    report::{Board, Journal},
-    samples::{Fetcher, Supply},
     state::{self, Identity, Kept, State},
     step::{Context, Sign},
-    subnet::Netuid,
 };
+use chain::{ChainError, ChainSnapshot, Client, Deadlines, Wallet, weights::TwinGuard};
+use eval::Evaluator;
+use models::{Hub, Store, Sync, SyncOptions, Verifier};
+use report::{Board, Journal};
+use samples::{Fetcher, Supply};
+use subnet::Netuid;
 
 /// The last snapshot, for work without the chain.
 pub(super) const SNAPSHOT: &str = "snapshot.json";
@@ -201,7 +201,7 @@ fn registered(
     settings: &Settings,
     wallet: &Wallet,
     snapshot: &ChainSnapshot,
-) -> Result<Option<crate::subnet::Uid>, Failure> {
+) -> Result<Option<subnet::Uid>, Failure> {
     let hotkey = wallet.hotkey();
     match snapshot.neuron(&hotkey) {
         Some(neuron) => Ok(Some(neuron.uid)),

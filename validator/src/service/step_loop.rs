@@ -13,12 +13,12 @@ use tokio::{sync::broadcast, time::sleep};
 
 use super::{Parts, samples};
 use crate::{
-    models::{store::Pin, tracker::Outcome},
-    report::{StepRecord, step_record::Refusal},
     state::{OpenStep, State},
     step::{self, Candidate, Field, Start, Tokenizer},
-    subnet::{BlockNumber, Competition, Fault, FaultKind, Hotkey, Uid},
 };
+use models::{store::Pin, tracker::Outcome};
+use report::{StepRecord, step_record::Refusal};
+use subnet::{BlockNumber, Competition, Fault, FaultKind, Hotkey, Uid};
 
 /// First pause after a fault; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
@@ -285,8 +285,7 @@ fn field(
 
 async fn tokenizer(parts: &Parts, repository: &str) -> Result<Tokenizer, Fault> {
     let compatibility = parts.context.settings.parameters.compatibility;
-    let directory =
-        crate::models::tokenizer(&parts.hub, &parts.store, repository, compatibility).await?;
+    let directory = models::tokenizer(&parts.hub, &parts.store, repository, compatibility).await?;
     let folder = directory.clone();
     let hash = tokio::task::spawn_blocking(move || ContentHash::of_directory(&folder))
         .await
@@ -356,7 +355,7 @@ fn last_step(record: &StepRecord, now: Timestamp) -> serde_json::Value {
         "seconds": record.seconds(),
         "finished_at": now,
         "models": record.models.iter().map(|(uid, row)| (uid.to_string(), serde_json::json!({
-            "loss": crate::subnet::Real(row.mean_loss()),
+            "loss": subnet::Real(row.mean_loss()),
             "win_rate": row.score.win_rate,
             "weight": row.weight,
         }))).collect::<BTreeMap<_, _>>(),

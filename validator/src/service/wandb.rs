@@ -6,7 +6,7 @@ use shared::{Failure, status::Health};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::Parts;
-use crate::report::{
+use report::{
     StepRecord,
     board::Board,
     wandb::{Logger, MAX_UNSENT_BYTES, Settings, step_row::step_row, unsent_runs},
@@ -92,7 +92,7 @@ fn complete(parts: &Parts, settings: Settings) -> Settings {
         ),
         ("type".to_owned(), json("validator".into())),
     ];
-    let sign: crate::report::wandb::Sign = Arc::new(move |id: &[u8]| wallet.sign(id).to_vec());
+    let sign: report::wandb::Sign = Arc::new(move |id: &[u8]| wallet.sign(id).to_vec());
     Settings {
         name,
         config,

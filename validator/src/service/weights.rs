@@ -6,14 +6,12 @@ use serde_json::json;
 use shared::{Failure, clock, status::Health};
 
 use super::{Parts, origin};
-use crate::{
-    chain::{
-        ChainSnapshot,
-        weights::{self, Emitted, Refusal, Request, Reveal, SetWeightsError, WeightsReceipt},
-    },
-    report::step_record::Receipt,
-    subnet::{BlockNumber, Uid},
+use chain::{
+    ChainSnapshot,
+    weights::{self, Emitted, Refusal, Request, Reveal, SetWeightsError, WeightsReceipt},
 };
+use report::step_record::Receipt;
+use subnet::{BlockNumber, Uid};
 
 /// A restart within so many blocks of due weights would hurt.
 const HOLD_BLOCKS: u64 = 3;

@@ -8,14 +8,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::file::{Kept, StateError, peek, read};
-use crate::{
-    report::{
-        StepRecord,
-        step_record::{Engine, Plan, Receipt},
-    },
-    score::Weights,
-    subnet::{BlockNumber, CompetitionId, Hotkey, Netuid, Real, Uid},
+use report::{
+    StepRecord,
+    step_record::{Engine, Plan, Receipt},
 };
+use score::Weights;
+use subnet::{BlockNumber, CompetitionId, Hotkey, Netuid, Real, Uid};
 
 /// The current format. It rises when the previous release would misread the file; fields may be
 /// added without. A release reads this format and one above it, so that a rollback works.

@@ -15,12 +15,10 @@ use shared::term;
 use tokio::time::Instant;
 
 use super::{Candidate, Context, Field};
-use crate::{
-    eval::Patience,
-    report::step_record::Plan,
-    state::ModelLosses,
-    subnet::{Competition, Fault, Real},
-};
+use crate::state::ModelLosses;
+use eval::Patience;
+use report::step_record::Plan;
+use subnet::{Competition, Fault, Real};
 
 /// A model that brings down this many workers while the machine is sound is itself the reason.
 const STRIKES: usize = 3;

@@ -7,12 +7,10 @@ use std::{
 
 use model::ContentHash;
 
-use crate::{
-    chain::ChainSnapshot,
-    score::{Claim, copies},
-    state::State,
-    subnet::{BlockNumber, CompetitionId, Hotkey, ModelId, Uid},
-};
+use crate::state::State;
+use chain::ChainSnapshot;
+use score::{Claim, copies};
+use subnet::{BlockNumber, CompetitionId, Hotkey, ModelId, Uid};
 
 /// A verified model of a uid, ready to be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,10 @@ use super::{
     Context, Field, Start,
     evaluation::{Round, Verdict},
 };
-use crate::{eval::Patience, report::step_record::Generated, samples::SampleSet, subnet::Uid};
+use eval::Patience;
+use report::step_record::Generated;
+use samples::SampleSet;
+use subnet::Uid;
 
 /// An answer that takes longer is given up.
 const LIMIT: Duration = Duration::from_secs(120);

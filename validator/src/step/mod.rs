@@ -24,14 +24,12 @@ pub use self::{
     field::{Candidate, Field},
     tokens::Tokenizer,
 };
-use crate::{
-    chain::ChainSnapshot,
-    eval::Evaluator,
-    report::{Board, Journal, StepRecord, step_record, table},
-    samples::{Seed, Supply},
-    state::{Kept, OpenStep, State},
-    subnet::{BlockNumber, Competition, Fault, Hotkey, Parameters},
-};
+use crate::state::{Kept, OpenStep, State};
+use ::samples::{Seed, Supply};
+use chain::ChainSnapshot;
+use eval::Evaluator;
+use report::{Board, Journal, StepRecord, step_record, table};
+use subnet::{BlockNumber, Competition, Fault, Hotkey, Parameters};
 
 /// How steps are computed.
 #[derive(Debug, Clone)]

@@ -14,15 +14,13 @@ use model::{
 use serde::Serialize;
 
 use super::scoring;
-use crate::{
-    eval::{Evaluator, Patience},
-    report::{
-        StepRecord,
-        step_record::{ModelRow, Outcome},
-    },
-    samples::SampleSet,
-    subnet::{Fault, Real, Uid},
+use eval::{Evaluator, Patience};
+use report::{
+    StepRecord,
+    step_record::{ModelRow, Outcome},
 };
+use samples::SampleSet;
+use subnet::{Fault, Real, Uid};
 
 /// What a replay needs besides the record.
 #[derive(Debug)]

@@ -13,11 +13,9 @@ use shared::{
 };
 
 use super::Context;
-use crate::{
-    samples::{Drawn, Order, SampleSet},
-    state::OpenStep,
-    subnet::Fault,
-};
+use crate::state::OpenStep;
+use samples::{Drawn, Order, SampleSet};
+use subnet::Fault;
 
 /// A set of thousands of long conversations is far below this.
 const MAX_BYTES: u64 = 256 << 20;

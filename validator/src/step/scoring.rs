@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use shared::clock;
 
 use super::{Context, Field, Start, evaluation::Verdict};
-use crate::{
-    report::{
-        StepRecord,
-        step_record::{self, Generated, ModelRow, Outcome, Plan, Rules},
-    },
-    samples::SampleSet,
-    score::{WinRow, WinTable, survivors, weights::softmax},
-    subnet::{FaultKind, Real, Uid},
-};
 use model::ContentHash;
+use report::{
+    StepRecord,
+    step_record::{self, Generated, ModelRow, Outcome, Plan, Rules},
+};
+use samples::SampleSet;
+use score::{WinRow, WinTable, survivors, weights::softmax};
+use subnet::{FaultKind, Real, Uid};
 
 /// Everything a step found out.
 pub(super) struct Found<'a> {
@@ -81,7 +79,7 @@ pub fn score(record: &mut StepRecord) {
     let rules = &record.rules;
     let wins = WinTable::compute(&record.entrants(), rules.epsilon, record.block);
     let step_weights = softmax(&wins.win_rates(), rules.temperature);
-    let before: crate::score::Weights = record.weights_before.iter().copied().collect();
+    let before: score::Weights = record.weights_before.iter().copied().collect();
     let n = before.values().len();
     let after = before.after(&step_weights, n, rules.scale, rules.alpha);
     let blocks = record

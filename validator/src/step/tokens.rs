@@ -12,12 +12,10 @@ use model::{
 };
 
 use super::{Context, Field, evaluation::Tokens};
-use crate::{
-    eval::Patience,
-    report::step_record::Plan,
-    samples::SampleSet,
-    subnet::{Competition, Fault},
-};
+use eval::Patience;
+use report::step_record::Plan;
+use samples::SampleSet;
+use subnet::{Competition, Fault};
 
 /// Tokenising takes seconds.
 const LIMIT: Duration = Duration::from_secs(300);

@@ -20,13 +20,13 @@ mod world;
 
 use std::{collections::BTreeSet, io::Write as _, path::Path, time::Duration};
 
+use ::report::StepRecord;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use proc::children;
 use tail::Tail;
-use validator::report::StepRecord;
 use world::{World, stop};
 
 fn competitions(records: &[StepRecord]) -> Vec<(u64, &str)> {

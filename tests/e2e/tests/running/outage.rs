@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use e2e::wandb_client::{CLIENTS, environment, python, run};
 use localnet::wandb::{Run, Wandb};
+use report::{StepRecord, wandb::unsent_runs};
 use tokio::process::Child;
-use validator::{
-    report::{StepRecord, wandb::unsent_runs},
-    step::scoring,
-};
+use validator::step::scoring;
 
 use crate::{
     gate::Gate,

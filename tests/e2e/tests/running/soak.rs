@@ -8,22 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chain::weights::emit;
 use localnet::{
     chain::BlockMode,
     demo::{CHAIN_TROUBLE, Trouble},
 };
+use models::{Store, store::Limits};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use report::StepRecord;
 use shared::{Exit, status::Status};
+use subnet::Uid;
 use tokio::{process::Child, time::sleep};
-use validator::{
-    chain::weights::emit,
-    models::{Store, store::Limits},
-    report::StepRecord,
-    subnet::Uid,
-};
 
 use crate::{
     plan::{Event, Plan},
@@ -430,7 +428,7 @@ fn assert_equal(disturbed: &[StepRecord], undisturbed: &[StepRecord]) {
     }
 }
 
-fn losses(record: &StepRecord) -> BTreeMap<Uid, &[validator::subnet::Real]> {
+fn losses(record: &StepRecord) -> BTreeMap<Uid, &[subnet::Real]> {
     let rows = record.models.iter();
     rows.map(|(uid, row)| (*uid, row.losses.as_slice()))
         .collect()

@@ -11,13 +11,13 @@ use localnet::{
     miners::{Family, Role},
     subnet::{Localnet, Options},
 };
+use report::{StepRecord, journal};
 use shared::{process, status::Status};
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep},
 };
-use validator::report::{StepRecord, journal};
 
 /// Nothing here takes longer.
 const DEADLINE: Duration = Duration::from_secs(90);

@@ -5,14 +5,12 @@ use std::path::Path;
 use shared::file;
 
 use super::{Line, Settings, text};
-use crate::{
-    eval::Evaluator,
-    models::{
-        Store,
-        store::{Depth, StoreError},
-    },
-    subnet::FaultKind,
+use eval::Evaluator;
+use models::{
+    Store,
+    store::{Depth, StoreError},
 };
+use subnet::FaultKind;
 
 /// Below this much available memory, tokenising alone may fail.
 const LITTLE_MEMORY: u64 = 4 << 30;

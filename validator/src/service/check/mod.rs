@@ -12,11 +12,9 @@ use shared::{
 };
 
 use super::Settings;
-use crate::{
-    chain::ChainSnapshot,
-    state,
-    subnet::{FaultKind, Hotkey},
-};
+use crate::state;
+use chain::ChainSnapshot;
+use subnet::{FaultKind, Hotkey};
 
 /// How a part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

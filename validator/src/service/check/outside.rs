@@ -9,13 +9,11 @@ use shared::clock;
 use tokio::time::{Instant, timeout};
 
 use super::{Level, Line, Settings, hotkey, text};
-use crate::{
-    chain::{ChainSnapshot, Client, Deadlines, Endpoints},
-    http::{self, Request},
-    models::{self, Hub, Store},
-    samples::Fetcher,
-    subnet::{Fault, FaultKind},
-};
+use chain::{ChainSnapshot, Client, Deadlines, Endpoints};
+use http_client::{self, Request};
+use models::{self, Hub, Store};
+use samples::Fetcher;
+use subnet::{Fault, FaultKind};
 
 /// A clock this far off confuses retries and reports.
 const CLOCK_LIMIT: u64 = 30;
@@ -151,7 +149,7 @@ pub(super) fn neuron(settings: &Settings, snapshot: &ChainSnapshot) -> Vec<Line>
 /// Asks the hub for anything at all; `None` if it does not answer.
 pub(super) async fn ask_hub(settings: &Settings) -> Option<HeaderMap> {
     let ask = async {
-        let client = http::client().ok()?;
+        let client = http_client::client().ok()?;
         let answer = client.head(settings.hub.endpoint.clone()).send();
         Some(answer.await.ok()?.headers().clone())
     };
@@ -240,7 +238,7 @@ pub(super) async fn samples(settings: &Settings) -> Line {
     const SUBJECT: &str = "samples";
     const REMEDY: &str = "--samples names other sources; `validator samples` shows what each gives";
     // What they give now, and nothing that a running validator relies on is touched.
-    let trial = crate::samples::Settings {
+    let trial = samples::Settings {
         cache: None,
         ..settings.samples.clone()
     };
@@ -290,7 +288,7 @@ pub(super) async fn wandb(settings: &Settings) -> Line {
         let detail = format!("{project}: the key is refused{why}, rows stay on disk");
         Line::warn(SUBJECT, detail, KEY)
     };
-    let answer = match http::client() {
+    let answer = match http_client::client() {
         Ok(client) => request.json::<Value>(&client).await,
         Err(fault) => return Line::fail(SUBJECT, fault.kind, fault, "check --wandb-url"),
     };

@@ -1,0 +1,421 @@
+//! Verification: a claim is held against listing, small files and headers, then against the bytes.
+
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
+
+use indicatif::ProgressBar;
+use model::{ContentHash, norms::ProjectionNorms};
+
+use super::{
+    Hub, Rejection, Store,
+    download::{Download, Wanted, blocking},
+    hub::{
+        Listing,
+        address::{RepositoryName, is_commit},
+    },
+    metadata::{Metadata, SeenHeader, Source},
+    rejection::Judged,
+    report::{Claim, Report, Stage},
+    rules::Rules,
+    scan::{NormJudge, Scanned},
+    store::{FileRecord, ModelRecord, StoredModel},
+};
+use subnet::{BlockNumber, CompetitionId, Hotkey, ModelId};
+
+/// What a miner says of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assertion {
+    /// Where the model is, and what its content hash should be.
+    pub model_id: ModelId,
+    /// Who says so: the hash may be bound to this hotkey.
+    pub hotkey: Option<Hotkey>,
+}
+
+/// A model whose every byte was seen to be what its commitment says. Only
+/// [`Verifier::verify_commitment`] makes one.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::manual_non_exhaustive,
+    reason = "the private field keeps the rest of this crate from making one"
+)]
+pub struct VerifiedModel {
+    /// Who committed to it.
+    pub hotkey: Hotkey,
+    /// When, as the chain says.
+    pub block: BlockNumber,
+    /// What the commitment says.
+    pub model_id: ModelId,
+    /// The hash of its content, not bound to the hotkey.
+    pub content_hash: ContentHash,
+    /// Its folder in the store; pin it with [`Store::pin`] while it is in use.
+    pub dir: std::path::PathBuf,
+    /// Its parameter count, tied tensors counted once.
+    pub parameters: u64,
+    /// The competition it takes part in.
+    pub competition: CompetitionId,
+    /// Nobody else can name this field.
+    _seen: (),
+}
+
+/// How far to go.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// Judge from metadata alone.
+    Metadata,
+    /// Fetch all of it into the store.
+    Download {
+        /// Shows the bytes.
+        bar: ProgressBar,
+    },
+}
+
+/// Verifies models.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    /// Where models come from.
+    pub hub: Hub,
+    /// Where they go; without one, only metadata can be judged.
+    pub store: Option<Store>,
+}
+
+/// What is established about a model before its weights are fetched.
+struct Examined {
+    repository: RepositoryName,
+    listing: Listing,
+    metadata: Metadata,
+    headers: BTreeMap<String, SeenHeader>,
+    layers: usize,
+    parameters: u64,
+}
+
+impl Verifier {
+    /// Verifies a commitment and fetches its model.
+    pub async fn verify_commitment(
+        &self,
+        commitment: &super::sync::Commitment,
+        rules: &Rules,
+        report: &mut Report,
+    ) -> Judged<VerifiedModel> {
+        let super::sync::Commitment {
+            hotkey,
+            block,
+            model_id,
+            ..
+        } = commitment;
+        let assertion = Assertion {
+            model_id: model_id.clone(),
+            hotkey: Some(*hotkey),
+        };
+        let reach = Reach::Download {
+            bar: ProgressBar::hidden(),
+        };
+        let stored = self.verify(&assertion, rules, reach, report).await?;
+        let stored = stored.ok_or_else(|| Rejection::machine("no store to download to"))?;
+        Ok(VerifiedModel {
+            hotkey: *hotkey,
+            block: *block,
+            model_id: model_id.clone(),
+            content_hash: stored.record.content_hash,
+            dir: stored.dir,
+            parameters: report.parameters.unwrap_or_default(),
+            competition: model_id.competition_or_old(),
+            _seen: (),
+        })
+    }
+
+    /// Verifies an assertion as far as `reach` goes. What was found out on the way is in `report`
+    /// whatever the outcome; the model is returned if it was fetched.
+    pub async fn verify(
+        &self,
+        assertion: &Assertion,
+        rules: &Rules,
+        reach: Reach,
+        report: &mut Report,
+    ) -> Judged<Option<StoredModel>> {
+        let verifier = Self {
+            hub: self.hub.counted(),
+            store: self.store.clone(),
+        };
+        let outcome = verifier.judge(assertion, rules, reach, report).await;
+        report.bytes_fetched = verifier.hub.bytes_fetched();
+        report.conclude(&outcome);
+        outcome
+    }
+
+    async fn judge(
+        &self,
+        assertion: &Assertion,
+        rules: &Rules,
+        reach: Reach,
+        report: &mut Report,
+    ) -> Judged<Option<StoredModel>> {
+        let claimed = claimed_hash(&assertion.model_id)?;
+        let (repository, revision) = place(&assertion.model_id)?;
+        let listing = self.hub.listing(&repository, revision).await?;
+        judge_listing(&listing, revision, rules, report)?;
+        let source = self.source(&repository, &listing);
+        let metadata = source.metadata(rules.compatibility).await?;
+        report.files_of(&metadata);
+        let foretold = metadata.content_hash();
+        if let Some(hash) = foretold {
+            report.claim = Some(judge_claim(claimed, hash, assertion.hotkey, report)?);
+        }
+        let spec = rules.judge_config(&metadata.manifest, &metadata.contents)?;
+        report.parameters = Some(spec.parameters());
+        rules.judge_tokenizer(&metadata.manifest, &metadata.contents)?;
+        if let Some(known) = self.known(foretold, rules, &metadata, spec.layers)? {
+            report.stage = Stage::Bytes;
+            return Ok(Some(known));
+        }
+        let headers = source.headers(&metadata.manifest).await?;
+        let plain = headers
+            .iter()
+            .map(|(path, seen)| (path.clone(), seen.header.clone()))
+            .collect();
+        Rules::judge_headers(&spec, &plain)?;
+        report.stage = Stage::Headers;
+        let Reach::Download { bar } = reach else {
+            return Ok(None);
+        };
+        let (layers, parameters) = (spec.layers, spec.parameters());
+        let examined = Examined {
+            repository,
+            listing,
+            metadata,
+            headers,
+            layers,
+            parameters,
+        };
+        self.fetch(examined, assertion, claimed, rules, bar, report)
+            .await
+            .map(Some)
+    }
+
+    fn source<'a>(&'a self, repository: &'a RepositoryName, listing: &'a Listing) -> Source<'a> {
+        Source {
+            hub: &self.hub,
+            store: self.store.as_ref(),
+            repository,
+            listing,
+        }
+    }
+
+    /// Returns the model if it is in the store already and is within the norms.
+    fn known(
+        &self,
+        hash: Option<ContentHash>,
+        rules: &Rules,
+        metadata: &Metadata,
+        layers: usize,
+    ) -> Judged<Option<StoredModel>> {
+        let (Some(store), Some(hash)) = (&self.store, hash) else {
+            return Ok(None);
+        };
+        let Some(model) = store.model(&hash)? else {
+            return Ok(None);
+        };
+        let headers = metadata.manifest.weights.iter().map(|name| {
+            let path = model.dir.join(name);
+            let mut file =
+                std::fs::File::open(&path).map_err(shared::file::FileError::on("open", &path))?;
+            let size = file.metadata().map_or(0, |found| found.len());
+            let header = model::header::Header::read(&mut file, size)
+                .map_err(shared::file::FileError::on("read", &path))?;
+            let header = header.map_err(|error| Rejection::refused(format!("{name}: {error}")))?;
+            Ok((name.clone(), header))
+        });
+        let headers: BTreeMap<_, _> = headers.collect::<Judged<_>>()?;
+        let config = rules.judge_config(&metadata.manifest, &metadata.contents)?;
+        Rules::judge_headers(&config, &headers)?;
+        let norms = model.record.norms.iter();
+        let norms: ProjectionNorms = norms
+            .map(|(layer, projection, norm)| (*layer, *projection, norm.unwrap_or(f64::NAN)))
+            .collect();
+        NormJudge::new(layers, rules.dtype, rules.norms).add(&norms)?;
+        store.note_use(&hash)?;
+        Ok(Some(model))
+    }
+
+    async fn fetch(
+        &self,
+        examined: Examined,
+        assertion: &Assertion,
+        claimed: ContentHash,
+        rules: &Rules,
+        bar: ProgressBar,
+        report: &mut Report,
+    ) -> Judged<StoredModel> {
+        let store = self.store.clone();
+        let store = store.ok_or_else(|| Rejection::machine("no store to download to"))?;
+        let wanted = self.wanted(&examined)?;
+        let _room = reserve(&store, &examined, &wanted)?;
+        bar.set_length(wanted.iter().map(|wanted| wanted.remote.size()).sum());
+        let judge = Arc::new(NormJudge::new(examined.layers, rules.dtype, rules.norms));
+        let download = Download {
+            hub: self.hub.clone(),
+            store: store.clone(),
+            judge: Arc::clone(&judge),
+            bar,
+        };
+        let scanned = download.all(wanted).await?;
+        drop(download);
+        report.stage = Stage::Bytes;
+        let record = record(&examined, scanned, &judge);
+        report.record(&record);
+        report.claim = Some(judge_claim(
+            claimed,
+            record.content_hash,
+            assertion.hotkey,
+            report,
+        )?);
+        report.parameters = Some(examined.parameters);
+        blocking(move || Ok(store.add_model(&record)?)).await
+    }
+
+    /// Lists what has to be scanned: the weights, and files too large to have been read already.
+    fn wanted(&self, examined: &Examined) -> Judged<Vec<Wanted>> {
+        let Examined {
+            repository,
+            listing,
+            metadata,
+            headers,
+            ..
+        } = examined;
+        let source = self.source(repository, listing);
+        let files = metadata.manifest.files.iter();
+        files
+            .filter(|(path, _)| !metadata.contents.contains_key(*path))
+            .map(|(path, entry)| {
+                let remote = Arc::new(source.file(path, entry)?);
+                Ok(Wanted {
+                    path: path.clone(),
+                    remote,
+                    header: headers.get(path).cloned(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// Asks for room for what is to be fetched; what is here already is kept meanwhile.
+fn reserve(
+    store: &Store,
+    examined: &Examined,
+    wanted: &[Wanted],
+) -> Judged<super::store::Reservation> {
+    let mut needs: Vec<(String, u64)> = wanted
+        .iter()
+        .map(|wanted| (wanted.key(), wanted.remote.size()))
+        .collect();
+    let small = examined.metadata.contents.iter();
+    needs.extend(small.filter_map(|(path, content)| {
+        Some((
+            examined.metadata.digests.get(path)?.to_string(),
+            content.len() as u64,
+        ))
+    }));
+    Ok(store.reserve(&needs)?)
+}
+
+fn record(
+    examined: &Examined,
+    scanned: BTreeMap<String, Scanned>,
+    judge: &NormJudge,
+) -> ModelRecord {
+    let mut tensors = BTreeMap::new();
+    let mut digests = examined.metadata.digests.clone();
+    for (path, scanned) in scanned {
+        digests.insert(path, scanned.digest);
+        tensors.extend(scanned.tensors);
+    }
+    let files: Vec<FileRecord> = examined
+        .metadata
+        .manifest
+        .files
+        .iter()
+        .filter_map(|(path, entry)| {
+            let (size, sha256) = (entry.size?, *digests.get(path)?);
+            Some(FileRecord {
+                path: path.clone(),
+                size,
+                sha256,
+            })
+        })
+        .collect();
+    ModelRecord {
+        format: super::store::RECORD_FORMAT,
+        content_hash: ContentHash::of_files(files.iter().map(|file| (&file.path, file.sha256.0))),
+        files,
+        repository: examined.repository.to_string(),
+        commit: examined.listing.commit.clone(),
+        norms: judge.table(),
+        tensors,
+        added: shared::clock::now(),
+    }
+}
+
+/// Reads the claimed hash.
+fn claimed_hash(model_id: &ModelId) -> Judged<ContentHash> {
+    let text = model_id.hash.as_deref().unwrap_or("None");
+    ContentHash::from_str(text)
+        .map_err(|error| Rejection::refused(format!("its hash {text:?} is {error}")))
+}
+
+/// Reads repository and revision. Only a full commit names a model: of a branch the Python
+/// validator hashes a folder that does not exist, and can't evaluate it later either.
+fn place(model_id: &ModelId) -> Judged<(RepositoryName, &str)> {
+    let repository =
+        RepositoryName::new(&model_id.namespace, &model_id.name).map_err(Rejection::refused)?;
+    let revision = model_id.revision.as_deref().unwrap_or("None");
+    if is_commit(revision) {
+        Ok((repository, revision))
+    } else {
+        Err(Rejection::refused(format!(
+            "its revision {revision:?} is no full commit hash"
+        )))
+    }
+}
+
+fn judge_listing(
+    listing: &Listing,
+    revision: &str,
+    rules: &Rules,
+    report: &mut Report,
+) -> Judged<()> {
+    if listing.commit != revision {
+        let commit = &listing.commit;
+        return Err(Rejection::refused(format!(
+            "its revision {revision} is a name for commit {commit}, not a commit"
+        )));
+    }
+    let Some(total) = listing.total_bytes() else {
+        return Err(Rejection::refused(
+            "the hub does not know the size of all its files",
+        ));
+    };
+    report.repository_bytes = Some(total);
+    let max = rules.max_repository_bytes;
+    if total > max {
+        return Err(Rejection::refused(format!(
+            "the repository has {total} bytes, {max} are allowed"
+        )));
+    }
+    Ok(())
+}
+
+/// Compares the claimed hash with the content hash, plain and bound to the hotkey.
+fn judge_claim(
+    claimed: ContentHash,
+    hash: ContentHash,
+    hotkey: Option<Hotkey>,
+    report: &mut Report,
+) -> Judged<Claim> {
+    report.content_hash = Some(hash);
+    if claimed == hash {
+        return Ok(Claim::Plain);
+    }
+    if hotkey.is_some_and(|hotkey| claimed == hash.bound_to(&hotkey.ss58())) {
+        return Ok(Claim::Bound);
+    }
+    let reason = format!("its content hash is {hash}, the commitment says {claimed}");
+    Err(Rejection::refused(reason))
+}

@@ -1,0 +1,165 @@
+//! Which files are a model's: for each tokenizer class and each kind of repository.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use model::Compatibility;
+use models::{
+    hub::{Entry, Listing},
+    manifest::{Contents, Manifest, Missing},
+};
+
+use crate::world::fixture_json;
+
+/// A repository of these files; JSON contents where they matter.
+fn manifest(files: &[(&str, &str)]) -> Result<Vec<String>, String> {
+    let entry = |(path, content): &(&str, &str)| {
+        let size = Some(content.len() as u64);
+        (
+            (*path).to_owned(),
+            Entry {
+                size,
+                blob_id: None,
+                sha256: None,
+            },
+        )
+    };
+    let listing = Listing {
+        commit: "0".repeat(40),
+        files: files.iter().map(entry).collect(),
+    };
+    let all: BTreeMap<&str, &str> = files.iter().copied().collect();
+    let mut contents = Contents::new();
+    loop {
+        match Manifest::of(&listing, &contents, Compatibility::V4_40) {
+            Ok(manifest) => return Ok(manifest.files.into_keys().collect()),
+            Err(Missing::Never(reason)) => return Err(reason),
+            Err(Missing::Content(path)) => {
+                let content = Bytes::copy_from_slice(all[path.as_str()].as_bytes());
+                assert!(
+                    contents.insert(path.clone(), content).is_none(),
+                    "{path} asked for twice"
+                );
+            }
+        }
+    }
+}
+
+const LLAMA: &str = r#"{"model_type":"llama"}"#;
+const FAST: &str = r#"{"tokenizer_class":"PreTrainedTokenizerFast"}"#;
+
+#[test]
+fn each_tokenizer_class_has_its_files() {
+    let golden = fixture_json("tokenizer_files.json");
+    let by_class = golden["files_by_class"].as_object().unwrap();
+    let every: BTreeSet<&str> = by_class
+        .values()
+        .filter_map(|files| files.as_array())
+        .flatten()
+        .map(|file| file.as_str().unwrap())
+        .collect();
+    let mut seen = 0;
+    for (class, files) in by_class {
+        let Some(files) = files.as_array() else {
+            continue;
+        };
+        // A slow class is never loaded where it has a fast twin.
+        if by_class
+            .get(&format!("{class}Fast"))
+            .is_some_and(serde_json::Value::is_array)
+        {
+            continue;
+        }
+        let tokenizer_config = format!(r#"{{"tokenizer_class":"{class}"}}"#);
+        let mut repository = vec![
+            ("config.json", LLAMA),
+            ("model.safetensors", ""),
+            ("tokenizer_config.json", tokenizer_config.as_str()),
+        ];
+        let mut expected: BTreeSet<String> = repository
+            .iter()
+            .map(|(path, _)| (*path).to_owned())
+            .collect();
+        repository.extend(every.iter().map(|path| (*path, "{}")));
+        expected.extend(files.iter().map(|file| file.as_str().unwrap().to_owned()));
+        let found: BTreeSet<String> = manifest(&repository).unwrap().into_iter().collect();
+        assert_eq!(found, expected, "{class}");
+        seen += 1;
+    }
+    assert!(seen > 60, "{seen}");
+}
+
+#[test]
+fn each_kind_of_repository_has_its_files() {
+    let index = r#"{"weight_map":{"a":"shards/2.safetensors","b":"1.safetensors"}}"#;
+    let listed = |files: &[(&str, &str)]| manifest(files).unwrap().join(" ");
+    let refused = |files: &[(&str, &str)]| manifest(files).unwrap_err();
+
+    // A single file is preferred to an index, which is then not fetched.
+    let both = [
+        ("config.json", LLAMA),
+        ("model.safetensors", ""),
+        ("model.safetensors.index.json", index),
+        ("tokenizer_config.json", FAST),
+        ("tokenizer.json", "{}"),
+        ("pytorch_model.bin", ""),
+        ("shards/2.safetensors", ""),
+    ];
+    insta::assert_snapshot!(listed(&both), @"config.json model.safetensors tokenizer.json tokenizer_config.json");
+
+    let sharded = [
+        ("config.json", LLAMA),
+        ("generation_config.json", "no JSON"),
+        ("model.safetensors.index.json", index),
+        ("1.safetensors", ""),
+        ("shards/2.safetensors", ""),
+        ("shards/3.safetensors", ""),
+        ("tokenizer_config.json", FAST),
+    ];
+    insta::assert_snapshot!(listed(&sharded), @"1.safetensors config.json generation_config.json model.safetensors.index.json shards/2.safetensors tokenizer_config.json");
+    insta::assert_snapshot!(refused(&sharded[..4]), @r#"the repository has no "shards/2.safetensors""#);
+
+    // A configuration by version takes the place of the plain one; both are fetched.
+    let versions = r#"{"model_type":"llama","configuration_files":["config.json","config.4.30.0.json","config.4.41.0.json"]}"#;
+    let versioned = [
+        ("config.json", versions),
+        ("config.4.30.0.json", r#"{"model_type":"gemma"}"#),
+        ("config.4.41.0.json", "{}"),
+        ("model.safetensors", ""),
+        ("tokenizer.model", ""),
+        ("vocab.json", ""),
+    ];
+    insta::assert_snapshot!(listed(&versioned), @"config.4.30.0.json config.json model.safetensors tokenizer.model");
+    insta::assert_snapshot!(refused(&versioned[..1]), @r#"the repository has no "config.4.30.0.json""#);
+
+    let tokenizers = r#"{"tokenizer_class":"GPT2Tokenizer","fast_tokenizer_files":["tokenizer.4.0.0.json","tokenizer.5.0.0.json"]}"#;
+    let versioned_tokenizer = [
+        ("config.json", LLAMA),
+        ("model.safetensors", ""),
+        ("tokenizer_config.json", tokenizers),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.4.0.0.json", "{}"),
+        ("tokenizer.5.0.0.json", "{}"),
+        ("vocab.json", "{}"),
+        ("merges.txt", ""),
+        ("tokenizer.model", ""),
+    ];
+    insta::assert_snapshot!(listed(&versioned_tokenizer), @"config.json merges.txt model.safetensors tokenizer.4.0.0.json tokenizer_config.json vocab.json");
+
+    // The class comes from the configuration, then from the model type.
+    let of_config = r#"{"model_type":"llama","tokenizer_class":"T5Tokenizer"}"#;
+    let files = |config| {
+        [
+            ("config.json", config),
+            ("model.safetensors", ""),
+            ("spiece.model", ""),
+            ("tokenizer.model", ""),
+            ("vocab.json", ""),
+        ]
+    };
+    insta::assert_snapshot!(listed(&files(of_config)), @"config.json model.safetensors spiece.model");
+    insta::assert_snapshot!(listed(&files(LLAMA)), @"config.json model.safetensors tokenizer.model");
+    insta::assert_snapshot!(listed(&files(r#"{"model_type":"stablelm"}"#)), @"config.json model.safetensors vocab.json");
+    insta::assert_snapshot!(refused(&files("[]")), @"config.json is no JSON object");
+    insta::assert_snapshot!(refused(&files(r#"{"model_type":"mamba"}"#)), @r#"no tokenizer class is named, and model type "mamba" implies none"#);
+}

@@ -1,0 +1,335 @@
+//! `validator verify` and `validator inspect store` as processes: what they print, what is left
+//! when they are killed or run out of disk, how much memory they take.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
+
+use localnet::http::{Fault, Rule};
+use model::ContentHash;
+use models::{
+    Store,
+    store::{Depth, Limits},
+};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    signal::Signal,
+};
+use serde_json::{Value, json};
+use shared::process;
+
+use crate::world::{World, content_hash, golden, large_model};
+
+/// Arguments of `validator verify` for a repository of the world's hub.
+fn verify_arguments(world: &World, name: &str, commit: &str, hash: &str) -> Vec<String> {
+    let store = store_dir(world);
+    let model = format!("miner/{name}@{commit}");
+    let url = world.server.url();
+    [
+        "verify",
+        &model,
+        "--hash",
+        hash,
+        "--architecture",
+        "LlamaForCausalLM",
+        "--hub-url",
+        &url,
+    ]
+    .into_iter()
+    .chain([
+        "--model_dir",
+        store.to_str().unwrap(),
+        "--min-free",
+        "0",
+        "--json",
+    ])
+    .map(ToOwned::to_owned)
+    .collect()
+}
+
+fn store_dir(world: &World) -> PathBuf {
+    world.dir.path().join("store")
+}
+
+fn command(world: &World) -> tokio::process::Command {
+    let mut command = process::command(e2e::program("validator"));
+    command
+        .env("HF_HOME", world.dir.path())
+        .env_remove("HF_TOKEN")
+        .env_remove("HF_ENDPOINT");
+    command
+}
+
+async fn run(world: &World, arguments: &[String]) -> Output {
+    command(world).args(arguments).output().await.unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_code_says_the_verdict() {
+    let world = World::new().await;
+    let files = golden("llama_gqa");
+    let commit = world.publish("model", &files);
+    let hash = content_hash(&files).to_string();
+    let arguments = |hash: &str| verify_arguments(&world, "model", &commit, hash);
+
+    let output = run(&world, &arguments(&hash)).await;
+    let report = report(&output);
+    assert_eq!(
+        (output.status.code(), &report["verdict"]),
+        (Some(0), &json!("accepted"))
+    );
+    assert_eq!(
+        (&report["stage"], &report["parameters"]),
+        (&json!("headers"), &json!(224_688))
+    );
+    assert!(
+        !store_dir(&world).exists(),
+        "without --download nothing is stored"
+    );
+
+    let wrong = ContentHash::from_digest([7; 32]).to_string();
+    let output = run(&world, &arguments(&wrong)).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(crate::process::report(&output)["content_hash"], json!(hash));
+
+    let download = [arguments(&hash), vec!["--download".into()]].concat();
+    let output = run(&world, &download).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(crate::process::report(&output)["stage"], json!("bytes"));
+
+    world.server.faults().set(vec![Rule::always(Fault::Html)]);
+    let output = run(&world, &download).await;
+    let report = crate::process::report(&output);
+    assert_eq!(
+        (output.status.code(), &report["verdict"]),
+        (Some(75), &json!("retry"))
+    );
+    for key in [
+        "reason",
+        "content_hash",
+        "bytes_fetched",
+        "files",
+        "parameters",
+        "claim",
+    ] {
+        assert!(report.get(key).is_some(), "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_read_the_verdict_and_the_store() {
+    let world = World::new().await;
+    let files = golden("llama_gqa");
+    let commit = world.publish("model", &files);
+    let hash = content_hash(&files).to_string();
+    let mut arguments = verify_arguments(&world, "model", &commit, &hash);
+    arguments.retain(|argument| argument != "--json");
+    arguments.push("--download".into());
+    let output = run(&world, &arguments).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    let text = text.replace(&commit, "COMMIT");
+    let text: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let text = text.join("\n");
+    insta::assert_snapshot!(text, @r###"
+    accepted: miner/model@COMMIT
+    judged by every byte; 965.08 KiB fetched
+    content hash CXnwen5L6QXI2b6wCAAEGw8ZEV5tO09Fl6GIpf4FgyE=
+    224688 parameters
+     file                      bytes    sha256
+    ─────────────────────────────────────────────────────────────────────────────────────────────────────
+     config.json               635      4b0183a308e41d590c9f2a6c6c186c4fa4487835268de96302bc268179dfe0f0
+     generation_config.json    117      cb1b161bc15e6f03437c49101e1fbc8eae5f5efebba4818cd525d0392cf210a8
+     model.safetensors         902760   a94160dfd17b92a38121c7e2b2a0e302704fa2b295416e036e47673edc0673bd
+     special_tokens_map.json   73       462d91939dbc37178aa5a3eae7068d1990ccc92e09f288cc71f42cdf139d69cc
+     tokenizer.json            44494    b8c5feae3a110bed01e09c952f276e6787810cf5b459b77ab725500472d016c5
+     tokenizer_config.json     2213     5b4a148954709b65939eac09235da2efb5c5c9cf0b22ea8d0353437b679bf146
+    "###);
+
+    let store = store_dir(&world);
+    let inspect =
+        ["inspect", "store", "--model_dir", store.to_str().unwrap()].map(ToOwned::to_owned);
+    let output = run(&world, &inspect).await;
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("nobody needs it; may go")
+    );
+    let output = run(&world, &[&inspect[..], &["--json".to_owned()]].concat()).await;
+    let overview = report(&output);
+    assert_eq!(overview["models"][0]["content_hash"], json!(hash));
+    assert_eq!(overview["models"][0]["removable"], json!(true));
+    assert_eq!(overview["usage"]["staging"], json!(0));
+    let nowhere = ["inspect", "store", "--model_dir", "/nonexistent"].map(ToOwned::to_owned);
+    assert_eq!(run(&world, &nowhere).await.status.code(), Some(65));
+}
+
+/// Waits until something is so; a bound on the wait, not a measure of it.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait)
+        .await
+        .expect(what);
+}
+
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|found| found.len())
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_stage_it_leaves_nothing_or_everything() {
+    const PART: u64 = 8 << 20;
+    let world = World::new().await;
+    let (files, hash) = large_model(200_000, 0.0);
+    let commit = world.server.commit_model("miner/model", files);
+    let hash = hash.to_string();
+    let mut arguments = verify_arguments(&world, "model", &commit, &hash);
+    let download = ["--download", "--connections", "1", "--bandwidth", "30MB"];
+    arguments.extend(download.map(ToOwned::to_owned));
+    let store = store_dir(&world);
+    let staged = || bytes_in(&store.join("staging"));
+    let met = || world.server.faults().met();
+    // Where the hub stops answering, or how many bytes are staged when the process is killed.
+    let stages = [
+        ("/api/models/", 0),
+        ("config.json", 0),
+        ("tokenizer.json", 0),
+        ("model.safetensors", 0),
+        ("", PART),
+        ("", 3 * PART),
+    ];
+    for (held_up, bytes) in stages {
+        let before = met();
+        if !held_up.is_empty() {
+            world
+                .server
+                .faults()
+                .set(vec![Rule::always(Fault::Stall).on(held_up)]);
+        }
+        let stage = format!("{held_up} {bytes}");
+        let mut child = command(&world).args(&arguments).spawn().unwrap();
+        until(&stage, || {
+            if held_up.is_empty() {
+                staged() >= bytes
+            } else {
+                met() > before
+            }
+        })
+        .await;
+        process::signal_group(child.id().unwrap(), Signal::SIGKILL).unwrap();
+        child.wait().await.unwrap();
+        world.server.faults().clear();
+        let survivor = Store::open(&store, Limits::default()).unwrap();
+        assert_eq!(survivor.check(Depth::Bytes, |_| {}).unwrap(), [], "{stage}");
+        assert_eq!(survivor.models().unwrap().len(), 0, "{stage}");
+    }
+    world.server.cdn.traffic.clear();
+    let output = run(&world, &arguments).await;
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    let store = Store::open(&store, Limits::default()).unwrap();
+    let model = store.model(&hash.parse().unwrap()).unwrap().unwrap();
+    assert_eq!(
+        ContentHash::of_directory(&model.dir).unwrap().to_string(),
+        hash
+    );
+    assert_eq!(store.usage().unwrap().staging, 0);
+    let fetched = world.server.cdn.traffic.bytes("/repos/");
+    assert!(
+        fetched < 200_000 * 192 - 2 * PART,
+        "{fetched} bytes: not resumed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_the_machines_fault_and_passes() {
+    let world = World::new().await;
+    let files = golden("llama_gqa");
+    let commit = world.publish("model", &files);
+    let hash = content_hash(&files).to_string();
+    let mut arguments = verify_arguments(&world, "model", &commit, &hash);
+    arguments.push("--download".into());
+
+    // A limit on the size of files stops the writing in its middle, whatever the file system.
+    let script = "trap '' XFSZ; ulimit -f 500; exec \"$@\"";
+    let mut limited = process::command("/bin/bash");
+    limited
+        .args([
+            "-c",
+            script,
+            "bash",
+            e2e::program("validator").to_str().unwrap(),
+        ])
+        .args(&arguments)
+        .env("HF_HOME", world.dir.path());
+    let output = limited.output().await.unwrap();
+    let report = report(&output);
+    assert_eq!(
+        (output.status.code(), &report["verdict"]),
+        (Some(75), &json!("retry")),
+        "{report}"
+    );
+    assert!(
+        report["reason"]
+            .as_str()
+            .unwrap()
+            .contains("could not write"),
+        "{report}"
+    );
+
+    let greedy: Vec<String> = arguments
+        .iter()
+        .map(|argument| {
+            if argument == "0" {
+                "1000TB".to_owned()
+            } else {
+                argument.clone()
+            }
+        })
+        .collect();
+    let output = run(&world, &greedy).await;
+    let report = crate::process::report(&output);
+    assert_eq!(output.status.code(), Some(75), "{report}");
+    assert!(
+        report["reason"]
+            .as_str()
+            .unwrap()
+            .contains("have to stay free"),
+        "{report}"
+    );
+
+    assert_eq!(run(&world, &arguments).await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_model_takes_little_memory() {
+    let world = World::new().await;
+    let (files, hash) = large_model(2_000_000, 0.0);
+    let commit = world.server.commit_model("miner/large", files);
+    let mut arguments = verify_arguments(&world, "large", &commit, &hash.to_string());
+    arguments.push("--download".into());
+    let output = run(&world, &arguments).await;
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report["bytes_fetched"].as_u64().unwrap() > 2_000_000 * 192);
+    let kilobytes = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss();
+    assert!(kilobytes < 256 << 10, "{kilobytes} KiB");
+}

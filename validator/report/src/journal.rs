@@ -1,0 +1,335 @@
+//! The journal of steps: one JSON document a line, signed apart, old ones compressed.
+//!
+//! `steps.jsonl` grows by a line a step, `steps.jsonl.sig` by a line of signature. A record is
+//! part of the journal once its line is complete; half a line, left by a crash, is cut off.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use shared::file::{self, FileError};
+
+use super::StepRecord;
+use subnet::Hotkey;
+
+/// The journal that is being written.
+pub const CURRENT: &str = "steps.jsonl";
+
+/// What is signed begins with this, so that no signature of ours can pass for another's purpose.
+const PURPOSE: &[u8] = b"finetune-vali step record v1\n";
+
+/// One record, even of 256 models and thousands of samples, is far below this.
+const MAX_LINE: u64 = 256 << 20;
+
+/// Level of compression; higher ones gain nothing on random digits.
+const ZSTD_LEVEL: i32 = 9;
+
+/// One line of a signature file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The step.
+    pub step: u64,
+    /// SHA-256 of the record's line, without its end, in hex.
+    pub sha256: String,
+    /// Who signed.
+    pub hotkey: Hotkey,
+    /// Signature over [`signed_bytes`], in hex.
+    pub signature: String,
+}
+
+/// Returns the bytes that are signed for a record's line.
+pub fn signed_bytes(line: &[u8]) -> Vec<u8> {
+    let mut bytes = PURPOSE.to_vec();
+    bytes.extend_from_slice(&Sha256::digest(line));
+    bytes
+}
+
+/// A line of a journal with what it says.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The line as it was written and signed.
+    pub line: Vec<u8>,
+    /// What it says.
+    pub record: StepRecord,
+    /// Its signature, if there is one.
+    pub signature: Option<Signature>,
+}
+
+/// Why a journal could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is no such file.
+    #[error("there is no step record {}", .0.display())]
+    Missing(PathBuf),
+    /// A line is no record.
+    #[error("{} line {line} is no step record", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// The journal, open for writing.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+    rotate_at: u64,
+    keep: usize,
+}
+
+impl Journal {
+    /// Opens the journal of a folder and cuts off what a crash left incomplete. Beyond
+    /// `rotate_at` bytes the current file is compressed; `keep` compressed ones stay.
+    pub fn open(folder: &Path, rotate_at: u64, keep: usize) -> Result<Self, JournalError> {
+        file::create_dir(folder)?;
+        let journal = Self {
+            folder: folder.to_owned(),
+            rotate_at,
+            keep,
+        };
+        let current = journal.current();
+        cut_half_line(&current).map_err(FileError::on("repair", &current))?;
+        cut_half_line(&signatures_of(&current)).map_err(FileError::on("repair", &current))?;
+        journal.finish_rotation()?;
+        Ok(journal)
+    }
+
+    /// Returns the file that is being written.
+    pub fn current(&self) -> PathBuf {
+        self.folder.join(CURRENT)
+    }
+
+    /// Appends a record with its signature; `sign` is given the [`signed_bytes`].
+    pub fn append(
+        &self,
+        record: &StepRecord,
+        sign: impl FnOnce(&[u8]) -> [u8; 64],
+    ) -> Result<(), JournalError> {
+        let current = self.current();
+        let mut line = serde_json::to_vec(record).map_err(|source| JournalError::Malformed {
+            path: current.clone(),
+            line: 0,
+            source,
+        })?;
+        let signature = Signature {
+            step: record.step,
+            sha256: hex::encode(Sha256::digest(&line)),
+            hotkey: record.hotkey,
+            signature: hex::encode(sign(&signed_bytes(&line))),
+        };
+        let mut signed = serde_json::json!(signature).to_string().into_bytes();
+        line.push(b'\n');
+        signed.push(b'\n');
+        // The signature goes first: a record that is there is a signed one.
+        append(&signatures_of(&current), &signed)?;
+        append(&current, &line)?;
+        if fs::metadata(&current).is_ok_and(|meta| meta.len() > self.rotate_at) {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
+    /// Returns the last record, of the current file or the newest compressed one.
+    pub fn last(&self) -> Result<Option<StepRecord>, JournalError> {
+        let newest = self.rotated()?.pop();
+        for path in [Some(self.current()), newest].into_iter().flatten() {
+            if path.exists()
+                && let Some(entry) = read(&path)?.pop()
+            {
+                return Ok(Some(entry.record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Compresses the current file under the numbers of its steps and begins a new one.
+    fn rotate(&self) -> Result<(), JournalError> {
+        let current = self.current();
+        let entries = read(&current)?;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(());
+        };
+        let name = rotated_name(first.record.step, last.record.step);
+        let rotated = self.folder.join(name);
+        let text = fs::read(&current).map_err(FileError::on("read", &current))?;
+        let packed = zstd::encode_all(text.as_slice(), ZSTD_LEVEL)
+            .map_err(FileError::on("compress", &current))?;
+        let signatures = fs::read(signatures_of(&current)).unwrap_or_default();
+        file::write_atomic(&signatures_of(&rotated), &signatures)?;
+        // From here on the compressed file holds; `finish_rotation` does the rest after a crash.
+        file::write_atomic(&rotated, &packed)?;
+        self.finish_rotation()
+    }
+
+    fn finish_rotation(&self) -> Result<(), JournalError> {
+        let mut rotated = self.rotated()?;
+        let current = self.current();
+        if let Some(newest) = rotated.last()
+            && let Some(entry) = first_entry(&current)?
+            && newest.file_name().is_some_and(|name| {
+                name.to_string_lossy()
+                    .starts_with(&first_of_name(entry.step))
+            })
+        {
+            for path in [signatures_of(&current), current] {
+                remove(&path)?;
+            }
+        }
+        let surplus = rotated.len().saturating_sub(self.keep);
+        for old in rotated.drain(..surplus) {
+            remove(&signatures_of(&old))?;
+            remove(&old)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the compressed files, oldest first.
+    fn rotated(&self) -> Result<Vec<PathBuf>, FileError> {
+        let entries = fs::read_dir(&self.folder).map_err(FileError::on("list", &self.folder))?;
+        let mut paths: Vec<PathBuf> = entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path.to_string_lossy().ends_with(".jsonl.zst"))
+            .collect();
+        // The numbers are padded, so names sort as steps do.
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+/// Reads a journal or a single record, compressed or not, with the signatures beside it.
+pub fn read(path: &Path) -> Result<Vec<Entry>, JournalError> {
+    let malformed = |line| {
+        move |source| JournalError::Malformed {
+            path: path.to_owned(),
+            line,
+            source,
+        }
+    };
+    let mut signatures: Vec<Signature> = Vec::new();
+    if let Some(bytes) = file::read_limited(&signatures_of(path), MAX_LINE)? {
+        signatures = bytes
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect();
+    }
+    let mut entries = Vec::new();
+    for (index, line) in lines(path)?.into_iter().enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        let record: StepRecord = serde_json::from_slice(&line).map_err(malformed(index + 1))?;
+        // A crash between signature and record leaves two signatures of a step; the later holds.
+        let signature = signatures.iter().rfind(|s| s.step == record.step).cloned();
+        entries.push(Entry {
+            line,
+            record,
+            signature,
+        });
+    }
+    Ok(entries)
+}
+
+fn lines(path: &Path) -> Result<Vec<Vec<u8>>, JournalError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(JournalError::Missing(path.to_owned()));
+        }
+        opened => opened.map_err(FileError::on("open", path))?,
+    };
+    let read = || {
+        let reader: Box<dyn Read> = if path.extension() == Some("zst".as_ref()) {
+            Box::new(zstd::Decoder::new(file)?)
+        } else {
+            Box::new(file)
+        };
+        BufReader::new(reader.take(MAX_LINE))
+            .split(b'\n')
+            .collect::<io::Result<Vec<_>>>()
+    };
+    Ok(read().map_err(FileError::on("read", path))?)
+}
+
+/// Returns the first record of a file, without reading the others.
+fn first_entry(path: &Path) -> Result<Option<StepRecord>, JournalError> {
+    let Ok(file) = File::open(path) else {
+        return Ok(None);
+    };
+    let mut line = Vec::new();
+    BufReader::new(file.take(MAX_LINE))
+        .read_until(b'\n', &mut line)
+        .map_err(FileError::on("read", path))?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let malformed = |source| JournalError::Malformed {
+        path: path.to_owned(),
+        line: 1,
+        source,
+    };
+    serde_json::from_slice(&line).map(Some).map_err(malformed)
+}
+
+/// Returns the file of signatures of a journal file.
+pub fn signatures_of(path: &Path) -> PathBuf {
+    let path = path.to_string_lossy();
+    PathBuf::from(format!("{}.sig", path.trim_end_matches(".zst")))
+}
+
+fn first_of_name(first: u64) -> String {
+    format!("steps-{first:010}-")
+}
+
+fn rotated_name(first: u64, last: u64) -> String {
+    format!("{}{last:010}.jsonl.zst", first_of_name(first))
+}
+
+/// Appends whole lines durably; what could not be written whole is taken back.
+fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let append = || {
+        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+        let before = file.metadata()?.len();
+        let written = file.write_all(bytes).and_then(|()| file.sync_data());
+        if written.is_err() {
+            file.set_len(before)?;
+        }
+        written
+    };
+    append().map_err(FileError::on("append to", path))
+}
+
+fn cut_half_line(path: &Path) -> io::Result<()> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read?,
+    };
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
+    if whole < bytes.len() {
+        tracing::warn!(path = %path.display(), cut = bytes.len() - whole, "cut off half a line");
+        OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .set_len(whole as u64)?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::on("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
