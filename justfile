@@ -17,7 +17,7 @@ lint:
 
 # All tests
 test:
-    cargo nextest run --workspace
+    cargo test --workspace
 
 # Fuzz every parser of hostile input for a minute together, or some of them for longer
 fuzz *args:
@@ -37,4 +37,4 @@ deny:
 
 # The whole story on this machine: chain, miners, validator, update
 demo:
-    cargo run --bin localnet -- demo
+    cargo run -p localnet -- demo

@@ -4,12 +4,15 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use jiff::Timestamp;
+use proptest::prelude::*;
 use report::{
     Journal, StepRecord,
     journal::{self, CURRENT},
-    step_record::{Engine, FORMAT, ModelRow, Outcome, Rules, Samples},
+    step_record::{Engine, FORMAT, ModelRow, Outcome, Plan, Rules, Samples},
 };
 use score::WinRow;
+use serde_json::json;
+use shared::status::Status;
 use subnet::{CompetitionId, Fault, Hotkey, Netuid, Parameters, Real, Uid};
 use validator::{
     state::{self, Identity, Kept, ModelLosses, State, StateError},
@@ -338,4 +341,79 @@ fn a_large_step_is_a_small_record() {
     scoring::score(&mut large);
     let packed = zstd::encode_all(serde_json::to_vec(&large).unwrap().as_slice(), 9).unwrap();
     assert!(packed.len() < 200_000, "{} bytes", packed.len());
+}
+
+/// Returns whether a number is read back as it was written; all NaN are one.
+fn is_same(a: f64, b: f64) -> bool {
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+fn same(a: &[Real], b: &[Real]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a.0, b.0))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_number_survives_the_state_the_journal_and_the_status(
+        bits in prop::collection::vec(any::<u64>(), 1..40),
+        single in any::<f32>(),
+        plain in any::<f64>().prop_filter("times and rules are finite", |x| x.is_finite()),
+    ) {
+        let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 5e-324, f64::MAX];
+        let numbers = bits.into_iter().map(f64::from_bits).chain(special);
+        let losses: Vec<Real> = numbers.map(Real).collect();
+        let weights: Vec<Real> = vec![single.into(), f32::MIN_POSITIVE.into(), 0.1_f32.into()];
+        let dir = tempfile::tempdir().unwrap();
+
+        let mut state = State::new(identity());
+        state.weights = weights.iter().copied().collect();
+        let known = state.known.entry(CompetitionId::from("l3")).or_default();
+        known.models.insert("content".into(), ModelLosses {
+            tokenizer: "t".into(),
+            plan: Plan::default(),
+            parameters: 1,
+            losses: losses.clone(),
+            seconds: plain,
+        });
+        let kept = Kept::new(dir.path(), state).unwrap().get();
+        let read = state::read(dir.path(), &identity()).unwrap().unwrap();
+        let model = &read.known[&CompetitionId::from("l3")].models["content"];
+        prop_assert!(same(&model.losses, &losses));
+        prop_assert!(is_same(model.seconds, plain));
+        let (was, is) = (kept.weights.values(), read.weights.values());
+        prop_assert!(was.iter().zip(is).all(|(a, b)| is_same((*a).into(), (*b).into())));
+
+        let mut record = record(1, None);
+        record.weights_before.clone_from(&losses);
+        record.rules.temperature = plain;
+        record.timings.insert("load".into(), plain);
+        let row = record.models.get_mut(&Uid(1)).unwrap();
+        row.losses.clone_from(&losses);
+        row.score.win_rate = plain;
+        row.seconds = plain;
+        // Read plain, and compressed.
+        for rotate_at in [u64::MAX, 0] {
+            let folder = dir.path().join(rotate_at.to_string());
+            let journal = Journal::open(&folder, rotate_at, 2).unwrap();
+            journal.append(&record, |_| [0; 64]).unwrap();
+            let read = journal.last().unwrap().unwrap();
+            let row = &read.models[&Uid(1)];
+            prop_assert!(same(&read.weights_before, &losses) && same(&row.losses, &losses));
+            let times = [read.rules.temperature, read.timings["load"], row.score.win_rate, row.seconds];
+            prop_assert!(times.into_iter().all(|number| is_same(number, plain)));
+        }
+
+        let mut status: Status = serde_json::from_value(json!({
+            "format": 1, "pid": 1, "version": "test", "written_at": 1, "phase": "test",
+            "health": "green", "restart": {"safe": true},
+        })).unwrap();
+        status.details = json!({"losses": losses});
+        let path = dir.path().join("status.json");
+        status.write(&path).unwrap();
+        let read = Status::read(&path).unwrap().unwrap();
+        let read: Vec<Real> = serde_json::from_value(read.details["losses"].clone()).unwrap();
+        prop_assert!(same(&read, &losses));
+    }
 }

@@ -1,9 +1,20 @@
-//! What end-to-end tests share: where the workspace and its programs are.
+//! What tests over real processes share: the programs as they are shipped, and bounds on them.
 
+pub mod limit;
+pub mod wait;
 pub mod wall_clock;
 pub mod wandb_client;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Write as _,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use nix::unistd::getpgrp;
+use shared::process;
 
 /// Returns the root of the workspace.
 pub fn workspace() -> PathBuf {
@@ -12,22 +23,66 @@ pub fn workspace() -> PathBuf {
         .expect("the workspace is where it was compiled")
 }
 
-/// Returns a program of the workspace, as built beside the running test.
+/// Returns a program as operators get it: built from the default members in the release profile,
+/// not with the features that the tests around it ask for.
+///
+/// The first call in a process lets cargo bring the programs up to date.
 ///
 /// # Panics
 ///
-/// Panics if it was not built: `cargo nextest run --workspace` builds all programs.
+/// Panics if they don't build, or if there is no such program.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/<profile>/deps/<test>");
-    let program = profile.join(name);
-    assert!(
-        program.is_file(),
-        "{} is missing: run `cargo build --workspace`",
-        program.display()
-    );
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let target = target_folder();
+        let status = process::blocking_command("cargo")
+            .args(["build", "--release", "--locked", "--target-dir"])
+            .arg(&target)
+            .current_dir(workspace())
+            // One group with the test: Ctrl-C ends both.
+            .process_group(getpgrp().as_raw())
+            .status()
+            .expect("cargo starts, as it did for this test");
+        assert!(status.success(), "`cargo build --release` fails");
+        target.join("release")
+    });
+    let program = FOLDER.join(name);
+    assert!(program.is_file(), "there is no {}", program.display());
     program
+}
+
+/// Returns the target folder that the running test was built in.
+///
+/// # Panics
+///
+/// Panics if the test lies elsewhere than where cargo puts tests.
+pub fn target_folder() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let target = test.ancestors().nth(3);
+    target.expect("target/<profile>/deps/<test>").to_owned()
+}
+
+/// Says that the running test can't do its work on this machine, and why.
+///
+/// libtest has no word for it. So it goes past libtest's capture to standard error, and into the
+/// file that `SKIPPED_TESTS` names, which `.ci/run` shows at its end.
+///
+/// # Panics
+///
+/// Panics if that file can't be written.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "`.ci/run` talks to tests by the environment"
+)]
+pub fn skip(why: &str) {
+    let thread = std::thread::current();
+    let line = format!(
+        "SKIPPED {}: {why}",
+        thread.name().unwrap_or("in a test's thread")
+    );
+    shared::term::note(&line);
+    if let Some(path) = std::env::var_os("SKIPPED_TESTS") {
+        let file = File::options().create(true).append(true).open(path);
+        let written = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+        written.expect("the file that SKIPPED_TESTS names can be written");
+    }
 }

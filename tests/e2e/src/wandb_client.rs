@@ -12,47 +12,40 @@ pub const CLIENTS: [(&str, &[&str]); 2] = [("0.16.6", &["setuptools<80"]), ("0.3
 /// A key of the right shape.
 pub const KEY: &str = "10ca1ne710ca1ne710ca1ne710ca1ne710ca1ne7";
 
-/// Returns the Python of an environment with this client; `None` if it can't be had here.
+/// Returns the Python of an environment with this client; says so and returns `None` if it can't be
+/// had here.
+///
+/// # Panics
+///
+/// Panics if the target folder can't be written.
 pub async fn python(version: &str, extra: &[&str]) -> Option<PathBuf> {
-    let folder = crate::program("validator")
-        .parent()?
-        .join(format!("wandb-{version}"));
+    let folder = crate::target_folder().join(format!("wandb-{version}"));
     let python = folder.join("bin/python");
     let complete = folder.join("complete");
     // Tests run side by side; one of them sets it up.
     let lock = folder.with_extension("lock");
     let _lock = loop {
-        if complete.exists() {
-            return Some(python);
-        }
         match FileLock::try_acquire(&lock, "wandb client") {
-            Ok(lock) => break lock,
             Err(LockError::Held { .. }) => tokio::time::sleep(Duration::from_millis(200)).await,
-            Err(LockError::File(_)) => return None,
+            lock => break lock.expect("the target folder can be written"),
         }
     };
     if complete.exists() {
         return Some(python);
     }
-    let made = run(Path::new("python3"), &["-m", "venv", folder.to_str()?], &[]).await;
+    let folder = folder.to_str().expect("cargo's paths are UTF-8");
     let wanted = format!("wandb=={version}");
-    let install = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--retries",
-        "0",
-        wanted.as_str(),
-    ];
-    let install: Vec<&str> = install.into_iter().chain(extra.iter().copied()).collect();
-    if made.is_err() || run(&python, &install, &[]).await.is_err() {
-        shared::term::note(format_args!(
-            "SKIPPED: no Python with wandb {version} could be set up (is PyPI reachable?)"
-        ));
+    let install = ["-m", "pip", "install", "--quiet", "--retries", "0", &wanted];
+    let install = [&install, extra].concat();
+    let made = async {
+        run(Path::new("python3"), &["-m", "venv", folder], &[]).await?;
+        run(&python, &install, &[]).await
+    };
+    if let Err(error) = made.await {
+        crate::skip(&format!("no Python with wandb {version}: {error}"));
         return None;
     }
-    shared::file::write_atomic(&complete, b"").ok()?;
+    shared::file::write_atomic(&complete, b"").expect("the target folder can be written");
     Some(python)
 }
 

@@ -1,4 +1,6 @@
 //! `scripts/cuda-home`: programs linked with its archives find CUDA's libraries when they call them.
+// The script is for these machines only.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
 use std::{
@@ -7,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use e2e::workspace;
+use e2e::{limit, workspace};
 use shared::{file::write_atomic, process::blocking_command};
 
 /// Calls functions with arguments in every kind of place: registers, vectors, the stack.
@@ -66,11 +68,8 @@ impl Folder {
 }
 
 fn run(program: impl AsRef<Path>, arguments: &[&str], paths: &[&Path]) -> (String, String) {
-    let output = blocking_command(program.as_ref())
-        .args(arguments)
-        .args(paths)
-        .output()
-        .unwrap();
+    let mut command = blocking_command(program.as_ref());
+    let output = limit::output(command.args(arguments).args(paths));
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
     assert!(
@@ -83,10 +82,6 @@ fn run(program: impl AsRef<Path>, arguments: &[&str], paths: &[&Path]) -> (Strin
 
 #[test]
 fn libraries_are_found_at_the_first_call() {
-    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        shared::term::note(format_args!("SKIPPED: cuda-home is for x86-64 Linux"));
-        return;
-    }
     let folder = Folder(tempfile::tempdir().unwrap());
     // What of a toolkit the script looks at.
     let nvcc = folder.write(
@@ -116,10 +111,8 @@ fn libraries_are_found_at_the_first_call() {
     run("cc", &["-o"], &[&program, &source, cuda, curand, cublas]);
 
     let call = |libraries: &Path| {
-        let output = blocking_command(&program)
-            .env("LD_LIBRARY_PATH", libraries)
-            .output()
-            .unwrap();
+        let mut command = blocking_command(&program);
+        let output = limit::output(command.env("LD_LIBRARY_PATH", libraries));
         assert!(output.status.success(), "{output:?}");
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (text(output.stdout), text(output.stderr))

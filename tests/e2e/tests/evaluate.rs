@@ -9,12 +9,12 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Output,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use e2e::{program, workspace};
+use e2e::{limit, program, workspace};
 use eval::{Evaluator, Options, Patience};
 use model::{
     Architecture, Attention, Compatibility, Conversation, Dtype, Fault, MachineFaultKind,
@@ -46,11 +46,7 @@ fn validator(arguments: &[&str], files: &[(&str, &Path)]) -> Output {
     for (flag, path) in files {
         command.arg(flag).arg(path);
     }
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .output()
-        .unwrap()
+    limit::output(&mut command)
 }
 
 fn json_of(output: &Output) -> Value {

@@ -13,17 +13,96 @@ use shared::Exit;
 
 /// Files longer than this say why in their first lines, with the words "Long because".
 const MAX_LINES: usize = 450;
-/// More packages than this in the lockfile only knowingly.
-const MAX_PACKAGES: usize = 980;
 
-/// The folders of the validator's middle row, and what each may import of its row.
-const ROW: [(&str, &[&str]); 6] = [
-    ("chain", &[]),
-    ("models", &[]),
-    ("samples", &[]),
-    ("eval", &[]),
-    ("score", &[]),
-    ("report", &["score"]),
+/// What each crate of ours may use of ours; its tests may use more.
+const WALLS: [(&str, &[&str]); 16] = [
+    ("shared", &[]),
+    ("supervisor", &["shared"]),
+    ("model", &[]),
+    ("engine", &["model", "shared"]),
+    ("subnet", &["model", "shared"]),
+    ("http-client", &["shared", "subnet"]),
+    ("chain", &["shared", "subnet"]),
+    ("models", &["http-client", "model", "shared", "subnet"]),
+    ("samples", &["http-client", "model", "shared", "subnet"]),
+    ("eval", &["model", "shared", "subnet"]),
+    ("score", &["subnet"]),
+    ("report", &["http-client", "score", "shared", "subnet"]),
+    (
+        "validator",
+        &[
+            "chain",
+            "eval",
+            "http-client",
+            "model",
+            "models",
+            "report",
+            "samples",
+            "score",
+            "shared",
+            "subnet",
+        ],
+    ),
+    ("localnet", &["model", "shared"]),
+    ("e2e", &["shared"]),
+    // It feeds the parsers of everything that ships.
+    (
+        "fuzz",
+        &[
+            "chain",
+            "engine",
+            "http-client",
+            "model",
+            "models",
+            "report",
+            "samples",
+            "score",
+            "shared",
+            "subnet",
+            "supervisor",
+            "validator",
+        ],
+    ),
+];
+
+/// Who may use what of others' crates that decides what a crate can do.
+const DOORS: [(&str, &[&str]); 6] = [
+    // Tensors, and what needs them.
+    ("candle-core", &["engine", "localnet"]),
+    ("tokenizers", &["engine", "localnet"]),
+    // The chain.
+    ("subxt", &["chain", "localnet", "validator"]),
+    // The network: no worker, no model and no score opens a socket.
+    (
+        "reqwest",
+        &[
+            "fuzz",
+            "http-client",
+            "models",
+            "report",
+            "samples",
+            "supervisor",
+            "validator",
+        ],
+    ),
+    ("hf-hub", &["models", "samples", "validator"]),
+    (
+        "tokio",
+        &[
+            "chain",
+            "e2e",
+            "eval",
+            "fuzz",
+            "http-client",
+            "localnet",
+            "models",
+            "report",
+            "samples",
+            "shared",
+            "supervisor",
+            "validator",
+        ],
+    ),
 ];
 
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
@@ -104,19 +183,68 @@ fn files_are_rooms_not_attics() {
     none("names and lengths", found);
 }
 
+/// Returns where a pattern is found in Rust sources, this one aside: it names what it looks for.
+fn found(pattern: &str, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
+    let pattern = Regex::new(pattern).unwrap();
+    let mut found = Vec::new();
+    for (name, text) in sources() {
+        if name == "tests/e2e/tests/tidy.rs" || !is_meant(&name) {
+            continue;
+        }
+        for place in pattern.find_iter(&text) {
+            let line = text[..place.start()].lines().count().max(1);
+            found.push(format!("{name}:{line}: {}", place.as_str().trim()));
+        }
+    }
+    found
+}
+
+fn is_test(name: &str) -> bool {
+    name.starts_with("tests/") || name.contains("/tests/") || name.ends_with("/tests.rs")
+}
+
 #[test]
 fn nothing_is_left_for_later() {
-    let left =
-        Regex::new(r"todo!\(|unimplemented!\(|dbg!\(|\bFIXME\b|\bXXX\b|#\[ignore|#!?\[allow\(")
-            .unwrap();
-    let found = sources()
-        .into_iter()
-        // Tidy names what it looks for; each test program uses another part of the workbench.
-        .filter(|(name, _)| {
-            !["tests/e2e/tests/tidy.rs", "supervisor/tests/workbench/mod.rs"].contains(&name.as_str())
-        })
-        .filter_map(|(name, text)| Some(format!("{name}: {}", left.find(&text)?.as_str())));
-    none("finish or remove", found.collect());
+    // Of `allow`, clippy sees all but those that allow themselves too.
+    let left = found(r"\b(TODO|FIXME|XXX)\b|#!?\[allow\(", |_| true);
+    none("finish or remove", left);
+}
+
+#[test]
+fn no_test_is_ignored_or_skipped_in_silence() {
+    let silent = found(r#"#\[ignore|"(?i:skipped)\b"#, |name| {
+        // This is what says it aloud.
+        name != "tests/e2e/src/lib.rs"
+    });
+    none("use e2e::skip, which `.ci/run` shows", silent);
+}
+
+#[test]
+fn no_test_asserts_how_long_something_took() {
+    // A wait may end in an assertion: its bound is a constant.
+    let pattern = r"assert[a-z_]*!\(\s*!?\w+\.elapsed\(\)[^;]{0,30}";
+    let bound = Regex::new(r"elapsed\(\) < [A-Z_]+[,)]").unwrap();
+    let mut timed = found(pattern, is_test);
+    timed.retain(|place| !bound.is_match(place));
+    none("wait with a deadline instead", timed);
+}
+
+#[test]
+fn tests_sleep_only_where_they_say_why() {
+    let sleep = Regex::new(r"\bsleep\(").unwrap();
+    let mut found = Vec::new();
+    for (name, text) in sources() {
+        // What is shipped, a wait for a condition, and programs under test.
+        let is_meant = name.contains("/tests/") && !name.contains("/fixtures/");
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let told = index > 0 && lines[index - 1].trim_start().starts_with("// ");
+            if is_meant && sleep.is_match(line) && !told && name != "tests/e2e/tests/tidy.rs" {
+                found.push(format!("{name}:{}: {}", index + 1, line.trim()));
+            }
+        }
+    }
+    none("wait with e2e::wait, or say why time passes", found);
 }
 
 #[test]
@@ -140,56 +268,39 @@ fn every_crate_takes_the_lints_of_the_workspace() {
     );
 }
 
+/// Returns the members of the workspace: their names, and what they depend on, tests aside.
+fn members() -> BTreeMap<String, BTreeSet<String>> {
+    let root = workspace();
+    let read = |folder: &Path| -> toml::Table {
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        manifest.parse().unwrap()
+    };
+    let workspace = read(&root);
+    let members = workspace["workspace"]["members"].as_array().unwrap();
+    let member = |folder: &toml::Value| {
+        let manifest = read(&root.join(folder.as_str().unwrap()));
+        let name = manifest["package"]["name"].as_str().unwrap().to_owned();
+        let dependencies = manifest["dependencies"].as_table().unwrap();
+        (name, dependencies.keys().cloned().collect())
+    };
+    members.iter().map(member).collect()
+}
+
 #[test]
 fn dependencies_respect_the_walls() {
-    let walls: [(&str, &[&str]); 5] = [
-        (
-            "shared",
-            &[
-                "supervisor",
-                "validator",
-                "engine",
-                "model",
-                "candle-core",
-                "subxt",
-            ],
-        ),
-        (
-            "supervisor",
-            &[
-                "validator",
-                "engine",
-                "model",
-                "candle-core",
-                "subxt",
-                "tokenizers",
-            ],
-        ),
-        (
-            "validator",
-            &[
-                "supervisor",
-                "engine",
-                "candle-core",
-                "candle-nn",
-                "tokenizers",
-            ],
-        ),
-        (
-            "validator/model",
-            &["candle-core", "tokio", "reqwest", "subxt"],
-        ),
-        (
-            "validator/engine",
-            &["validator", "subxt", "reqwest", "hf-hub", "tokio"],
-        ),
-    ];
+    let members = members();
+    let walls = BTreeMap::from(WALLS);
     let mut found = Vec::new();
-    for (member, forbidden) in walls {
-        let text = fs::read_to_string(workspace().join(member).join("Cargo.toml")).unwrap();
-        let manifest: toml::Table = text.parse().unwrap();
-        for name in forbidden {
-            if manifest["dependencies"].get(name).is_some() {
+    for (member, dependencies) in &members {
+        let Some(allowed) = walls.get(member.as_str()) else {
+            found.push(format!("{member} is not in WALLS: say what it may use"));
+            continue;
+        };
+        for name in dependencies {
+            let ours = members.contains_key(name) && !allowed.contains(&name.as_str());
+            let door = DOORS.iter().find(|(door, _)| door == name);
+            let theirs = door.is_some_and(|(_, users)| !users.contains(&member.as_str()));
+            if ours || theirs {
                 found.push(format!("{member} must not depend on {name}"));
             }
         }
@@ -198,62 +309,12 @@ fn dependencies_respect_the_walls() {
 }
 
 #[test]
-fn imports_of_the_validator_go_down() {
-    let import = Regex::new(r"\bcrate::(?:\{([^;]*?)\};|([a-z_]+))").unwrap();
-    let first = Regex::new(r"(?:^|,)\s*([a-z_]+)").unwrap();
-    let mut allowed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (folder, row) in ROW {
-        allowed.insert(
-            folder,
-            row.iter()
-                .copied()
-                .chain(["subnet", "http", folder])
-                .collect(),
-        );
-    }
-    allowed.insert("subnet", BTreeSet::from(["subnet"]));
-    let mut found = Vec::new();
-    for (folder, allowed) in &allowed {
-        for path in files(&format!("validator/src/{folder}"), "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            for captures in import.captures_iter(&text) {
-                let names: Vec<String> = match (captures.get(1), captures.get(2)) {
-                    (Some(group), _) => {
-                        let top = top_level(group.as_str());
-                        first
-                            .captures_iter(&top)
-                            .map(|name| name[1].to_owned())
-                            .collect()
-                    }
-                    (_, Some(name)) => vec![name.as_str().to_owned()],
-                    _ => vec![],
-                };
-                for name in names.iter().filter(|name| !allowed.contains(name.as_str())) {
-                    found.push(format!("{}: crate::{name}", path.display()));
-                }
-            }
-            if *folder != "chain" && text.contains("subxt") {
-                found.push(format!("{}: only chain names subxt", path.display()));
-            }
-        }
-    }
-    none("imports", found);
-}
-
-/// Returns an import group without its nested groups.
-fn top_level(group: &str) -> String {
-    let mut depth = 0;
-    group
-        .chars()
-        .filter(|c| {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            depth == 0 && *c != '}'
-        })
-        .collect()
+fn the_map_names_every_crate() {
+    let map = fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
+    let names = members().into_keys();
+    let found = names
+        .filter(|name| !map.contains(&format!("`{name}`")) && !map.contains(&format!("/{name}`")));
+    none("ARCHITECTURE.md lacks", found.collect());
 }
 
 #[test]
@@ -291,19 +352,8 @@ fn the_documents_name_every_exit_code_and_variable() {
 
 #[test]
 fn the_readme_and_ci_run_the_same_tests() {
-    let readme = fs::read_to_string(workspace().join("README.md")).unwrap();
-    let ci = fs::read_to_string(workspace().join(".ci/run")).unwrap();
-    for text in [&readme, &ci] {
-        assert!(text.contains("cargo nextest run --workspace"));
+    for page in ["README.md", ".ci/run", "justfile"] {
+        let text = fs::read_to_string(workspace().join(page)).unwrap();
+        assert!(text.contains("cargo test --workspace"), "{page}");
     }
-}
-
-#[test]
-fn the_lockfile_does_not_grow_unnoticed() {
-    let lock = fs::read_to_string(workspace().join("Cargo.lock")).unwrap();
-    let packages = lock.matches("[[package]]").count();
-    assert!(
-        packages <= MAX_PACKAGES,
-        "{packages} packages; raise the limit if each earns its place"
-    );
 }

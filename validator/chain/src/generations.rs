@@ -25,7 +25,7 @@ fn runtimes() -> Vec<(u32, Arc<Runtime>)> {
         reason = "an optional test finds its data so"
     )]
     let Some(folder) = std::env::var_os("SUBTENSOR_METADATA_DIR") else {
-        eprintln!("SKIPPED: SUBTENSOR_METADATA_DIR names no folder of runtime metadata");
+        e2e::skip("SUBTENSOR_METADATA_DIR names no folder of runtime metadata");
         return Vec::new();
     };
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)

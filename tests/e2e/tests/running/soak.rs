@@ -9,6 +9,7 @@ use std::{
 };
 
 use chain::weights::emit;
+use e2e::wait::a_moment;
 use localnet::{
     chain::BlockMode,
     demo::{CHAIN_TROUBLE, Trouble},
@@ -118,7 +119,7 @@ impl<'w> Run<'w> {
     async fn endure(&mut self) {
         for planned in self.plan.events() {
             self.steps(planned.step).await;
-            // Not synchronisation: the event comes at a moment nobody chose.
+            // Not synchronization: the event comes at a moment nobody chose.
             sleep(planned.delay).await;
             let name = match planned.event {
                 Event::Outside(trouble) => trouble.to_string(),
@@ -170,6 +171,7 @@ impl<'w> Run<'w> {
             Event::Outside(trouble) => {
                 trouble.set(&self.world.net);
                 if trouble == Trouble::ChainStall {
+                    // How long the chain stands still.
                     sleep(CHAIN_TROUBLE).await;
                 }
                 trouble.end(&self.world.net);
@@ -205,7 +207,7 @@ impl<'w> Run<'w> {
         let mut progress = Instant::now();
         let mut before = self.seen.records.len();
         while !holds(self) {
-            sleep(Duration::from_millis(10)).await;
+            a_moment().await;
             self.look();
             if self.seen.records.len() > before {
                 before = self.seen.records.len();
@@ -316,7 +318,7 @@ async fn undisturbed(world: &World, plan: Plan) -> Seen {
             return seen;
         }
         assert!(progress.elapsed() < PATIENCE, "{}", world.log_text("b"));
-        sleep(Duration::from_millis(20)).await;
+        a_moment().await;
     }
 }
 
@@ -341,6 +343,7 @@ async fn idle(world: &World, time: Duration) -> f64 {
         workers.chain([pid]).map(cpu_time).sum::<Duration>()
     };
     let before = used();
+    // What is measured is its CPU time meanwhile.
     sleep(time).await;
     let share = used().saturating_sub(before).as_secs_f64() / time.as_secs_f64();
     assert_eq!(stop(&mut child).await, 0);

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use e2e::{limit::LIMIT, wait::until};
 use localnet::{
     miners::{Family, Role},
     subnet::{Localnet, Options},
@@ -16,7 +17,7 @@ use shared::{process, status::Status};
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
-    time::{Instant, sleep},
+    time::timeout,
 };
 
 /// Nothing here takes longer.
@@ -35,6 +36,8 @@ impl World {
 
     /// Starts a subnet with these options.
     pub(crate) async fn with(options: Options) -> Self {
+        // Builds it if need be: epochs should not pass meanwhile.
+        e2e::program("validator");
         Self {
             net: Localnet::start(options).await.unwrap(),
             folder: tempfile::tempdir().unwrap(),
@@ -110,12 +113,13 @@ impl World {
 
     /// Runs a command to its end; returns its exit code and what it said.
     pub(crate) async fn run(&self, state: &str, arguments: &[&str]) -> (i32, String) {
-        let output = self.command(state).args(arguments).output();
+        let mut command = self.command(state);
+        let output = timeout(LIMIT, command.args(arguments).output()).await;
         let Output {
             status,
             stdout,
             stderr,
-        } = output.await.unwrap();
+        } = output.expect("no end").unwrap();
         let text = [stdout, stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
         (status.code().unwrap_or(-1), text)
@@ -163,16 +167,13 @@ impl World {
     }
 
     /// Waits for something to become true; the log is shown if it does not.
-    pub(crate) async fn until(&self, state: &str, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + DEADLINE;
-        while !holds() {
-            assert!(
-                Instant::now() <= deadline,
-                "never came: {what}; the log:\n{}",
-                self.log_text(state)
-            );
-            sleep(Duration::from_millis(20)).await;
-        }
+    pub(crate) async fn until(&self, state: &str, what: &str, holds: impl FnMut() -> bool) {
+        let came = until(DEADLINE, holds).await;
+        assert!(
+            came,
+            "never came: {what}; the log:\n{}",
+            self.log_text(state)
+        );
     }
 
     /// Returns the validator's last weight set on the chain: block, uids and weights.

@@ -54,9 +54,6 @@ struct DemoArgs {
     /// Cargo profile of what the demo builds [default: the one this program was built with]
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// Target folder of what the demo builds [default: the one this program was built in]
-    #[arg(long, value_name = "DIR", env = "CARGO_TARGET_DIR")]
-    target_dir: Option<PathBuf>,
 }
 
 /// Parses the command line, runs the command, prints what failed.
@@ -85,7 +82,6 @@ pub fn main(version: Version) -> Exit {
                 source: args.place.source,
                 troubles: args.fault,
                 profile: args.profile.unwrap_or_else(own_profile),
-                target_dir: args.target_dir,
             };
             demo::run(plan, shutdown)
         }),

@@ -36,8 +36,6 @@ pub struct Plan {
     pub troubles: Vec<Trouble>,
     /// Cargo profile of what is built.
     pub profile: String,
-    /// Target folder of what is built.
-    pub target_dir: Option<PathBuf>,
 }
 
 /// Wall clock between two blocks; on the chain it is 12 s.

@@ -36,54 +36,68 @@ pub(super) async fn check_cargo() -> Result<(), Failure> {
     }
 }
 
-/// Builds a program of the checkout; the spinner shows what is compiled.
-pub(super) async fn build(
-    program: &str,
-    checkout: &Path,
-    profile: &str,
-    target_dir: &Path,
-    spinner: &ProgressBar,
-) -> Result<PathBuf, Failure> {
-    let mut command = process::command("cargo");
-    command
-        .args([
-            "build",
-            "--locked",
-            "--color",
-            "never",
-            "--bin",
-            program,
-            "--profile",
-            profile,
-        ])
-        .arg("--target-dir")
-        .arg(target_dir)
-        .env("CARGO_TERM_PROGRESS_WHEN", "never")
-        .current_dir(checkout)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let failed = |error: std::io::Error| {
-        Failure::of(Exit::Machine, &error).because(format_args!("could not build {program}"))
-    };
-    let mut child = Group(command.spawn().map_err(failed)?);
-    let mut tail: Vec<String> = Vec::new();
-    if let Some(stderr) = child.0.stderr.take() {
-        let mut lines = BufReader::new(stderr).lines();
-        while let Some(line) = lines.next_line().await.map_err(failed)? {
-            spinner.set_message(format!("building the {program}: {}", line.trim()));
-            if tail.len() == 20 {
-                tail.remove(0);
+/// How the demo's programs are built.
+pub(super) struct Cargo {
+    /// The profile.
+    pub(super) profile: String,
+    /// Where the programs go. The demo has a folder of its own for them, so that the checkout's
+    /// `target/debug/validator` never is one of the versions that the demo makes up.
+    pub(super) target_dir: PathBuf,
+    /// Where cargo keeps what programs are made of; shared, so that dependencies are compiled once.
+    /// <https://doc.rust-lang.org/cargo/reference/config.html#buildbuild-dir>
+    pub(super) build_dir: PathBuf,
+}
+
+impl Cargo {
+    /// Returns what cargo needs in its environment, wherever it is started.
+    fn environment(&self) -> (&'static str, &Path) {
+        ("CARGO_BUILD_BUILD_DIR", &self.build_dir)
+    }
+
+    /// Builds a program of the checkout; the spinner shows what is compiled.
+    pub(super) async fn build(
+        &self,
+        program: &str,
+        checkout: &Path,
+        spinner: &ProgressBar,
+    ) -> Result<PathBuf, Failure> {
+        let (build_dir, folder) = self.environment();
+        let mut command = process::command("cargo");
+        command
+            .args(["build", "--locked", "--color", "never", "--bin", program])
+            .args(["--profile", &self.profile, "--target-dir"])
+            .arg(&self.target_dir)
+            .env(build_dir, folder)
+            .env("CARGO_TERM_PROGRESS_WHEN", "never")
+            .current_dir(checkout)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let failed = |error: std::io::Error| {
+            Failure::of(Exit::Machine, &error).because(format_args!("could not build {program}"))
+        };
+        let mut child = Group(command.spawn().map_err(failed)?);
+        let mut tail: Vec<String> = Vec::new();
+        if let Some(stderr) = child.0.stderr.take() {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Some(line) = lines.next_line().await.map_err(failed)? {
+                spinner.set_message(format!("building the {program}: {}", line.trim()));
+                if tail.len() == 20 {
+                    tail.remove(0);
+                }
+                tail.push(line);
             }
-            tail.push(line);
         }
+        let status = child.0.wait().await.map_err(failed)?;
+        if !status.success() {
+            let failure = Failure::new(Exit::Failed, format!("the {program} does not build"));
+            return Err(tail.iter().fold(failure, Failure::because));
+        }
+        let profile = match self.profile.as_str() {
+            "dev" => "debug",
+            profile => profile,
+        };
+        Ok(self.target_dir.join(profile).join(program))
     }
-    let status = child.0.wait().await.map_err(failed)?;
-    if !status.success() {
-        let failure = Failure::new(Exit::Failed, format!("the {program} does not build"));
-        return Err(tail.iter().fold(failure, Failure::because));
-    }
-    let folder = if profile == "dev" { "debug" } else { profile };
-    Ok(target_dir.join(folder).join(program))
 }
 
 /// Kills the whole process group of a child when dropped: cargo has children of its own.
@@ -183,10 +197,8 @@ pub(super) struct Launch<'a> {
     pub(super) checkout: &'a Path,
     /// Who may sign commits.
     pub(super) allowed_signers: &'a Path,
-    /// Cargo profile.
-    pub(super) profile: &'a str,
-    /// Where cargo builds.
-    pub(super) target_dir: &'a Path,
+    /// How it builds the validator.
+    pub(super) cargo: &'a Cargo,
     /// Environment of the validator.
     pub(super) environment: Vec<(&'static str, String)>,
     /// Arguments of the validator.
@@ -227,7 +239,7 @@ impl Supervisor {
                 "--echo",
                 "never",
                 "--profile",
-                launch.profile,
+                &launch.cargo.profile,
             ])
             .args(["--min-disk", "1G", "--min-memory", "256M"])
             .arg("--state-dir")
@@ -237,10 +249,11 @@ impl Supervisor {
             .arg("--require-signed")
             .arg(launch.allowed_signers)
             .arg("--target-dir")
-            .arg(launch.target_dir)
+            .arg(&launch.cargo.target_dir)
             .arg("--")
             .args(&launch.arguments)
             .envs(launch.environment)
+            .envs([launch.cargo.environment()])
             .stdout(output.try_clone().map_err(failed)?)
             .stderr(output);
         let child = command.spawn().map_err(failed)?;

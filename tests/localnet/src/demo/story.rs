@@ -15,7 +15,7 @@ use shared::{Exit, Failure, term};
 
 use super::{
     BLOCK_TIME, Plan, Stage, options,
-    programs::{self, Launch, Report, Supervisor},
+    programs::{self, Cargo, Launch, Report, Supervisor},
     record::{self, Step},
     refusals, sweep,
     trouble::CHAIN_TROUBLE,
@@ -150,16 +150,13 @@ async fn start_subnet(plan: &Plan, stage: &mut Stage, scenes: &Scenes) -> Result
 async fn start_supervisor(plan: &Plan, stage: &mut Stage, scenes: &Scenes) -> Result<(), Failure> {
     let subnet = stage.subnet()?;
     let remote = git_remote(subnet)?;
-    let target_dir = target_dir(plan)?;
     let source = absolute(&plan.source)?;
-    let program = programs::build(
-        "supervisor",
-        &source,
-        &plan.profile,
-        &target_dir,
-        &scenes.spinner,
-    )
-    .await?;
+    let cargo = Cargo {
+        profile: plan.profile.clone(),
+        target_dir: absolute(&plan.state_dir)?.join("target"),
+        build_dir: own_target_dir().unwrap_or_else(|| source.join("target")),
+    };
+    let program = cargo.build("supervisor", &source, &scenes.spinner).await?;
     let folder = subnet.folder().to_owned();
     let own = |name: &str| folder.join(name).display().to_string();
     remote.clone_to(&folder.join("checkout"))?;
@@ -174,8 +171,7 @@ async fn start_supervisor(plan: &Plan, stage: &mut Stage, scenes: &Scenes) -> Re
         folder: &folder.join("supervisor"),
         checkout: &folder.join("checkout"),
         allowed_signers: remote.allowed_signers(),
-        profile: &plan.profile,
-        target_dir: &target_dir,
+        cargo: &cargo,
         environment,
         arguments,
     })?;
@@ -189,19 +185,12 @@ pub(super) fn git_remote(subnet: &Localnet) -> Result<&Remote, Failure> {
     remote.ok_or_else(|| Failure::new(Exit::Bug, "the git remote is not up"))
 }
 
-/// Where to build: as told, else where this program was built.
-fn target_dir(plan: &Plan) -> Result<PathBuf, Failure> {
-    if let Some(told) = &plan.target_dir {
-        return absolute(told);
-    }
-    let own = std::env::current_exe().ok();
-    let built_in = own
-        .as_deref()
-        .and_then(|program| program.parent()?.parent());
-    match built_in.filter(|folder| folder.join("CACHEDIR.TAG").exists()) {
-        Some(folder) => Ok(folder.to_owned()),
-        None => Ok(absolute(&plan.source)?.join("target")),
-    }
+/// Returns the target folder that this program was built in, if it still lies there.
+fn own_target_dir() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    let target_dir = own.parent()?.parent()?;
+    let is_cargos = target_dir.join("CACHEDIR.TAG").exists();
+    is_cargos.then(|| target_dir.to_owned())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {

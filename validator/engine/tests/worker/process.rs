@@ -8,6 +8,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Stdio},
 };
 
+use e2e::limit::Limit;
 use model::{
     Architecture, Attention, Compatibility, Conversation, Dtype, Fault, MachineFaultKind,
     ModelFaultKind, PackingPlan, TokenizedSample,
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 pub(crate) struct Worker {
     child: Child,
+    _limit: Limit,
     pub(crate) stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     pub(crate) hello: Hello,
@@ -27,7 +29,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(readable: &[&Path], options: &[&str]) -> Self {
-        let mut command = shared::process::blocking_command(env!("CARGO_BIN_EXE_eval-worker"));
+        let mut command = shared::process::blocking_command(e2e::program("eval-worker"));
         command
             .args(["--device", "cpu", "--threads", "2"])
             .args(options);
@@ -39,6 +41,7 @@ impl Worker {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
+        let limit = Limit::on(child.id());
         let stdin = child.stdin.take();
         let mut stdout = child.stdout.take().unwrap();
         let mut prefix = [0; 4];
@@ -48,6 +51,7 @@ impl Worker {
         let hello = Hello::decode(&hello).unwrap();
         Self {
             child,
+            _limit: limit,
             stdin,
             stdout,
             hello,
