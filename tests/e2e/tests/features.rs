@@ -41,7 +41,7 @@ impl Known {
 fn linked(packages: &[&str], edges: &str) -> Features {
     let mut command = blocking_command("cargo");
     command
-        .args(["tree", "--locked", "--prefix", "none", "--no-dedupe"])
+        .args(["tree", "--locked", "--prefix", "none"])
         .args(["--format", "{p}|{f}", "--edges", edges])
         .args(packages)
         .current_dir(workspace());

@@ -350,3 +350,40 @@ impl Supervisor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use shared::file::{create_dir, write_atomic};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_demo_builds_stays_in_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        create_dir(&path("checkout/src")).unwrap();
+        let package = "[package]\nname = \"app\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+        let lock = "version = 4\n\n[[package]]\nname = \"app\"\nversion = \"0.1.0\"\n";
+        for (name, text) in [
+            ("Cargo.toml", package),
+            ("Cargo.lock", lock),
+            ("src/main.rs", "fn main() {}\n"),
+        ] {
+            write_atomic(&path("checkout").join(name), text.as_bytes()).unwrap();
+        }
+        let cargo = Cargo {
+            profile: "dev".to_owned(),
+            target_dir: path("demo"),
+            build_dir: path("checkout/target"),
+        };
+        let built = cargo.build("app", &path("checkout"), &ProgressBar::hidden());
+        let program = built.await.unwrap();
+        assert_eq!(program, path("demo/debug/app"));
+        assert!(program.is_file());
+        // What dependencies would share is where the checkout's own builds look for it.
+        assert!(fs::exists(path("checkout/target/debug/deps")).unwrap());
+        assert!(!fs::exists(path("checkout/target/debug/app")).unwrap());
+    }
+}
