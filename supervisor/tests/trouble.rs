@@ -150,7 +150,7 @@ fn in_namespace(test: &str) -> bool {
         .output()
         .is_ok_and(|output| output.status.success())
     {
-        shared::term::note("SKIPPED: no file system may be mounted here (unshare --user --mount)");
+        e2e::skip("no file system may be mounted here (unshare --user --mount)");
         return false;
     }
     let output = enter()

@@ -100,7 +100,7 @@ fn answer_with(bench: &Bench, user_key: &PrivateKey, command: &str) {
     write(&bench.path().join("sshd/authorized_keys"), &line);
 }
 
-const HELP: &str = "SKIPPED: there is no sshd here (apt-get install openssh-server)";
+const HELP: &str = "there is no sshd here (apt-get install openssh-server)";
 
 /// Starts a supervisor in a home of its own, which knows `host` if there is one.
 fn start<'a>(
@@ -132,7 +132,7 @@ fn ssh_is_fetched_from_known_hosts_with_a_key_file() {
     let bench = Bench::new();
     let mine = key("mine");
     let Some(server) = Sshd::start(&bench, &mine) else {
-        return shared::term::note(HELP);
+        return e2e::skip(HELP);
     };
     let home = bench.path().join("home");
     let url = server.address(&bench, "remote.git");
@@ -166,7 +166,7 @@ fn a_shallow_clone_with_a_submodule_is_fetched_over_ssh() {
     let bench = Bench::new();
     let mine = key("mine");
     let Some(server) = Sshd::start(&bench, &mine) else {
-        return shared::term::note(HELP);
+        return e2e::skip(HELP);
     };
     fs::remove_dir_all(bench.checkout()).unwrap();
     let local = format!("file://{}/remote.git", bench.path().display());
@@ -195,7 +195,7 @@ fn an_ssh_remote_that_lies_costs_nothing() {
     let bench = Bench::new();
     let mine = key("mine");
     let Some(server) = Sshd::start(&bench, &mine) else {
-        return shared::term::note(HELP);
+        return e2e::skip(HELP);
     };
     save(&mine, &bench.path().join("home/.ssh/id_ed25519"));
     let url = server.address(&bench, "remote.git");
@@ -223,7 +223,7 @@ fn an_ssh_remote_that_hangs_is_left_at_the_deadline() {
     let bench = Bench::new();
     let mine = key("mine");
     let Some(server) = Sshd::start(&bench, &mine) else {
-        return shared::term::note(HELP);
+        return e2e::skip(HELP);
     };
     save(&mine, &bench.path().join("home/.ssh/id_ed25519"));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -258,6 +258,7 @@ impl Bench {
                 self.report(),
                 self.supervisor_log()
             );
+            // The moment between two looks.
             runtime.block_on(async { tokio::time::sleep(Duration::from_millis(10)).await });
         }
     }

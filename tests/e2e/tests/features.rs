@@ -55,7 +55,9 @@ fn linked(packages: &[&str], edges: &str) -> Features {
         };
         let mut words = package.split(' ');
         let (name, version) = (words.next().unwrap(), words.next().unwrap());
-        let features = features.split(',').filter(|feature| !feature.is_empty());
+        // A crate is marked where it stands again.
+        let features = features.trim_end_matches(" (*)").split(',');
+        let features = features.filter(|feature| !feature.is_empty());
         linked
             .entry(format!("{name} {}", compatible(version)))
             .or_default()
