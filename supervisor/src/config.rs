@@ -3,123 +3,150 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use jiff::{SignedDuration, civil};
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    child::spec::Spec,
-    home::Home,
-    update::{channel::Downloads, state::Policy},
-};
+use crate::{child::spec::Spec, home::Home, update::state::UpdatePolicy};
 
-/// All that `run` goes by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// The child's name: of its lock, its log, its folder.
-    pub child_name: String,
-    /// Where all is kept.
-    pub home: Home,
-    /// How the child is started.
-    pub child: Spec,
+/// All that `run` goes by, checked and complete. It travels with each job to the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Config {
+    /// Also the name of its lock, its log and its folder.
+    pub(crate) child_name: String,
+    pub(crate) home: Home,
+    pub(crate) child: Spec,
     /// From SIGTERM to SIGKILL.
-    pub stop_timeout: Duration,
-    /// The rules of updates.
-    pub policy: Policy,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) policy: UpdatePolicy,
     /// When the child may be replaced.
-    pub window: Option<Window>,
-    /// Where updates come from and how they are built.
-    pub source: Source,
-    /// Where logs go, and how much of them.
-    pub log: Log,
-    /// Commands run at certain moments.
-    pub hooks: Hooks,
+    pub(crate) window: Option<Window>,
+    pub(crate) repo: PathBuf,
+    pub(crate) source: Source,
+    pub(crate) build: BuildConfig,
+    /// Number of releases to keep.
+    pub(crate) keep_releases: usize,
+    pub(crate) log: LogConfig,
+    pub(crate) hooks: Hooks,
     /// Addresses and commands to be told of updates.
-    pub notify: Vec<String>,
-    /// Who keeps the supervisor itself running: pm2 or systemd, where that is known.
-    pub manager: Option<&'static str>,
-    /// Where metrics are served.
-    pub metrics_addr: Option<SocketAddr>,
+    pub(crate) notify: Vec<String>,
+    /// Who keeps the supervisor itself running, where that is known.
+    pub(crate) manager: Option<Manager>,
+    pub(crate) metrics_addr: Option<SocketAddr>,
 }
 
-/// Where updates come from and how they are built.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// The operator's checkout.
-    pub repo: PathBuf,
-    /// Name or address of the remote.
-    pub remote: Option<String>,
-    /// The branch.
-    pub branch: Option<String>,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Source {
+    /// Commits of a branch, built here.
+    Git(GitSource),
+    /// Signed archives, downloaded.
+    Releases(ReleaseSource),
+}
+
+/// Which branch is followed, and how far it is trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GitSource {
+    /// Name or address of the remote; the upstream's when absent.
+    pub(crate) remote: Option<String>,
+    /// The upstream's when absent.
+    pub(crate) branch: Option<String>,
     /// A revision to stay at.
-    pub pin: Option<String>,
-    /// SSH keys to log in with, where the agent has none that fits.
-    pub ssh_keys: Vec<PathBuf>,
-    /// Allowed signers, if signatures are required.
-    pub signers: Option<PathBuf>,
-    /// Whether every new commit must be signed.
-    pub every_commit: bool,
+    pub(crate) pin: Option<String>,
+    /// Keys to log in with, where the agent has none that fits.
+    pub(crate) ssh_keys: Vec<PathBuf>,
+    /// An allowed-signers file, if signatures are required.
+    pub(crate) signers: Option<PathBuf>,
+    /// Whether every new commit must be signed, not only the newest.
+    pub(crate) every_commit: bool,
     /// Whether a rewritten branch is followed.
-    pub follow_rewrites: bool,
-    /// The programs of a build; the first is the child.
-    pub bins: Vec<String>,
-    /// Cargo profile.
-    pub profile: String,
-    /// Cargo features.
-    pub features: Vec<String>,
-    /// Where cargo builds.
-    pub target_dir: PathBuf,
-    /// Arguments that make the child check its configuration.
-    pub check: Vec<String>,
-    /// Longest fetch.
-    pub fetch_timeout: Duration,
-    /// Longest build.
-    pub build_timeout: Duration,
-    /// Free disk space a build needs, in bytes.
-    pub min_disk: u64,
-    /// Free memory a build needs, in bytes.
-    pub min_memory: u64,
-    /// Releases to keep.
-    pub keep_releases: usize,
-    /// The release channel, in place of git.
-    pub downloads: Option<Downloads>,
+    pub(crate) follow_rewrites: bool,
 }
 
-/// Where logs go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// The folder.
-    pub dir: PathBuf,
+/// Where releases are listed and who signs them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReleaseSource {
+    /// `OWNER/NAME` of the repository whose releases they are.
+    pub(crate) repository: String,
+    /// Base of another API than GitHub's, for mirrors.
+    pub(crate) api: Option<String>,
+    /// The public key (32 bytes, as zipsign writes it).
+    pub(crate) key: PathBuf,
+    /// A version to stay at.
+    pub(crate) pin: Option<String>,
+    /// Whether to go to versions that semver calls incompatible.
+    pub(crate) allow_incompatible: bool,
+}
+
+/// How a version is built and tested.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BuildConfig {
+    /// The programs of a build; the first is the child.
+    pub(crate) bins: Vec<String>,
+    pub(crate) profile: String,
+    pub(crate) features: Vec<String>,
+    pub(crate) target_dir: PathBuf,
+    /// Arguments that make the child check its configuration; empty for no such check.
+    pub(crate) check: Vec<String>,
+    pub(crate) fetch_timeout: Duration,
+    pub(crate) build_timeout: Duration,
+    /// Free disk space a build needs, in bytes.
+    pub(crate) min_disk: u64,
+    /// Free memory a build needs, in bytes.
+    pub(crate) min_memory: u64,
+}
+
+/// What keeps the supervisor itself running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Manager {
+    Pm2,
+    Systemd,
+}
+
+impl std::fmt::Display for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pm2 => "pm2",
+            Self::Systemd => "systemd",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogConfig {
+    pub(crate) dir: PathBuf,
     /// Size at which the child's log is rotated, in bytes.
-    pub max_bytes: u64,
-    /// Rotated files to keep.
-    pub keep: u32,
+    pub(crate) max_bytes: u64,
+    /// Number of rotated files to keep.
+    pub(crate) keep: u32,
     /// Whether the child's output is passed through.
-    pub echo: bool,
+    pub(crate) echo: bool,
 }
 
 /// Commands run at certain moments.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hooks {
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hooks {
     /// Before a switch; may refuse.
-    pub pre_update: Option<String>,
+    pub(crate) pre_update: Option<String>,
     /// After an update was accepted.
-    pub post_update: Option<String>,
+    pub(crate) post_update: Option<String>,
     /// After one was refused, failed, or rolled back.
-    pub on_failure: Option<String>,
+    pub(crate) on_failure: Option<String>,
 }
 
-impl Log {
-    /// Returns the child's log file.
-    pub fn child(&self, child_name: &str) -> PathBuf {
-        self.dir.join(format!("{child_name}.log"))
+impl Config {
+    /// The output of the child.
+    pub(crate) fn child_log(&self) -> PathBuf {
+        self.log.dir.join(format!("{}.log", self.child_name))
     }
 
-    /// Returns the log file of the last build.
-    pub fn build(&self, child_name: &str) -> PathBuf {
-        self.dir.join(format!("{child_name}-build.log"))
+    /// The output of the last build.
+    pub(crate) fn build_log(&self) -> PathBuf {
+        self.log.dir.join(format!("{}-build.log", self.child_name))
     }
 }
 
 /// Reads a time span such as `15m`, `1h 30m` or `500ms`; a bare number is seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
     }
@@ -135,7 +162,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a size such as `512M`, `2.5G` or a number of bytes; steps are 1024.
-pub fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let lower = text.trim().to_ascii_lowercase();
     let number = lower.trim_end_matches("ib").trim_end_matches('b');
     let units = [('k', 10), ('m', 20), ('g', 30), ('t', 40)];
@@ -151,8 +178,8 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// A daily span of local time, such as `02:00-05:00`; it may cross midnight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Window {
     from: civil::Time,
     to: civil::Time,
 }
@@ -173,7 +200,7 @@ impl FromStr for Window {
 
 impl Window {
     /// Returns how long until the window opens; zero inside it.
-    pub fn opens_in(&self, now: civil::Time) -> Duration {
+    pub(crate) fn opens_in(&self, now: civil::Time) -> Duration {
         let inside = if self.from <= self.to {
             now >= self.from && now < self.to
         } else {
@@ -191,7 +218,7 @@ impl Window {
 
 /// Derives a delay below `most` from names, so that nodes with different names do not act at once
 /// and one node always waits the same.
-pub fn spread(most: Duration, names: &[&str]) -> Duration {
+pub(crate) fn spread(most: Duration, names: &[&str]) -> Duration {
     // FNV-1a with a final mix: any even spread will do.
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in names.iter().flat_map(|name| name.bytes().chain([0])) {
@@ -204,7 +231,7 @@ pub fn spread(most: Duration, names: &[&str]) -> Duration {
 }
 
 /// Splits words at blanks; quotes keep words together.
-pub fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quote = None;
@@ -227,7 +254,7 @@ pub fn words(text: &str) -> Vec<String> {
 }
 
 /// Renders arguments as one would type them.
-pub fn shown(args: &[OsString]) -> String {
+pub(crate) fn shown(args: &[OsString]) -> String {
     let shown = args.iter().map(|arg| {
         let arg = arg.to_string_lossy();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);

@@ -10,7 +10,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::{supervise::Report, update::state::Polled};
+use crate::{home::remove_socket, report::Report, update::state::Polled};
 
 const MAX_LINE: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,10 +20,9 @@ const CHECK_PATIENCE: Duration = Duration::from_mins(2);
 /// What can be asked of a running supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
-pub enum Command {
+pub enum Request {
     /// How are you?
     Status,
-    /// Restart the child.
     Restart,
     /// Stop the child and yourself.
     Stop,
@@ -39,13 +38,11 @@ pub enum Command {
     Rollback,
 }
 
-/// The answer to a [`Command`].
+/// The answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// To [`Command::Status`].
     Status(Box<Report>),
-    /// To [`Command::Check`].
     Check(Polled),
     /// It is being done.
     Done(String),
@@ -53,33 +50,26 @@ pub enum Reply {
     Refused(String),
 }
 
-/// A command on its way to the loop.
+/// A request on its way to the loop.
 #[derive(Debug)]
-pub struct Order {
-    /// What is asked.
-    pub command: Command,
-    /// Where the answer goes.
+pub struct PendingRequest {
+    pub request: Request,
     pub reply: oneshot::Sender<Reply>,
 }
 
 /// Opens the socket, in place of one left behind; only its owner may use it.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    unlink_socket(path)?;
+    remove_socket(path)?;
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 
-/// Removes a socket that a dead process left behind; we hold the lock, so nobody listens.
-pub fn unlink_socket(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Serves one connection. A slow or silent peer is dropped; its fault stays its own.
-pub async fn serve(stream: UnixStream, orders: mpsc::Sender<Order>) -> Result<(), Failure> {
+pub async fn serve(
+    stream: UnixStream,
+    requests: mpsc::Sender<PendingRequest>,
+) -> Result<(), Failure> {
     let talk = async {
         let (reader, mut writer) = stream.into_split();
         let mut line = String::new();
@@ -87,11 +77,11 @@ pub async fn serve(stream: UnixStream, orders: mpsc::Sender<Order>) -> Result<()
             .read_line(&mut line)
             .await?;
         let reply = match serde_json::from_str(&line) {
-            Ok(command) => {
+            Ok(request) => {
                 let (sender, receiver) = oneshot::channel();
-                let _ = orders
-                    .send(Order {
-                        command,
+                let _ = requests
+                    .send(PendingRequest {
+                        request,
                         reply: sender,
                     })
                     .await;
@@ -113,10 +103,10 @@ pub async fn serve(stream: UnixStream, orders: mpsc::Sender<Order>) -> Result<()
 
 /// Asks a running supervisor; an error of kind `NotFound` or `ConnectionRefused` means that none
 /// runs.
-pub async fn ask(path: &Path, command: &Command) -> io::Result<Reply> {
+pub async fn ask(path: &Path, request: &Request) -> io::Result<Reply> {
     let talk = async {
         let (reader, mut writer) = UnixStream::connect(path).await?.into_split();
-        let mut text = serde_json::to_vec(command)?;
+        let mut text = serde_json::to_vec(request)?;
         text.push(b'\n');
         writer.write_all(&text).await?;
         let mut line = String::new();
@@ -125,7 +115,7 @@ pub async fn ask(path: &Path, command: &Command) -> io::Result<Reply> {
             .await?;
         serde_json::from_str(&line).map_err(io::Error::from)
     };
-    let patience = if *command == Command::Check {
+    let patience = if *request == Request::Check {
         CHECK_PATIENCE
     } else {
         PATIENCE

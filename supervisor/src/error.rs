@@ -18,11 +18,9 @@ pub enum Blame {
     Config,
 }
 
-/// A failed step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}{}", hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
 pub struct Fault {
-    /// Whose fault it is.
     pub blame: Blame,
     /// What failed, on what, and why, in one line.
     pub message: String,

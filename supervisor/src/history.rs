@@ -12,19 +12,18 @@ const KEEP: usize = 1000;
 
 /// A note with the time it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub(crate) struct HistoryEntry {
     /// RFC 3339.
-    pub time: String,
-    /// What happened.
+    pub(crate) time: String,
     #[serde(flatten)]
-    pub note: Note,
+    pub(crate) note: Note,
 }
 
 /// Adds a note, dropping the oldest beyond the limit.
-pub fn add(path: &Path, note: &Note) -> Result<(), FileError> {
+pub(crate) fn add(path: &Path, note: &Note) -> Result<(), FileError> {
     let mut entries = read(path)?;
     let now = jiff::Timestamp::from_second(shared::clock::now().as_second()).unwrap_or_default();
-    entries.push(Entry {
+    entries.push(HistoryEntry {
         time: now.to_string(),
         note: note.clone(),
     });
@@ -40,7 +39,7 @@ pub fn add(path: &Path, note: &Note) -> Result<(), FileError> {
 }
 
 /// Reads all notes, oldest first; a line of another version that can't be read is skipped.
-pub fn read(path: &Path) -> Result<Vec<Entry>, FileError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<HistoryEntry>, FileError> {
     let bytes = file::read_limited(path, MAX_BYTES)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     Ok(text

@@ -17,12 +17,10 @@ impl Home {
         }
     }
 
-    /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The child's name.
     pub fn child_name(&self) -> String {
         self.path
             .file_name()
@@ -36,7 +34,6 @@ impl Home {
         self.path.join("lock")
     }
 
-    /// The update's state.
     pub fn journal(&self) -> PathBuf {
         self.path.join("journal.json")
     }
@@ -46,7 +43,6 @@ impl Home {
         self.path.join("history.jsonl")
     }
 
-    /// The control socket.
     pub fn control_socket(&self) -> PathBuf {
         self.path.join("control.sock")
     }
@@ -61,7 +57,6 @@ impl Home {
         self.path.join("output")
     }
 
-    /// The child's status file.
     pub fn status(&self) -> PathBuf {
         self.path.join("status.json")
     }
@@ -71,7 +66,6 @@ impl Home {
         self.path.join("source")
     }
 
-    /// The default target directory.
     pub fn target(&self) -> PathBuf {
         self.path.join("target")
     }
@@ -81,7 +75,6 @@ impl Home {
         self.path.join("boot.json")
     }
 
-    /// The installed releases.
     pub fn releases(&self) -> PathBuf {
         self.path.join("releases")
     }
@@ -99,5 +92,13 @@ impl Home {
     /// The link to the release that ran before.
     pub fn previous(&self) -> PathBuf {
         self.path.join("previous")
+    }
+}
+
+/// Removes a socket that a dead process left behind; we hold the lock, so nobody listens.
+pub(crate) fn remove_socket(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use nix::libc;
 /// Lets go of code that was run: what is needed again is mapped again, from the page cache. Most of it
 /// only parses a command line or starts a step, and between two steps are hours.
 #[expect(unsafe_code, reason = "there is no safe door to memory advice")]
-pub fn let_go_of_code() {
+pub(crate) fn let_go_of_code() {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     for (start, length) in maps.lines().filter_map(code) {
         // SAFETY: the range is one of ours, of a file, and never written to, so that the kernel only

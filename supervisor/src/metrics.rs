@@ -8,12 +8,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::supervise::Report;
+use crate::report::Report;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Opens the address.
-pub fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     let open = || {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -29,8 +28,7 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Renders all metrics.
-pub fn render(report: &Report) -> String {
+pub(crate) fn render(report: &Report) -> String {
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, value: f64| {
         let _ = write!(
@@ -98,7 +96,7 @@ pub fn render(report: &Report) -> String {
 }
 
 /// Answers one scrape, whatever was asked for.
-pub async fn serve(mut stream: TcpStream, text: String) -> Result<(), Failure> {
+pub(crate) async fn serve(mut stream: TcpStream, text: String) -> Result<(), Failure> {
     let answer = async {
         let mut request = [0; 4096];
         let _ = stream.read(&mut request).await?;

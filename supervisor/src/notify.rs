@@ -1,20 +1,19 @@
 //! Telling others: hooks, notification commands and addresses.
 
-use std::{io::Write, process::Stdio, time::Duration};
+use std::{io::Write, os::unix::process::CommandExt, process::Stdio, time::Duration};
 
 use nix::unistd::getpgrp;
-use std::os::unix::process::CommandExt;
 
 use crate::{
+    config::Config,
     error::{Blame, Fault},
-    job::Tell,
-    update::state::{Outcome, Version},
+    update::state::{Note, Outcome, Version},
 };
 
 const POST_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs a hook of the operator's through the shell; exit code 75 means "not now".
-pub fn run_hook(hook: &str, event: &str, version: &Version) -> Result<(), Fault> {
+pub(crate) fn run_hook(hook: &str, event: &str, version: &Version) -> Result<(), Fault> {
     let status = shell(hook, event, &version.commit)
         .env("SUPERVISOR_RELEASE", &version.release)
         .status()
@@ -45,24 +44,24 @@ fn shell(line: &str, event: &str, commit: &str) -> std::process::Command {
 }
 
 /// Runs the failure hook and tells every `--notify`.
-pub fn tell(job: &Tell) -> Result<(), Fault> {
+pub(crate) fn notify(config: &Config, note: &Note) -> Result<(), Fault> {
     let text = serde_json::to_string(&serde_json::json!({
-        "child": job.child_name,
+        "child": config.child_name,
         "time": shared::clock::now().to_string(),
-        "note": job.note,
+        "note": note,
     }))
     .map_err(|error| Fault::machine(&error))?;
     let failure = !matches!(
-        job.note.result,
+        note.result,
         Outcome::Accepted | Outcome::AcceptedWithoutRestart
     );
-    let hook = job.hook.iter().filter(|_| failure);
+    let hook = config.hooks.on_failure.iter().filter(|_| failure);
     let mut first = Ok(());
-    for target in hook.chain(&job.to) {
+    for target in hook.chain(&config.notify) {
         let told = if target.starts_with("http://") || target.starts_with("https://") {
             post(target, &text)
         } else {
-            run_with_input(target, &job.note.commit, &text)
+            run_with_input(target, &note.commit, &text)
         };
         if first.is_ok() {
             first = told;

@@ -14,8 +14,11 @@ use shared::{Exit, Failure, file};
 
 use crate::home::Home;
 
+/// The running image of this very program, even when its file has been replaced.
+pub(crate) const OWN_IMAGE: &str = "/proc/self/exe";
+
 /// The name of our own program in a release.
-pub const PROGRAM: &str = "supervisor";
+pub(crate) const PROGRAM: &str = "supervisor";
 
 /// Starts after which a supervisor that never reached its loop is given up.
 const MAX_TRIES: u32 = 3;
@@ -63,13 +66,13 @@ impl Boot {
 }
 
 /// Returns the release that this process was started from, if another supervisor became it.
-pub fn identity(home: &Home) -> Option<String> {
+pub(crate) fn identity(home: &Home) -> Option<String> {
     let boot = Boot::read(home);
     (boot.pid == std::process::id()).then_some(boot.release)
 }
 
 /// Says that the supervisor started as `identity` has reached its loop.
-pub fn arrived(home: &Home, identity: Option<&str>) {
+pub(crate) fn arrived(home: &Home, identity: Option<&str>) {
     if identity.is_some_and(|release| Boot::read(home).release == release) {
         let _ = fs::remove_file(home.boot());
     }
@@ -77,14 +80,14 @@ pub fn arrived(home: &Home, identity: Option<&str>) {
 
 /// Returns the supervisor of the current release if it is another program than the running one
 /// and has not been given up.
-pub fn successor(home: &Home, identity: Option<&str>) -> Option<PathBuf> {
+pub(crate) fn successor(home: &Home, identity: Option<&str>) -> Option<PathBuf> {
     let (path, release) = program(home)?;
     let same = identity == Some(release.as_str()) || same_content(&path);
     (!same && !Boot::read(home).given_up(&release)).then_some(path)
 }
 
 /// Becomes another program with our own arguments; returns only if that fails.
-pub fn become_(path: &Path, home: &Home) -> Failure {
+pub(crate) fn become_(path: &Path, home: &Home) -> Failure {
     let release = program(home)
         .map(|(_, release)| release)
         .unwrap_or_default();
@@ -107,7 +110,7 @@ pub fn become_(path: &Path, home: &Home) -> Failure {
 /// Replaces the executable that we were started from, unless it lies in a release anyway, so that
 /// whoever starts it next starts the new one. Where that is not allowed, the next start becomes
 /// the new one by itself.
-pub fn replace_installed(home: &Home) {
+pub(crate) fn replace_installed(home: &Home) {
     let (Some((new, _)), Ok(own)) = (program(home), std::env::current_exe()) else {
         return;
     };
@@ -130,6 +133,6 @@ fn program(home: &Home) -> Option<(PathBuf, String)> {
 fn same_content(path: &Path) -> bool {
     let bytes = |path: &Path| fs::read(path).ok();
     let length = |path: &Path| fs::metadata(path).ok().map(|meta| meta.len());
-    let own = Path::new(crate::job::OWN_IMAGE);
+    let own = Path::new(OWN_IMAGE);
     length(own) == length(path) && bytes(own) == bytes(path)
 }

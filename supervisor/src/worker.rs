@@ -1,6 +1,6 @@
 //! The other side of a [`Job`]: carries out one step and says how it went.
 
-use std::io::{Read, Write};
+use std::io::Read;
 
 use nix::{
     sys::{
@@ -12,33 +12,22 @@ use nix::{
 use shared::Exit;
 
 use crate::{
+    config::Source,
     error::{Blame, Fault},
-    job::{Answer, Job, Line},
-    update::{build, release, remote},
+    job::{Answer, Job, Line, Task, say},
+    notify, self_update,
+    update::{build, channel, checkout, release, remote, smoke_test},
 };
 
 const MAX_JOB: u64 = 1 << 22;
 
 /// Reads a job from standard input, carries it out and writes its lines to standard output.
-pub fn run(supervisor: u32) -> Exit {
+pub(crate) fn run(supervisor: u32) -> Exit {
     if let Err(error) = end_with(supervisor) {
         tracing::warn!(%error, "a step may outlive its supervisor");
     }
     say(&Line::Ended(read().and_then(|job| carry_out(&job))));
     Exit::Ok
-}
-
-/// Says what is being done.
-pub fn progress(text: impl Into<String>) {
-    say(&Line::Progress(text.into()));
-}
-
-fn say(line: &Line) {
-    match serde_json::to_string(line) {
-        // A supervisor that has replaced itself meanwhile listens no more.
-        Ok(text) => drop(writeln!(std::io::stdout(), "{text}")),
-        Err(error) => tracing::error!(%error, "could not write a line"),
-    }
 }
 
 fn read() -> Result<Job, Fault> {
@@ -47,15 +36,50 @@ fn read() -> Result<Job, Fault> {
     serde_json::from_slice(&text).map_err(|error| Fault::machine(&error))
 }
 
-fn carry_out(job: &Job) -> Result<Answer, Fault> {
-    match job {
-        Job::Poll(poll) => remote::poll(poll).map(Answer::Polled),
-        Job::Build(job) => build::run(job).map(|()| Answer::Done),
-        Job::Test(job) => build::smoke_test(job).map(|()| Answer::Done),
-        Job::Switch(job) => release::switch(job).map(|()| Answer::Done),
-        Job::Accept(job) => release::accept(job).map(|()| Answer::Done),
-        Job::Tell(job) => crate::notify::tell(job).map(|()| Answer::Done),
+/// Carries out one step. This is the one place that tells the two sources apart.
+pub(crate) fn carry_out(job: &Job) -> Result<Answer, Fault> {
+    let config = &job.config;
+    match (&job.task, &config.source) {
+        (Task::Poll(poll), Source::Git(git)) => {
+            return remote::poll(config, git, poll).map(Answer::Polled);
+        }
+        (Task::Poll(poll), Source::Releases(releases)) => {
+            return channel::poll(config, releases, poll).map(Answer::Polled);
+        }
+        (Task::Build(version), _) if build::is_installed(config, version) => {}
+        (Task::Build(version), Source::Git(git)) => build::run(config, git, version)?,
+        (Task::Build(version), Source::Releases(releases)) => {
+            channel::fetch(config, releases, version)?;
+        }
+        (Task::Test { version, own_args }, _) => smoke_test::run(config, version, own_args)?,
+        (
+            Task::Switch {
+                to,
+                previous,
+                ask_hook,
+            },
+            _,
+        ) => {
+            if *ask_hook && let Some(hook) = &config.hooks.pre_update {
+                notify::run_hook(hook, "pre-update", to)?;
+            }
+            release::switch(&config.home, to, previous.as_deref())?;
+        }
+        (Task::Accept(version), source) => {
+            release::prune(&config.home, &version.release, config.keep_releases)?;
+            match source {
+                Source::Git(_) => {
+                    checkout::follow(&config.repo, &config.home, &version.commit);
+                }
+                Source::Releases(_) => self_update::replace_installed(&config.home),
+            }
+            if let Some(hook) = &config.hooks.post_update {
+                notify::run_hook(hook, "post-update", version)?;
+            }
+        }
+        (Task::Notify(note), _) => notify::notify(config, note)?,
     }
+    Ok(Answer::Done)
 }
 
 /// Takes the whole group down when the supervisor dies, a running build included.
@@ -66,7 +90,7 @@ fn end_with(supervisor: u32) -> Result<(), Fault> {
     mask.thread_block()
         .map_err(|errno| Fault::machine(&errno))?;
     std::thread::Builder::new()
-        .name("leash".into())
+        .name("parent-death".into())
         .spawn(move || {
             if mask.wait().is_ok() {
                 let _ = killpg(getpgrp(), Signal::SIGKILL);

@@ -17,9 +17,7 @@ use crate::home::Home;
 /// A process that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reaped {
-    /// Which.
     pub pid: u32,
-    /// How, in words.
     pub how: String,
     /// Its exit code, if it was not killed.
     pub code: Option<i32>,
@@ -96,8 +94,7 @@ fn processes() -> impl Iterator<Item = u32> {
 
 /// A child that an earlier supervisor left running.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Its process id.
+pub struct FoundChild {
     pub pid: u32,
     /// The release it was started from; empty if that can't be told.
     pub release: String,
@@ -107,11 +104,11 @@ pub struct Found {
 
 /// Looks for children left running: leaders of a process group that carry our marker. This needs
 /// no note of a pid, so it also finds a child whose supervisor died right after starting it.
-pub fn find_left_behind(home: &Home) -> Vec<Found> {
+pub fn find_left_behind(home: &Home) -> Vec<FoundChild> {
     processes().filter_map(|pid| examine(pid, home)).collect()
 }
 
-fn examine(pid: u32, home: &Home) -> Option<Found> {
+fn examine(pid: u32, home: &Home) -> Option<FoundChild> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let variable = |name: &str| {
         let mut entries = environment.split(|byte| *byte == 0);
@@ -122,7 +119,7 @@ fn examine(pid: u32, home: &Home) -> Option<Found> {
     }
     let stat = Stat::read(pid).filter(|stat| stat.group == pid && !stat.dead)?;
     let release = String::from_utf8_lossy(variable(RELEASE).unwrap_or_default()).into_owned();
-    Some(Found {
+    Some(FoundChild {
         pid,
         release,
         started: stat.started,

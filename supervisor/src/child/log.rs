@@ -18,16 +18,15 @@ const PIPE_BYTES: i32 = 1 << 20;
 
 /// The pipe between the child and the log.
 #[derive(Debug)]
-pub struct Pipe {
+pub(crate) struct Pipe {
     /// What the child gets as standard output and error.
-    pub writer: File,
-    /// What we read from.
-    pub reader: pipe::Receiver,
+    pub(crate) writer: File,
+    pub(crate) reader: pipe::Receiver,
 }
 
 impl Pipe {
     /// Opens the named pipe, making it first if need be.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         match nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600)) {
             Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
             Err(errno) => return Err(errno.into()),
@@ -44,20 +43,20 @@ impl Pipe {
 
 /// The child's log file, echoed to our standard output if asked for.
 #[derive(Debug)]
-pub struct ChildLog {
+pub(crate) struct ChildLog {
     file: LogFile,
     echo: bool,
 }
 
 impl ChildLog {
     /// Opens the log for appending.
-    pub fn open(path: &Path, max_bytes: u64, keep: u32, echo: bool) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, max_bytes: u64, keep: u32, echo: bool) -> io::Result<Self> {
         let file = LogFile::open(path, max_bytes, keep)?;
         Ok(Self { file, echo })
     }
 
     /// Appends what the child wrote. A full disk costs log lines, never the child.
-    pub fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
         if self.echo {
             let _ = io::stdout()
                 .write_all(bytes)

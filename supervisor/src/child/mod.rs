@@ -1,8 +1,9 @@
 //! The one child: how it is started, watched, stopped, and where its output goes.
 
+mod backoff;
 pub mod control;
-pub mod health;
-pub mod log;
-pub mod restart;
-pub mod spec;
+pub(crate) mod health;
+pub(crate) mod log;
+pub(crate) mod spec;
 pub mod state;
+mod step;

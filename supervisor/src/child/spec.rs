@@ -13,36 +13,39 @@ use nix::{
     sys::resource::{Resource, setrlimit},
     unistd::getpgrp,
 };
+use serde::{Deserialize, Serialize};
 use shared::{Exit, Failure};
 
-use crate::{home::Home, job::OWN_IMAGE};
+use crate::{home::Home, self_update::OWN_IMAGE};
 
 /// The environment variable by which a child left behind is recognized.
-pub const MARKER: &str = "SUPERVISOR_HOME";
+pub(crate) const MARKER: &str = "SUPERVISOR_HOME";
 
 /// The environment variable that tells from which release a child was started.
-pub const RELEASE: &str = "SUPERVISOR_RELEASE";
+pub(crate) const RELEASE: &str = "SUPERVISOR_RELEASE";
 
 /// What a child is started with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spec {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spec {
     /// File name of the program inside a release.
-    pub program: String,
-    /// Its arguments.
-    pub args: Vec<OsString>,
-    /// Its working folder.
-    pub cwd: PathBuf,
-    /// Scheduling niceness, 0..=19.
-    pub nice: u8,
+    pub(crate) program: String,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) cwd: PathBuf,
+    pub(crate) nice: u8,
     /// Longest silence between WATCHDOG=1 messages; zero for no watchdog.
-    pub watchdog: Duration,
+    pub(crate) watchdog: Duration,
     /// Most memory it may use, in bytes.
-    pub memory_max: Option<u64>,
+    pub(crate) memory_max: Option<u64>,
 }
 
 impl Spec {
     /// Returns the command that starts the child of `release`, writing to `output`.
-    pub fn command(&self, home: &Home, release: &str, output: &File) -> std::io::Result<Command> {
+    pub(crate) fn command(
+        &self,
+        home: &Home,
+        release: &str,
+        output: &File,
+    ) -> std::io::Result<Command> {
         let program = home.release(release).join(&self.program);
         let mut command = if self.nice == 0 && self.memory_max.is_none() {
             shared::process::blocking_command(&program)
@@ -85,7 +88,7 @@ impl Spec {
 
 /// Limits the memory of this process, then becomes the program named in `line`. The limit is on
 /// private memory (`RLIMIT_DATA`), because address space alone says little where a GPU is mapped.
-pub fn launch(memory_max: u64, line: &[OsString]) -> Result<Exit, Failure> {
+pub(crate) fn launch(memory_max: u64, line: &[OsString]) -> Result<Exit, Failure> {
     setrlimit(Resource::RLIMIT_DATA, memory_max, memory_max).map_err(|errno| {
         Failure::new(Exit::Machine, "could not limit the memory of the child").because(errno)
     })?;

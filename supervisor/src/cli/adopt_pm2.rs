@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::Args;
 use serde::Deserialize;
 use shared::{Exit, Failure, term};
 
@@ -10,14 +11,20 @@ use crate::config::shown;
 /// The Python updater.
 const SCRIPT: &str = "start_validator.py";
 
-#[derive(Debug, Deserialize)]
-struct Process {
-    name: String,
-    pm2_env: Environment,
+#[derive(Debug, Clone, Args)]
+pub(super) struct AdoptPm2Args {
+    /// Name of the updater in pm2 [default: any that runs start_validator.py]
+    name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Environment {
+struct Pm2Process {
+    name: String,
+    pm2_env: Pm2Environment,
+}
+
+#[derive(Debug, Deserialize)]
+struct Pm2Environment {
     #[serde(default)]
     pm_exec_path: String,
     #[serde(default)]
@@ -41,7 +48,7 @@ impl Default for Arguments {
 }
 
 /// Prints the lines that move a pm2 installation over; nothing is changed.
-pub(super) fn show(name: Option<&str>) -> Result<Exit, Failure> {
+pub(super) fn run(args: &AdoptPm2Args) -> Result<Exit, Failure> {
     let output = shared::process::blocking_command("pm2")
         .arg("jlist")
         .output()
@@ -56,13 +63,13 @@ pub(super) fn show(name: Option<&str>) -> Result<Exit, Failure> {
         .lines()
         .find(|line| line.starts_with('['))
         .unwrap_or("[]");
-    let plan = plan(list, name)?;
+    let plan = plan(list, args.name.as_deref())?;
     term::line(plan);
     Ok(Exit::Ok)
 }
 
 fn plan(list: &str, name: Option<&str>) -> Result<String, Failure> {
-    let processes: Vec<Process> = serde_json::from_str(list)
+    let processes: Vec<Pm2Process> = serde_json::from_str(list)
         .map_err(|error| Failure::new(Exit::BadInput, "pm2 said something odd").because(&error))?;
     let found = processes.iter().find(|process| match name {
         Some(name) => process.name == name,
@@ -101,7 +108,7 @@ fn plan(list: &str, name: Option<&str>) -> Result<String, Failure> {
     ))
 }
 
-impl Process {
+impl Pm2Process {
     fn args(&self) -> String {
         match &self.pm2_env.args {
             Arguments::List(list) => shown(&list.iter().map(Into::into).collect::<Vec<_>>()),

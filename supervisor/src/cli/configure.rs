@@ -7,17 +7,22 @@ use std::{
 
 use shared::{Exit, Failure};
 
-use super::args::{BuildArgs, Channel, ChildArgs, Echo, LogArgs, OnRewrite, Run, UpdateArgs};
+use super::options::{
+    BuildOptions, Channel, ChildOptions, Echo, LogOptions, OnRewrite, RunOptions, UpdateOptions,
+};
 use crate::{
     child::spec::Spec,
-    config::{Config, Hooks, Log, Source, spread, words},
+    config::{
+        BuildConfig, Config, GitSource, Hooks, LogConfig, Manager, ReleaseSource, Source, spread,
+        words,
+    },
     home::Home,
-    update::{channel::Downloads, login::KEY_FILES, state::Policy},
+    update::{login::KEY_FILES, state::UpdatePolicy},
 };
 
 /// Turns options into a configuration.
-pub(super) fn configure(options: Run) -> Result<Config, Failure> {
-    let Run {
+pub(super) fn configure(options: RunOptions) -> Result<Config, Failure> {
+    let RunOptions {
         child,
         update,
         build,
@@ -50,13 +55,16 @@ pub(super) fn configure(options: Run) -> Result<Config, Failure> {
         manager: manager(),
         metrics_addr,
         log,
-        source: source(update, build, repo, &home)?,
+        keep_releases: update.keep_releases,
+        source: source(update)?,
+        build: build_config(build, &home)?,
+        repo,
         child_name: name,
         home,
     })
 }
 
-fn spec(child: ChildArgs, build: &BuildArgs, repo: &Path) -> Result<Spec, Failure> {
+fn spec(child: ChildOptions, build: &BuildOptions, repo: &Path) -> Result<Spec, Failure> {
     let Some(program) = build.bins.first().cloned() else {
         return Err(Failure::new(Exit::Usage, "--bins names no program"));
     };
@@ -70,13 +78,13 @@ fn spec(child: ChildArgs, build: &BuildArgs, repo: &Path) -> Result<Spec, Failur
     })
 }
 
-fn policy(update: &UpdateArgs, name: &str) -> Policy {
+fn policy(update: &UpdateOptions, name: &str) -> UpdatePolicy {
     let host = nix::unistd::gethostname()
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
     let names = [name, host.as_str()];
-    Policy {
+    UpdatePolicy {
         interval: update.interval,
         jitter: spread(update.jitter.unwrap_or(update.interval / 10), &names),
         hold_off: spread(update.hold_off.unwrap_or(update.interval), &names),
@@ -87,19 +95,15 @@ fn policy(update: &UpdateArgs, name: &str) -> Policy {
     }
 }
 
-fn source(
-    update: UpdateArgs,
-    build: BuildArgs,
-    repo: PathBuf,
-    home: &Home,
-) -> Result<Source, Failure> {
+fn source(update: UpdateOptions) -> Result<Source, Failure> {
+    if update.channel == Channel::Release {
+        return releases(update).map(Source::Releases);
+    }
     let follow_rewrites = match update.on_rewrite {
         Some(choice) => choice == OnRewrite::Accept,
         None => update.require_signed.is_none(),
     };
-    Ok(Source {
-        downloads: downloads(&update)?,
-        repo,
+    Ok(Source::Git(GitSource {
         remote: update.remote,
         branch: update.branch,
         pin: update.pin,
@@ -110,6 +114,26 @@ fn source(
         signers: update.require_signed.as_deref().map(absolute).transpose()?,
         every_commit: update.require_signed_all,
         follow_rewrites,
+    }))
+}
+
+fn releases(update: UpdateOptions) -> Result<ReleaseSource, Failure> {
+    let (Some(repository), Some(key)) = (update.release_repo, update.release_key) else {
+        let text = "--channel release needs --release-repo and --release-key";
+        return Err(Failure::new(Exit::Usage, text)
+            .hint("an archive that nobody signed is never installed"));
+    };
+    Ok(ReleaseSource {
+        repository,
+        api: update.release_api,
+        key: absolute(&key)?,
+        pin: update.pin,
+        allow_incompatible: update.allow_incompatible,
+    })
+}
+
+fn build_config(build: BuildOptions, home: &Home) -> Result<BuildConfig, Failure> {
+    Ok(BuildConfig {
         bins: build.bins,
         profile: build.profile,
         features: build.features,
@@ -122,7 +146,6 @@ fn source(
         build_timeout: build.build_timeout,
         min_disk: build.min_disk,
         min_memory: build.min_memory,
-        keep_releases: update.keep_releases,
     })
 }
 
@@ -131,12 +154,12 @@ fn source(
     clippy::disallowed_methods,
     reason = "cli is where the environment is read"
 )]
-fn manager() -> Option<&'static str> {
-    let marks = [("pm_id", "pm2"), ("NOTIFY_SOCKET", "systemd")];
+fn manager() -> Option<Manager> {
+    let marks = [("pm_id", Manager::Pm2), ("NOTIFY_SOCKET", Manager::Systemd)];
     let found = marks
         .iter()
         .find(|(mark, _)| std::env::var_os(mark).is_some());
-    found.map(|(_, name)| *name)
+    found.map(|(_, manager)| *manager)
 }
 
 fn existing(key: &Path) -> Result<PathBuf, Failure> {
@@ -162,24 +185,7 @@ fn usual_keys() -> Vec<PathBuf> {
         .collect()
 }
 
-fn downloads(update: &UpdateArgs) -> Result<Option<Downloads>, Failure> {
-    if update.channel == Channel::Git {
-        return Ok(None);
-    }
-    let (Some(repository), Some(key)) = (&update.release_repo, &update.release_key) else {
-        let text = "--channel release needs --release-repo and --release-key";
-        return Err(Failure::new(Exit::Usage, text)
-            .hint("an archive that nobody signed is never installed"));
-    };
-    Ok(Some(Downloads {
-        repository: repository.clone(),
-        api: update.release_api.clone(),
-        key: absolute(key)?,
-        allow_incompatible: update.allow_incompatible,
-    }))
-}
-
-fn logs(log: &LogArgs, home: &Home) -> Result<Log, Failure> {
+fn logs(log: &LogOptions, home: &Home) -> Result<LogConfig, Failure> {
     let dir = match &log.log_dir {
         Some(folder) => absolute(folder)?,
         None => home.path().join("logs"),
@@ -189,7 +195,7 @@ fn logs(log: &LogArgs, home: &Home) -> Result<Log, Failure> {
         Echo::Always => true,
         Echo::Never => false,
     };
-    Ok(Log {
+    Ok(LogConfig {
         dir,
         max_bytes: log.log_max_size,
         keep: log.log_keep,

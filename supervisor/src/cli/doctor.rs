@@ -1,29 +1,36 @@
 //! `doctor`: is everything there that running and updating needs?
 
+use clap::Args;
 use shared::{Exit, Failure, file, term};
 
-use super::{args::Doctor, configure::configure, talk};
+use super::{configure::configure, options::RunOptions, query::ask};
 use crate::{
-    config::{Config, Source},
-    control::{Command, Reply},
+    config::{Config, GitSource, Source},
+    control::{Reply, Request},
     error::{Fault, chain},
-    job::Poll,
+    job::{Job, Poll, Task},
     self_update::Boot,
     update::{
-        channel,
-        journal::Journal,
-        release::Release,
-        remote::{self, Upstream},
-        transport, verify,
+        checkout, journal, release::Release, release_key, transport, upstream::Upstream, verify,
     },
+    worker,
 };
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    pub(super) run: RunOptions,
+    /// Do not ask the remote
+    #[arg(long)]
+    pub(super) offline: bool,
+}
 
 /// A finding: what was looked at, and what is wrong with it or good about it.
 type Finding = (&'static str, Result<String, String>);
 
 /// Looks at everything and says what is missing; exit code 1 if anything is.
-pub(super) fn examine(options: Doctor) -> Result<Exit, Failure> {
-    let config = configure(options.run)?;
+pub(super) fn run(args: DoctorArgs) -> Result<Exit, Failure> {
+    let config = configure(args.run)?;
     let findings = [
         ("state directory", state(&config)),
         ("cargo", cargo()),
@@ -31,7 +38,7 @@ pub(super) fn examine(options: Doctor) -> Result<Exit, Failure> {
         ("ssh", ssh(&config)),
         (
             "remote",
-            if options.offline {
+            if args.offline {
                 Ok("not asked".into())
             } else {
                 ask_remote(&config)
@@ -75,10 +82,12 @@ fn cargo() -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// What fetches over SSH.
 fn ssh(config: &Config) -> Result<String, String> {
-    let git = config.source.downloads.is_none();
-    if !git || !upstream(&config.source).is_ok_and(|upstream| transport::is_ssh(&upstream.url)) {
+    let upstream = match &config.source {
+        Source::Git(git) => upstream(config, git).ok(),
+        Source::Releases(_) => None,
+    };
+    if !upstream.is_some_and(|upstream| transport::is_ssh(&upstream.url)) {
         return Ok("not needed".to_owned());
     }
     let output = shared::process::blocking_command("ssh").arg("-V").output();
@@ -88,16 +97,14 @@ fn ssh(config: &Config) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
 
-fn upstream(source: &Source) -> Result<Upstream, Fault> {
-    let checkout = remote::open_checkout(&source.repo)?;
-    let (remote, branch) = (source.remote.as_deref(), source.branch.as_deref());
-    Upstream::of(&checkout, remote, branch)
+fn upstream(config: &Config, git: &GitSource) -> Result<Upstream, Fault> {
+    Upstream::of(&checkout::open(&config.repo)?, git)
 }
 
 fn disk(config: &Config) -> Result<String, String> {
-    let free = file::free_space(&config.source.target_dir).map_err(|error| chain(&error))?;
+    let free = file::free_space(&config.build.target_dir).map_err(|error| chain(&error))?;
     let text = format!("{} GiB free for builds", free >> 30);
-    if free < config.source.min_disk {
+    if free < config.build.min_disk {
         Err(text)
     } else {
         Ok(text)
@@ -105,30 +112,21 @@ fn disk(config: &Config) -> Result<String, String> {
 }
 
 fn ask_remote(config: &Config) -> Result<String, String> {
-    let source = &config.source;
-    let state = Journal::read(&config.home.journal()).map_err(|error| chain(&error))?;
+    let state = journal::read(&config.home.journal()).map_err(|error| chain(&error))?;
     let state = state.unwrap_or_default();
-    let poll = Poll {
-        home: config.home.clone(),
-        repo: source.repo.clone(),
-        remote: source.remote.clone(),
-        branch: source.branch.clone(),
-        pin: source.pin.clone(),
-        accepted: state.accepted,
-        trusted: state.trusted,
-        follow_rewrites: source.follow_rewrites,
-        forced: false,
-        ssh_keys: source.ssh_keys.clone(),
-        signers: source.signers.clone(),
-        every_commit: source.every_commit,
-        downloads: source.downloads.clone(),
-        dry: true,
-        offline: false,
-    };
-    if source.downloads.is_none() {
-        upstream(source).map_err(text)?;
+    if let Source::Git(git) = &config.source {
+        upstream(config, git).map_err(text)?;
     }
-    remote::poll(&poll)
+    let job = Job {
+        config: config.clone(),
+        task: Task::Poll(Poll {
+            accepted: state.accepted,
+            trusted: state.trusted,
+            dry: true,
+            ..Poll::default()
+        }),
+    };
+    worker::carry_out(&job)
         .map(|_| "answers".to_owned())
         .map_err(text)
 }
@@ -139,14 +137,16 @@ fn text(fault: Fault) -> String {
 }
 
 fn signatures(config: &Config) -> Result<String, String> {
-    match (&config.source.downloads, &config.source.signers) {
-        (Some(downloads), _) => channel::public_key(&downloads.key)
-            .map(|_| format!("archives by {}", downloads.key.display()))
+    match &config.source {
+        Source::Releases(releases) => release_key::public_key(&releases.key)
+            .map(|_| format!("archives by {}", releases.key.display()))
             .map_err(text),
-        (None, Some(file)) => verify::check_file(file)
-            .map(|count| format!("{count} allowed signers"))
-            .map_err(text),
-        (None, None) => Ok("not required".to_owned()),
+        Source::Git(git) => match &git.signers {
+            Some(file) => verify::check_file(file)
+                .map(|count| format!("{count} allowed signers"))
+                .map_err(text),
+            None => Ok("not required".to_owned()),
+        },
     }
 }
 
@@ -187,7 +187,7 @@ fn supervisor(config: &Config) -> Result<String, String> {
             boot.release
         ));
     }
-    match talk::ask(&config.home, &Command::Status) {
+    match ask(&config.home, &Request::Status) {
         Ok(Reply::Status(report)) => match report.update.problem {
             Some(problem) => Err(problem),
             None => Ok(format!(

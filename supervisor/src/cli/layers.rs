@@ -8,31 +8,30 @@ use std::{
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, error::ErrorKind};
 use shared::{Exit, Failure, version::Version};
 
-use super::args::Cli;
-
 const MAX_FILE: u64 = 1 << 20;
 const CONFIG: &str = "config";
 
 /// What a command line comes to.
-pub(super) enum Parsed {
-    /// Something to do.
-    Cli(Box<Cli>),
-    /// Help or the version.
+pub(super) enum Parsed<T> {
+    Args(Box<T>),
     Text(String),
 }
 
 /// Parses the command line with all its layers.
-pub(super) fn parse(line: &[OsString], version: Version) -> Result<Parsed, Failure> {
-    let command = with_names(Cli::command().version(version.to_string()));
+pub(super) fn parse<T: CommandFactory + FromArgMatches>(
+    line: &[OsString],
+    version: Version,
+) -> Result<Parsed<T>, Failure> {
+    let command = with_names(T::command().version(version.to_string()));
     let command = match config_path(&command, line) {
         Some(path) => with_file(command, &path)?,
         None => command,
     };
     match command
         .try_get_matches_from(line)
-        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .and_then(|matches| T::from_arg_matches(&matches))
     {
-        Ok(cli) => Ok(Parsed::Cli(Box::new(cli))),
+        Ok(args) => Ok(Parsed::Args(Box::new(args))),
         Err(error) if !error.use_stderr() => Ok(Parsed::Text(error.render().ansi().to_string())),
         Err(error) => Err(explain(&error, line)),
     }

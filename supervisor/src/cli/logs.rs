@@ -8,18 +8,34 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
 use shared::{Exit, Failure};
 
-use super::{args::Logs, talk};
-use crate::control::{Command, Reply};
+use super::query::{Which, ask, home};
+use crate::control::{Reply, Request};
 
 /// Between looks at a log that is followed.
 const FOLLOW: Duration = Duration::from_millis(200);
 /// The beginning is looked for in no more than this much of the end.
 const MAX_TAIL: u64 = 1 << 20;
 
+#[derive(Debug, Clone, Args)]
+pub(super) struct LogsArgs {
+    #[command(flatten)]
+    pub(super) which: Which,
+    /// Go on as the log grows
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Number of lines to begin with
+    #[arg(short = 'n', long, default_value_t = 50)]
+    pub(super) lines: usize,
+    /// Show the log of the last build instead
+    #[arg(long)]
+    pub(super) build: bool,
+}
+
 /// Prints the end of the log, and goes on if asked to.
-pub(super) fn show(options: &Logs) -> Result<Exit, Failure> {
+pub(super) fn run(options: &LogsArgs) -> Result<Exit, Failure> {
     let path = path(options)?;
     let failed = |error: io::Error| match error.kind() {
         // A reader such as `head` has had enough.
@@ -44,9 +60,9 @@ pub(super) fn show(options: &Logs) -> Result<Exit, Failure> {
 }
 
 /// Asks the supervisor where the log is; without one it is where it is by default.
-fn path(options: &Logs) -> Result<PathBuf, Failure> {
-    let home = talk::home(&options.which)?;
-    let log = if let Ok(Reply::Status(report)) = talk::ask(&home, &Command::Status) {
+fn path(options: &LogsArgs) -> Result<PathBuf, Failure> {
+    let home = home(&options.which)?;
+    let log = if let Ok(Reply::Status(report)) = ask(&home, &Request::Status) {
         PathBuf::from(report.log)
     } else {
         home.path()

@@ -1,204 +1,144 @@
-//! Carrying out what the pure parts decide; the journal is written first.
+//! Carrying out what the machine decides.
 
-use std::{path::Path, time::Duration};
+use std::{collections::VecDeque, path::Path, time::Duration};
 
-use super::{Step, Supervisor};
+use super::{
+    Supervisor,
+    machine::{Effect, Event, World},
+    workers::Purpose,
+};
 use crate::{
-    child::{control, health, log::Pipe, state as child},
-    control::{Command, Order, Reply},
+    child::{control, health, log::Pipe, state::ChildEvent},
+    config::Manager,
+    control::{PendingRequest, Reply, Request},
     error::{Blame, Fault, chain},
     history,
-    job::{self, Accept, Answer, Build, Job, Line, Poll, Switch, Tell, Test},
+    job::{Answer, Job, Line, Poll, Task},
     update::{
+        journal,
         release::Release,
-        state::{self as update, Effect, Haste, Note, Phase, Version},
+        state::{Note, Phase, Step, UpdateEvent, Urgency, Version},
     },
 };
 
 /// Smoke tests, hooks, links and messages take no longer than this.
 const SHORT_STEP: Duration = Duration::from_mins(10);
-/// Between attempts to write a journal that can't be written.
-const STUCK_RETRY: Duration = Duration::from_secs(30);
 
 impl Supervisor {
-    pub(super) fn update_event(&mut self, event: update::Event) {
-        let now = self.observe();
-        let policy = self.config.policy.clone();
-        let (state, effects) = update::step(self.update.clone(), event, &now, &policy);
-        if let Err(error) = self.journal.write(&state) {
-            tracing::error!(%error, "could not write the journal: the update stands still");
-            self.update.problem = Some(chain(&error));
-            self.update.due = Some(now.at + STUCK_RETRY);
-            self.stuck = true;
-            return;
-        }
-        if state.phase != self.update.phase {
-            tracing::debug!(
-                from = self.update.phase.name(),
-                to = state.phase.name(),
-                "update"
-            );
-        }
-        self.update = state;
-        for effect in effects {
-            self.perform(effect);
-        }
-    }
-
-    pub(super) fn child_event(&mut self, event: child::Event) {
-        let now = self.now();
-        for effect in self.child.step(event, now, rand::random_range(0..=1000)) {
-            match effect {
-                child::Effect::Spawn(release) => self.spawn(&release),
-                child::Effect::Terminate(pid) => control::terminate(pid),
-                child::Effect::KillGroup(group) => control::kill_group(group),
-                child::Effect::Started(release) => {
-                    self.update_event(update::Event::ChildStarted(release));
-                }
-                child::Effect::Ready(release) => {
-                    self.update_event(update::Event::ChildReady(release));
-                }
-                child::Effect::Failed { release, how } => {
-                    tracing::warn!(how, "the child failed");
-                    self.update_event(update::Event::ChildFailed { release, how });
-                }
+    /// Lets the machine decide about an event, and carries out what it says.
+    pub(super) fn take(&mut self, event: impl Into<Event>) {
+        let mut events = VecDeque::from([event.into()]);
+        while let Some(event) = events.pop_front() {
+            let phase = self.machine.update().phase.name();
+            let world = self.observe();
+            for effect in self.machine.take(event, &world) {
+                events.extend(self.perform(effect));
+            }
+            let now = self.machine.update().phase.name();
+            if now != phase {
+                tracing::debug!(from = phase, to = now, "update");
             }
         }
     }
 
-    fn observe(&self) -> update::Now {
-        let status = self
-            .child
-            .running()
-            .and_then(|child| health::read_status(&self.config.home.status(), child.pid));
+    fn observe(&self) -> World {
+        let child = self.machine.child().running();
+        let status =
+            child.and_then(|child| health::read_status(&self.config.home.status(), child.pid));
         let window_in = self.config.window.map_or(Duration::ZERO, |window| {
             window.opens_in(
                 jiff::Zoned::new(shared::clock::now(), jiff::tz::TimeZone::system()).time(),
             )
         });
-        update::Now {
+        World {
             at: self.now(),
+            draw: rand::random_range(0..=1000),
             window_in,
             unsafe_because: status
                 .as_ref()
                 .filter(|status| !status.restart.safe)
                 .map(|status| status.restart.reason.clone()),
             health: status.as_ref().map(|status| status.health),
-            up: self.child.up().map(str::to_owned),
-            failing: self.child.failing().map(str::to_owned),
-            speaks: self.heard.speaks,
+            speaks: self.notified.speaks,
         }
     }
 
-    fn perform(&mut self, effect: Effect) {
+    /// Carries out an effect; returns the answer if there is one at once.
+    fn perform(&mut self, effect: Effect) -> Option<Event> {
         match effect {
-            Effect::Poll { forced } => self.poll(Step::Poll, forced),
-            Effect::Build(version) => self.build(version),
-            Effect::Test(version) => {
-                self.progress = Some("smoke test".into());
-                let job = Job::Test(Test {
-                    home: self.config.home.clone(),
-                    version,
-                    bins: self.config.source.bins.clone(),
-                    check: self.config.source.check.clone(),
-                    args: self.config.child.args.clone(),
-                    cwd: self.config.child.cwd.clone(),
-                    own_args: std::env::args_os().skip(1).collect(),
-                });
-                self.start(Step::Test, &job, SHORT_STEP);
+            Effect::Journal(state) => {
+                let written = journal::write(&self.config.home.journal(), &state);
+                Some(Event::Journaled(written.map_err(|error| {
+                    tracing::error!(%error, "could not write the journal: the update stands still");
+                    chain(&error)
+                })))
             }
-            Effect::Switch(to) => self.switch(to),
-            Effect::Run(release) => self.child_event(child::Event::Want(release)),
-            Effect::Accept(version) => {
-                let job = Job::Accept(Accept {
-                    home: self.config.home.clone(),
-                    repo: match self.config.source.downloads {
-                        Some(_) => None,
-                        None => Some(self.config.source.repo.clone()),
-                    },
-                    version,
-                    keep: self.config.source.keep_releases,
-                    hook: self.config.hooks.post_update.clone(),
-                });
-                self.start(Step::Accept, &job, SHORT_STEP);
+            Effect::Start(step) => self.start_step(step),
+            Effect::Record(note) => {
+                self.record(note);
+                None
             }
-            Effect::Record(note) => self.record(note),
+            Effect::Spawn(release) => Some(self.spawn(&release).into()),
+            Effect::Terminate(pid) => {
+                control::terminate(pid);
+                None
+            }
+            Effect::KillGroup(group) => {
+                control::kill_group(group);
+                None
+            }
         }
     }
 
-    fn poll(&mut self, step: Step, forced: bool) {
-        let source = &self.config.source;
-        let job = Job::Poll(Poll {
-            home: self.config.home.clone(),
-            repo: source.repo.clone(),
-            remote: source.remote.clone(),
-            branch: source.branch.clone(),
-            pin: source.pin.clone(),
-            accepted: self.update.accepted.clone(),
-            trusted: self.update.trusted.clone(),
-            follow_rewrites: source.follow_rewrites,
+    fn start_step(&mut self, step: Step) -> Option<Event> {
+        let build = &self.config.build;
+        let (purpose, task, limit) = match step {
+            Step::Poll { forced } => {
+                let poll = self.poll(forced);
+                (Purpose::Poll, Task::Poll(poll), build.fetch_timeout)
+            }
+            Step::Build(version) => {
+                let (commit, summary) = (&version.commit, &version.summary);
+                tracing::info!(commit, summary, "building");
+                (Purpose::Build, Task::Build(version), build.build_timeout)
+            }
+            Step::Test(version) => {
+                self.progress = Some("smoke test".into());
+                let own_args = std::env::args_os().skip(1).collect();
+                let task = Task::Test { version, own_args };
+                (Purpose::Test, task, SHORT_STEP)
+            }
+            Step::Switch(to) => (Purpose::Switch, self.switch(to), SHORT_STEP),
+            Step::Accept(version) => (Purpose::Accept, Task::Accept(version), SHORT_STEP),
+        };
+        self.start(purpose, task, limit)
+    }
+
+    fn poll(&self, forced: bool) -> Poll {
+        let update = self.machine.update();
+        Poll {
+            accepted: update.accepted.clone(),
+            trusted: update.trusted.clone(),
             forced,
-            ssh_keys: source.ssh_keys.clone(),
-            signers: source.signers.clone(),
-            every_commit: source.every_commit,
-            downloads: source.downloads.clone(),
-            dry: step == Step::Check,
+            dry: false,
             // A remote that hangs must not keep the first version from running.
-            offline: self.update.failures > 0,
-        });
-        let limit = source.fetch_timeout;
-        self.start(step, &job, limit);
+            offline: update.failures > 0,
+        }
     }
 
-    fn build(&mut self, version: Version) {
-        tracing::info!(
-            commit = version.commit,
-            summary = version.summary,
-            "building"
-        );
-        let source = &self.config.source;
-        let job = Job::Build(Build {
-            home: self.config.home.clone(),
-            repo: source.repo.clone(),
-            ssh_keys: source.ssh_keys.clone(),
-            version,
-            bins: source.bins.clone(),
-            profile: source.profile.clone(),
-            features: source.features.clone(),
-            target_dir: source.target_dir.clone(),
-            log: self.config.log.build(&self.config.child_name),
-            min_disk: source.min_disk,
-            min_memory: source.min_memory,
-            downloads: source.downloads.clone(),
-        });
-        let limit = source.build_timeout;
-        self.start(Step::Build, &job, limit);
-    }
-
-    fn switch(&mut self, to: Version) {
-        let rolling_back = self.update.phase == Phase::RollingBack;
-        let accepted = self
-            .update
-            .accepted
-            .as_ref()
-            .map(|version| version.release.clone());
-        let older = self
-            .update
-            .previous
-            .as_ref()
-            .map(|version| version.release.clone());
-        let job = Job::Switch(Switch {
-            home: self.config.home.clone(),
+    fn switch(&self, to: Version) -> Task {
+        let update = self.machine.update();
+        let rolling_back = update.phase == Phase::RollingBack;
+        let previous = if rolling_back {
+            &update.previous
+        } else {
+            &update.accepted
+        };
+        Task::Switch {
             to,
-            previous: if rolling_back { older } else { accepted },
-            hook: self
-                .config
-                .hooks
-                .pre_update
-                .clone()
-                .filter(|_| !rolling_back),
-        });
-        self.start(Step::Switch, &job, SHORT_STEP);
+            previous: previous.as_ref().map(|version| version.release.clone()),
+            ask_hook: !rolling_back,
+        }
     }
 
     fn record(&mut self, note: Note) {
@@ -207,82 +147,76 @@ impl Supervisor {
             tracing::warn!(%error, "could not write the history");
         }
         if !self.config.notify.is_empty() || self.config.hooks.on_failure.is_some() {
-            let job = Job::Tell(Tell {
-                child_name: self.config.child_name.clone(),
-                note,
-                hook: self.config.hooks.on_failure.clone(),
-                to: self.config.notify.clone(),
-            });
-            self.start(Step::Tell, &job, SHORT_STEP);
+            self.start(Purpose::Notify, Task::Notify(note), SHORT_STEP);
         }
     }
 
-    fn start(&mut self, step: Step, job: &Job, limit: Duration) {
-        self.last_tag += 1;
-        let lines = self.lines.0.clone();
-        match job::start(job, limit, self.last_tag, lines, &mut self.tasks) {
-            Ok(running) => {
-                self.steps.insert(self.last_tag, (step, running));
-            }
-            Err(error) => {
-                let text = format!("could not start a worker: {error}");
-                self.ended(step, Err(Fault::new(Blame::Machine, text)));
-            }
-        }
+    /// Starts a worker; returns an answer at once only if that fails.
+    fn start(&mut self, purpose: Purpose, task: Task, limit: Duration) -> Option<Event> {
+        let config = self.config.clone();
+        let job = Job { config, task };
+        let started = self.workers.start(purpose, &job, limit, &mut self.tasks);
+        let error = started.err()?;
+        let text = format!("could not start a worker: {error}");
+        self.ended(purpose, Err(Fault::new(Blame::Machine, text)))
     }
 
     pub(super) fn line(&mut self, tag: u64, line: Line) {
         match line {
             Line::Progress(text) => {
-                if self.update.accepted.is_none() && self.config.log.echo {
+                if self.machine.update().accepted.is_none() && self.config.log.echo {
                     shared::term::note(&text);
                 }
                 self.progress = Some(text);
             }
             Line::Ended(answer) => {
-                if let Some((step, _)) = self.steps.remove(&tag) {
-                    self.ended(step, answer);
+                if let Some(purpose) = self.workers.ended(tag)
+                    && let Some(event) = self.ended(purpose, answer)
+                {
+                    self.take(event);
                 }
             }
         }
     }
 
-    fn ended(&mut self, step: Step, answer: Result<Answer, Fault>) {
-        if step == Step::Check {
-            return self.checked(answer);
+    /// What the machine is told of the end of a step.
+    fn ended(&mut self, purpose: Purpose, answer: Result<Answer, Fault>) -> Option<Event> {
+        if purpose == Purpose::Check {
+            self.checked(answer);
+            return None;
         }
         self.progress = None;
         if let Err(fault) = &answer {
-            tracing::warn!(?step, %fault, "a step of the update failed");
+            tracing::warn!(?purpose, %fault, "a step of the update failed");
         }
-        if self.child.is_halting() {
-            return;
+        if self.machine.child().halted {
+            return None;
         }
         let done = answer.as_ref().map(|_| ()).map_err(Clone::clone);
-        let event = match (step, answer) {
-            (Step::Poll, answer) => {
+        let event = match purpose {
+            Purpose::Poll => {
                 if answer.is_ok() {
                     self.polled_at = Some(shared::clock::now());
                 }
-                update::Event::Polled(answer.and_then(|answer| match answer {
+                UpdateEvent::Polled(answer.and_then(|answer| match answer {
                     Answer::Polled(polled) => Ok(polled),
                     Answer::Done => Err(Fault::new(Blame::Machine, "the worker answered nothing")),
                 }))
             }
-            (Step::Build, _) => update::Event::Built(done),
-            (Step::Test, _) => update::Event::Tested(done),
-            (Step::Switch, _) => update::Event::Switched(done),
-            (Step::Accept, _) => {
+            Purpose::Build => UpdateEvent::Built(done),
+            Purpose::Test => UpdateEvent::Tested(done),
+            Purpose::Switch => UpdateEvent::Switched(done),
+            Purpose::Accept => {
                 self.successor = self.find_successor();
-                update::Event::Tidied
+                UpdateEvent::Tidied
             }
-            (Step::Tell | Step::Check, _) => return,
+            Purpose::Notify | Purpose::Check => return None,
         };
-        self.update_event(event);
+        Some(event.into())
     }
 
-    fn spawn(&mut self, release: &str) {
-        self.heard = health::Heard::default();
+    fn spawn(&mut self, release: &str) -> ChildEvent {
+        self.notified = health::Notified::default();
         let home = &self.config.home;
         // A pipe whose other end was removed by mistake would swallow the output.
         if !home.output().exists()
@@ -296,56 +230,60 @@ impl Supervisor {
             .child
             .command(home, release, &self.pipe.writer)
             .and_then(|mut command| command.spawn());
-        let event = match spawned {
+        match spawned {
             Ok(process) => {
                 tracing::info!(pid = process.id(), release, "started the child");
-                child::Event::Spawned(process.id())
+                ChildEvent::Spawned(process.id())
             }
-            Err(error) => child::Event::SpawnFailed(format!("could not be started: {error}")),
-        };
-        let lost = matches!(event, child::Event::SpawnFailed(_))
-            && !Release::is_there(&self.config.home, release);
-        self.child_event(event);
-        if lost {
-            // A poll finds out that it has to be built again.
-            self.update_event(update::Event::Ask(Haste::None));
+            Err(error) => ChildEvent::SpawnFailed {
+                how: format!("could not be started: {error}"),
+                lost: !Release::is_there(home, release),
+            },
         }
     }
 
-    pub(super) fn order(&mut self, order: Order) {
-        let reply = match order.command {
-            Command::Check => {
-                self.checks.push(order.reply);
+    pub(super) fn request(&mut self, pending: PendingRequest) {
+        let reply = match pending.request {
+            Request::Check => {
+                self.checks.push(pending.reply);
                 if self.checks.len() == 1 {
-                    self.poll(Step::Check, false);
+                    let poll = Poll {
+                        dry: true,
+                        ..self.poll(false)
+                    };
+                    let limit = self.config.build.fetch_timeout;
+                    self.start(Purpose::Check, Task::Poll(poll), limit);
                 }
                 return;
             }
-            Command::Status => Reply::Status(Box::new(self.report())),
-            Command::Restart => {
-                self.child_event(child::Event::Restart);
+            Request::Status => Reply::Status(Box::new(self.report())),
+            Request::Restart => {
+                self.take(ChildEvent::Restart);
                 Reply::Done("the child is being restarted".into())
             }
-            Command::Stop => {
+            Request::Stop => {
                 self.stop();
                 // pm2 can't be told to leave alone what has ended well.
-                Reply::Done(match self.config.manager {
-                    Some("pm2") => "stopping; pm2 will start it again: use `pm2 stop`".into(),
-                    _ => "stopping".into(),
-                })
+                Reply::Done(
+                    match self.config.manager {
+                        Some(Manager::Pm2) => "stopping; pm2 will start it again: use `pm2 stop`",
+                        _ => "stopping",
+                    }
+                    .into(),
+                )
             }
-            Command::Update { force } => {
-                if std::mem::take(&mut self.stuck) {
-                    self.update_event(update::Event::Started);
-                }
-                let haste = if force { Haste::Forced } else { Haste::Asked };
-                self.update_event(update::Event::Ask(haste));
+            Request::Update { force } => {
+                self.take(UpdateEvent::Ask(if force {
+                    Urgency::Forced
+                } else {
+                    Urgency::Asked
+                }));
                 Reply::Done("looking for an update".into())
             }
-            Command::Rollback => self.roll_back(),
+            Request::Rollback => self.roll_back(),
         };
         // Whoever asked may have gone.
-        let _ = order.reply.send(reply);
+        let _ = pending.reply.send(reply);
     }
 
     /// Tells everybody who asked what an update would do.
@@ -361,13 +299,13 @@ impl Supervisor {
     }
 
     fn roll_back(&mut self) -> Reply {
-        if self.update.previous.is_none() {
+        if self.machine.update().previous.is_none() {
             return Reply::Refused("there is no previous release".into());
         }
-        if self.update.phase != Phase::Idle {
+        if self.machine.update().phase != Phase::Idle {
             return Reply::Refused("an update is under way; see `supervisor status`".into());
         }
-        self.update_event(update::Event::GoBack);
+        self.take(UpdateEvent::GoBack);
         Reply::Done("going back to the previous release".into())
     }
 

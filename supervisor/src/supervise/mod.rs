@@ -1,13 +1,12 @@
 //! The one loop: gathers what happens, lets the pure parts decide, carries out what they say.
 
 mod effects;
+pub mod machine;
 mod report;
 mod start;
-
-pub use report::{ChildReport, FORMAT, Process, Report, UpdateReport};
+mod workers;
 
 use std::{
-    collections::BTreeMap,
     io,
     time::{Duration, Instant},
 };
@@ -19,89 +18,80 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+use self::{
+    machine::{Event, Machine},
+    workers::Workers,
+};
 use crate::{
     child::{
-        control::{self, Found},
-        health::{Ear, Heard, Word},
+        control::{self, FoundChild},
+        health::{Notification, Notified, NotifySocket},
         log::{ChildLog, Pipe},
-        state::{self as child, Child},
+        state::{ChildEvent, ChildPolicy, Stage},
     },
     config::Config,
-    control::{Order, Reply},
-    job::{self, Line},
+    control::{PendingRequest, Reply},
+    job::Line,
     metrics,
-    update::{
-        journal::Journal,
-        state::{self as update, Haste, State},
-    },
+    update::state::{Phase, UpdateEvent, Urgency},
 };
 
 /// Between looks at a child that is not ours to wait for.
 const ADOPTED_POLL: Duration = Duration::from_millis(500);
 
+/// The most that a child is given by one EXTEND_TIMEOUT_USEC.
+const MAX_EXTENSION: Duration = Duration::from_hours(1);
+
 /// Both ends of a bounded queue.
 type Queue<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
 
 /// Reads the configuration anew, for SIGHUP.
-pub type Reload = Box<dyn Fn() -> Result<Config, Failure>>;
+pub(crate) type Reload = Box<dyn Fn() -> Result<Config, Failure>>;
 
 /// Everything the loop can wake up for.
 enum Input {
     Signal(&'static str),
     ChildEnded,
     Line(u64, Line),
-    Said(Vec<Word>),
+    Notified(Vec<Notification>),
     Output(usize),
-    Order(Order),
+    Request(PendingRequest),
     Connection(io::Result<tokio::net::UnixStream>),
     Scrape(io::Result<tokio::net::TcpStream>),
     TaskEnded,
     Due,
 }
 
-/// Which effect a worker carries out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Poll,
-    Build,
-    Test,
-    Switch,
-    Accept,
-    Tell,
-    Check,
-}
-
-/// A supervisor at work.
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     config: Config,
     reload: Reload,
     version: String,
     began: Instant,
-    update: State,
-    journal: Journal,
-    child: Child,
-    adopted: Option<Found>,
+    machine: Machine,
+    /// The child, if an earlier supervisor started it: it is not ours to wait for.
+    adopted: Option<FoundChild>,
+    /// When to look at it again.
     look_at: Duration,
-    heard: Heard,
-    steps: BTreeMap<u64, (Step, job::Running)>,
-    last_tag: u64,
+    notified: Notified,
+    workers: Workers,
     progress: Option<String>,
     polled_at: Option<jiff::Timestamp>,
+    /// How often our own watchdog wants to hear of us, and when next.
     pings: Option<(Duration, Duration)>,
+    /// The release that this process was started from, where that is known.
     identity: Option<String>,
     successor: Option<std::path::PathBuf>,
     log: ChildLog,
     pipe: Pipe,
     buffer: Vec<u8>,
-    ear: Ear,
+    notify_socket: NotifySocket,
     listener: UnixListener,
     scrapes: Option<tokio::net::TcpListener>,
-    lines: Queue<(u64, Line)>,
-    orders: Queue<Order>,
+    requests: Queue<PendingRequest>,
     signals: Signals,
     tasks: TaskSet,
+    /// Who waits for the answer to a check.
     checks: Vec<oneshot::Sender<Reply>>,
-    stuck: bool,
     _locks: [FileLock; 2],
 }
 
@@ -137,21 +127,21 @@ impl Signals {
 
 impl Supervisor {
     /// Keeps the child alive and up to date until told to stop.
-    pub async fn run(mut self) -> Result<Exit, Failure> {
+    pub(crate) async fn run(mut self) -> Result<Exit, Failure> {
         self.recover();
         crate::self_update::arrived(&self.config.home, self.identity.as_deref());
         shared::notify::ready();
         loop {
             let input = self.next().await;
-            let busy = self.update.phase != update::Phase::Idle;
-            self.take(input);
-            if busy && self.update.phase == update::Phase::Idle {
+            let busy = self.machine.update().phase != Phase::Idle;
+            self.wake(input);
+            if busy && self.machine.update().phase == Phase::Idle {
                 crate::memory::let_go_of_code();
             }
             if let Some(successor) = self.successor.take() {
                 self.become_successor(&successor);
             }
-            if self.child.is_halted() {
+            if self.machine.child().is_halted() {
                 self.drain_output();
                 tracing::info!("stopped");
                 return Ok(Exit::Ok);
@@ -188,9 +178,9 @@ impl Supervisor {
         };
         tokio::select! {
             input = self.signals.next() => input,
-            Some((tag, line)) = self.lines.1.recv() => Input::Line(tag, line),
-            words = self.ear.hear() => Input::Said(words),
-            Some(order) = self.orders.1.recv() => Input::Order(order),
+            Some((tag, line)) = self.workers.line() => Input::Line(tag, line),
+            lines = self.notify_socket.receive() => Input::Notified(lines),
+            Some(pending) = self.requests.1.recv() => Input::Request(pending),
             accepted = self.listener.accept() => {
                 Input::Connection(accepted.map(|(stream, _)| stream))
             }
@@ -201,18 +191,18 @@ impl Supervisor {
         }
     }
 
-    fn take(&mut self, input: Input) {
+    fn wake(&mut self, input: Input) {
         match input {
             Input::Signal(name) => self.signalled(name),
             Input::ChildEnded => self.reap(),
             Input::Line(tag, line) => self.line(tag, line),
-            Input::Said(words) => words.into_iter().for_each(|word| self.said(word)),
+            Input::Notified(lines) => lines.into_iter().for_each(|line| self.notified(line)),
             Input::Output(read) => self.log.append(&self.buffer[..read]),
-            Input::Order(order) => self.order(order),
+            Input::Request(pending) => self.request(pending),
             Input::Connection(Ok(stream)) => {
-                let orders = self.orders.0.clone();
+                let requests = self.requests.0.clone();
                 self.tasks
-                    .spawn("control", crate::control::serve(stream, orders));
+                    .spawn("control", crate::control::serve(stream, requests));
             }
             Input::Scrape(Ok(stream)) => {
                 let text = metrics::render(&self.report());
@@ -235,9 +225,9 @@ impl Supervisor {
     fn due(&self) -> Option<Duration> {
         let now = self.now();
         let adopted = self.adopted.as_ref().map(|_| self.look_at);
-        let silence = self.child.running().and(self.heard.silence);
+        let silence = self.machine.child().running().and(self.notified.silence);
         let ping = self.pings.map(|(_, next)| next);
-        [self.update.due, self.child.due(now), adopted, silence, ping]
+        [self.machine.due(now), adopted, silence, ping]
             .into_iter()
             .flatten()
             .min()
@@ -256,32 +246,16 @@ impl Supervisor {
             self.look_at = now + ADOPTED_POLL;
             self.look_after_adopted();
         }
-        if self.heard.silence.is_some_and(|silence| silence <= now) {
-            self.heard.silence = None;
-            self.child_event(child::Event::Hung);
+        if self.notified.silence.is_some_and(|silence| silence <= now) {
+            self.notified.silence = None;
+            self.take(ChildEvent::Hung);
         }
-        let sweeping = matches!(self.child.stage, child::Stage::Sweeping { .. });
-        if sweeping || self.child.due(now).is_some_and(|due| due <= now) {
-            self.child_event(child::Event::Tick { group_empty: false });
-        }
-        if self.update_is_due() {
+        if self.machine.update_is_due(now) {
             // An end that nobody has noticed yet must not be taken for a probation that was passed.
             self.reap();
             self.look_after_adopted();
         }
-        if self.update_is_due() {
-            // What could not be journaled was not done either: begin again where it stands.
-            let again = std::mem::take(&mut self.stuck);
-            self.update_event(if again {
-                update::Event::Started
-            } else {
-                update::Event::Tick
-            });
-        }
-    }
-
-    fn update_is_due(&self) -> bool {
-        self.update.due.is_some_and(|due| due <= self.now())
+        self.take(Event::Tick);
     }
 
     /// Notices the end of a child that an earlier supervisor started.
@@ -291,30 +265,27 @@ impl Supervisor {
         {
             self.adopted = None;
             let how = "ended (it was started by an earlier supervisor)".to_owned();
-            self.child_event(child::Event::Exited { how, code: None });
+            self.take(ChildEvent::Exited { how, code: None });
         }
     }
 
     /// Finishes off what is left of the last child's group, as soon as that is possible.
     fn sweep(&mut self) {
-        while let child::Stage::Sweeping { group, .. } = self.child.stage
+        while let Stage::Sweeping { group, .. } = self.machine.child().stage
             && !control::group_runs(group)
         {
             self.drain_output();
-            self.child_event(child::Event::Tick { group_empty: true });
+            self.take(ChildEvent::GroupEmpty);
         }
     }
 
     fn reap(&mut self) {
         for ended in control::reap() {
-            if self
-                .child
-                .running()
-                .is_some_and(|child| child.pid == ended.pid)
-            {
+            let child = self.machine.child().running();
+            if child.is_some_and(|child| child.pid == ended.pid) {
                 self.adopted = None;
                 tracing::info!(pid = ended.pid, how = ended.how, "the child ended");
-                self.child_event(child::Event::Exited {
+                self.take(ChildEvent::Exited {
                     how: ended.how,
                     code: ended.code,
                 });
@@ -326,7 +297,7 @@ impl Supervisor {
         tracing::info!(signal = name, "signal");
         match name {
             "SIGHUP" => self.reload_config(),
-            "SIGUSR1" => self.update_event(update::Event::Ask(Haste::Asked)),
+            "SIGUSR1" => self.take(UpdateEvent::Ask(Urgency::Asked)),
             _ => self.stop(),
         }
     }
@@ -334,13 +305,11 @@ impl Supervisor {
     /// The first time asks the child to end, the second time kills it.
     fn stop(&mut self) {
         shared::notify::stopping();
-        for (_, running) in self.steps.values() {
-            running.kill();
+        self.workers.kill_all();
+        if self.machine.child().halted {
+            self.take(ChildEvent::Kill);
         }
-        if self.child.is_halting() {
-            self.child_event(child::Event::Kill);
-        }
-        self.child_event(child::Event::Halt);
+        self.take(ChildEvent::Halt);
     }
 
     fn reload_config(&mut self) {
@@ -351,53 +320,48 @@ impl Supervisor {
                 return;
             }
         };
-        if config.home != self.config.home || config.source.repo != self.config.source.repo {
+        if config.home != self.config.home || config.repo != self.config.repo {
             tracing::error!("the child's name, the state directory and the checkout can't change");
             return;
         }
         tracing::info!("configuration read; arguments of the child apply at its next start");
-        self.child.stop_timeout = config.stop_timeout;
+        self.machine
+            .set_policy(config.policy.clone(), child_policy(&config));
         self.config = config;
     }
 
-    fn said(&mut self, word: Word) {
+    fn notified(&mut self, line: Notification) {
         let now = self.now();
-        self.heard.speaks = true;
-        match word {
-            Word::Ready => {
+        self.notified.speaks = true;
+        match line {
+            Notification::Ready => {
                 tracing::info!("the child is ready");
-                self.child_event(child::Event::Ready);
+                self.take(ChildEvent::Ready);
             }
-            Word::Status(line) => {
+            Notification::Status(line) => {
                 shared::notify::status(&line);
-                self.heard.status = Some(line);
+                self.notified.status = Some(line);
             }
-            Word::Alive => {
+            Notification::Alive => {
                 let watchdog = self.config.child.watchdog;
-                self.heard.silence = (!watchdog.is_zero()).then_some(now + watchdog);
+                self.notified.silence = (!watchdog.is_zero()).then_some(now + watchdog);
             }
-            Word::Hung => self.child_event(child::Event::Hung),
-            Word::Stopping => self.heard.silence = None,
-            Word::Extend(by) => self.extend(by.min(Duration::from_hours(1))),
+            Notification::Hung => self.take(ChildEvent::Hung),
+            Notification::Stopping => self.notified.silence = None,
+            Notification::Extend(by) => self.extend(by.min(MAX_EXTENSION)),
         }
     }
 
     /// Gives the child more time for whatever it is being waited for.
     fn extend(&mut self, by: Duration) {
-        let until = self.now() + by;
-        if let child::Stage::Stopping { kill_at, .. } = &mut self.child.stage {
-            *kill_at = until.max(*kill_at);
+        if matches!(self.machine.child().stage, Stage::Stopping { .. }) {
             shared::notify::extend_timeout(by);
         }
-        if let Some(silence) = &mut self.heard.silence {
+        let until = self.now() + by;
+        if let Some(silence) = &mut self.notified.silence {
             *silence = until.max(*silence);
         }
-        if matches!(self.update.phase, update::Phase::Probation { .. })
-            && self.update.ready.is_none()
-            && let Some(due) = &mut self.update.due
-        {
-            *due = until.max(*due);
-        }
+        self.take(Event::Extend(by));
     }
 
     fn drain_output(&mut self) {
@@ -412,5 +376,11 @@ impl std::fmt::Debug for Supervisor {
         f.debug_struct("Supervisor")
             .field("config", &self.config)
             .finish_non_exhaustive()
+    }
+}
+
+fn child_policy(config: &Config) -> ChildPolicy {
+    ChildPolicy {
+        stop_timeout: config.stop_timeout,
     }
 }

@@ -1,7 +1,6 @@
 //! Taking up the work: locks, sockets, journal, and the child an earlier supervisor left running.
 
 use std::{
-    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt,
     time::{Duration, Instant},
@@ -15,30 +14,32 @@ use shared::{
 };
 use tokio::sync::mpsc;
 
-use super::{Reload, Signals, Supervisor};
+use super::{Reload, Signals, Supervisor, child_policy, machine::Machine, workers::Workers};
 use crate::{
     child::{
         control,
-        health::{Ear, Heard},
+        health::{Notified, NotifySocket},
         log::{ChildLog, Pipe},
-        state::{self as child, Child},
+        state::ChildEvent,
     },
     config::Config,
     error::chain,
     update::{
-        journal::{Journal, JournalError},
+        journal::{self, JournalError},
         release,
-        state::{self as update},
+        state::UpdateEvent,
     },
 };
 
 /// How long the locks may still be held by the image we replace.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+/// Between tries to take them.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 impl Supervisor {
     /// Takes the locks and opens everything; nothing is started yet.
     /// `identity` is the release that this process was started from, where that is known.
-    pub fn new(
+    pub(crate) async fn new(
         config: Config,
         reload: Reload,
         version: String,
@@ -58,13 +59,14 @@ impl Supervisor {
         };
         folder()
             .map_err(|error| failed("keep state", &error).hint("choose another --state-dir"))?;
-        let locks = locks(&config)?;
-        let (journal, update) =
-            Journal::open(&home.journal()).map_err(|error| journal_failure(&error))?;
+        let locks = locks(&config).await?;
+        let update = journal::read(&home.journal())
+            .map_err(|error| journal_failure(&error))?
+            .unwrap_or_default();
         prctl::set_child_subreaper(true).map_err(|error| failed("adopt orphans", &error))?;
         let signals = Signals::new().map_err(|error| failed("listen for signals", &error))?;
         let pipe = Pipe::open(&home.output()).map_err(|error| failed("open the pipe", &error))?;
-        let log_path = config.log.child(&config.child_name);
+        let log_path = config.child_log();
         let log = ChildLog::open(
             &log_path,
             config.log.max_bytes,
@@ -75,7 +77,8 @@ impl Supervisor {
             let text = format!("could not open the log {}", log_path.display());
             Failure::new(Exit::Machine, text).because(&error)
         })?;
-        let ear = Ear::bind(&home.notify_socket()).map_err(|error| socket_failure(&error))?;
+        let notify_socket =
+            NotifySocket::bind(&home.notify_socket()).map_err(|error| socket_failure(&error))?;
         let listener = crate::control::listen(&home.control_socket())
             .map_err(|error| socket_failure(&error))?;
         let scrapes = match config.metrics_addr {
@@ -84,18 +87,15 @@ impl Supervisor {
         };
         let pings = sd_notify::watchdog_enabled().map(|limit| (limit / 2, Duration::ZERO));
         Ok(Self {
-            child: Child::new(config.stop_timeout),
+            machine: Machine::new(update, config.policy.clone(), child_policy(&config)),
             config,
             reload,
             version,
             began: Instant::now(),
-            update,
-            journal,
             adopted: None,
             look_at: Duration::ZERO,
-            heard: Heard::default(),
-            steps: BTreeMap::new(),
-            last_tag: 0,
+            notified: Notified::default(),
+            workers: Workers::new(),
             progress: None,
             polled_at: None,
             pings,
@@ -104,15 +104,13 @@ impl Supervisor {
             log,
             pipe,
             buffer: vec![0; 16 << 10],
-            ear,
+            notify_socket,
             listener,
             scrapes,
-            lines: mpsc::channel(64),
-            orders: mpsc::channel(16),
+            requests: mpsc::channel(16),
             signals,
             tasks: TaskSet::new(),
             checks: Vec::new(),
-            stuck: false,
             _locks: locks,
         })
     }
@@ -121,19 +119,19 @@ impl Supervisor {
     pub(super) fn recover(&mut self) {
         self.adopt();
         self.reap();
-        if let Some(accepted) = &self.update.accepted {
+        if let Some(accepted) = &self.machine.update().accepted {
             release::mend_link(&self.config.home, &accepted.release);
         } else {
-            let repo = self.config.source.repo.display();
+            let repo = self.config.repo.display();
             tracing::info!(%repo, "no release yet: building the checked-out commit first");
         }
-        self.update_event(update::Event::Started);
+        self.take(UpdateEvent::Started);
     }
 
     fn adopt(&mut self) {
         let mut found = control::find_left_behind(&self.config.home);
         // More than one can only come from meddling; the wanted release stays.
-        let wanted = self.update.wanted().map(str::to_owned);
+        let wanted = self.machine.update().wanted().map(str::to_owned);
         found.sort_by_key(|found| Some(&found.release) != wanted.as_ref());
         let mut found = found.into_iter();
         if let Some(child) = found.next() {
@@ -142,12 +140,12 @@ impl Supervisor {
                 release = child.release,
                 "adopting the running child"
             );
-            let event = child::Event::Adopted {
+            let event = ChildEvent::Adopted {
                 pid: child.pid,
                 release: child.release.clone(),
             };
             self.adopted = Some(child);
-            self.child_event(event);
+            self.take(event);
         }
         for extra in found {
             tracing::warn!(pid = extra.pid, "ending a second child");
@@ -156,9 +154,9 @@ impl Supervisor {
     }
 }
 
-fn locks(config: &Config) -> Result<[FileLock; 2], Failure> {
+async fn locks(config: &Config) -> Result<[FileLock; 2], Failure> {
     let holder = format!("supervisor of {}", config.child_name);
-    let repo = config.source.repo.join(".git");
+    let repo = config.repo.join(".git");
     let checkout = if repo.is_dir() {
         repo
     } else {
@@ -179,7 +177,7 @@ fn locks(config: &Config) -> Result<[FileLock; 2], Failure> {
                 if holder.contains(&format!("pid {} ", std::process::id()))
                     && began.elapsed() < LOCK_PATIENCE =>
             {
-                std::thread::yield_now();
+                tokio::time::sleep(LOCK_RETRY).await;
             }
             Err(LockError::Held { path, holder }) => {
                 let text = format!(
@@ -198,7 +196,7 @@ fn subject(config: &Config, lock: &std::path::Path) -> String {
     if lock == config.home.lock() {
         config.child_name.clone()
     } else {
-        format!("the checkout {}", config.source.repo.display())
+        format!("the checkout {}", config.repo.display())
     }
 }
 

@@ -9,10 +9,27 @@ use crate::{
     home::Home,
 };
 
+pub(crate) fn open(path: &Path) -> Result<Repository, Fault> {
+    Repository::open(path).map_err(|error| {
+        Fault::new(
+            Blame::Config,
+            format!("no git checkout at {}: {}", path.display(), error.message()),
+        )
+        .hint("run the supervisor in the checkout, or name it with --repo")
+    })
+}
+
+/// Brings the checkout along to `commit`; where that would lose something, it stays where it is.
+pub(crate) fn follow(repo: &Path, home: &Home, commit: &str) {
+    if let Err(fault) = fast_forward(repo, home, commit) {
+        tracing::info!(reason = %fault, "the checkout stays where it is");
+    }
+}
+
 /// Moves the checked-out branch to `commit` if it is clean, on a branch, and behind.
-pub fn fast_forward(repo: &Path, home: &Home, commit: &str) -> Result<(), Fault> {
+fn fast_forward(repo: &Path, home: &Home, commit: &str) -> Result<(), Fault> {
     let stay = |why: &str| Err(Fault::new(Blame::Refused, why));
-    let checkout = super::remote::open_checkout(repo)?;
+    let checkout = open(repo)?;
     let target = Oid::from_str(commit)?;
     let head = checkout.head()?;
     let from = head.peel_to_commit()?.id();

@@ -15,7 +15,7 @@ use crate::{error::Fault, home::Home};
 const MAX_LIST: u64 = 1 << 20;
 
 /// Opens our clone, making it first if need be.
-pub fn open(home: &Home, checkout: &Repository) -> Result<Repository, Fault> {
+pub(crate) fn open(home: &Home, checkout: &Repository) -> Result<Repository, Fault> {
     let folder = home.source();
     let repository = if let Ok(repository) = Repository::open(&folder) {
         repository
@@ -41,7 +41,7 @@ fn borrow_objects(checkout: &Repository, source: &Repository) -> Result<(), Faul
 }
 
 /// Works with our clone; where that fails because the clone is broken, once more with a new one.
-pub fn with<T>(
+pub(crate) fn with<T>(
     home: &Home,
     checkout: &Repository,
     work: impl Fn(&Repository) -> Result<T, Fault>,
@@ -65,7 +65,7 @@ fn discard(folder: &Path) -> Result<(), Fault> {
 }
 
 /// Names commits that are here already, so that a remote does not send them again.
-pub fn offer(source: &Repository, commits: impl Iterator<Item = Oid>) -> Result<(), Fault> {
+pub(crate) fn offer(source: &Repository, commits: impl Iterator<Item = Oid>) -> Result<(), Fault> {
     // Where history ends, libgit2 and the remote may not agree on what is known.
     if source.is_shallow() {
         return Ok(());

@@ -1,17 +1,20 @@
 //! From a new commit on the remote to a new version running, or back.
 
-pub mod build;
-pub mod channel;
-pub mod checkout;
-pub mod clone;
+pub(crate) mod build;
+pub(crate) mod channel;
+pub(crate) mod checkout;
+mod clone;
 pub mod journal;
-pub mod login;
+pub(crate) mod login;
 pub mod probation;
 pub mod quarantine;
-pub mod release;
-pub mod remote;
+pub(crate) mod release;
+pub(crate) mod release_key;
+pub(crate) mod remote;
+pub(crate) mod smoke_test;
 pub mod state;
 mod step;
-pub mod transport;
+pub(crate) mod transport;
+pub(crate) mod upstream;
 pub mod verify;
-pub mod worktree;
+mod worktree;

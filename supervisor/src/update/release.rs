@@ -16,7 +16,6 @@ use super::state::Version;
 use crate::{
     error::{Blame, Fault},
     home::Home,
-    job::{Accept, Switch},
 };
 
 const MAX_RECORD: u64 = 1 << 22;
@@ -24,22 +23,21 @@ const MAX_RECORD: u64 = 1 << 22;
 /// What is known of an installed release; `release.json` in its folder, written last, so that a
 /// folder with it is complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Release {
-    /// What it is.
-    pub version: Version,
+pub(crate) struct Release {
+    pub(crate) version: Version,
     /// When it was built, in seconds since 1970.
-    pub built_at: u64,
+    pub(crate) built_at: u64,
     /// How long the build took, in seconds.
-    pub build_seconds: u64,
+    pub(crate) build_seconds: u64,
     /// SHA-256 of each program.
-    pub programs: BTreeMap<String, String>,
+    pub(crate) programs: BTreeMap<String, String>,
     /// Files of the repository that the build read.
-    pub inputs: Vec<String>,
+    pub(crate) inputs: Vec<String>,
 }
 
 impl Release {
     /// Reads the record of an installed release; `None` if it is missing or incomplete.
-    pub fn read(home: &Home, release: &str) -> Option<Self> {
+    pub(crate) fn read(home: &Home, release: &str) -> Option<Self> {
         let path = home.release(release).join("release.json");
         let bytes = file::read_limited(&path, MAX_RECORD).ok()??;
         serde_json::from_slice(&bytes).ok()
@@ -47,7 +45,7 @@ impl Release {
 
     /// Returns whether a release lies where it should. Whether its programs are unchanged takes
     /// longer to tell; see [`Self::damaged`].
-    pub fn is_there(home: &Home, release: &str) -> bool {
+    pub(crate) fn is_there(home: &Home, release: &str) -> bool {
         let folder = home.release(release);
         Self::read(home, release).is_some_and(|record| {
             record
@@ -58,7 +56,7 @@ impl Release {
     }
 
     /// Returns the first program whose file is missing or has changed since it was installed.
-    pub fn damaged(&self, home: &Home) -> Option<String> {
+    pub(crate) fn damaged(&self, home: &Home) -> Option<String> {
         let folder = home.release(&self.version.release);
         let damaged = |(name, hash): &(&String, &String)| {
             sha256(&folder.join(name)).map_or(true, |found| found != **hash)
@@ -70,7 +68,7 @@ impl Release {
     }
 
     /// Installs programs as a release: copied, synced, then renamed into place as a whole.
-    pub fn install(
+    pub(crate) fn install(
         home: &Home,
         version: &Version,
         programs: &[(String, PathBuf)],
@@ -127,28 +125,21 @@ fn sha256(path: &Path) -> std::io::Result<String> {
 }
 
 /// Points the links at a release. Doing it twice does no harm.
-pub fn switch(job: &Switch) -> Result<(), Fault> {
-    if Release::read(&job.home, &job.to.release).is_none() {
-        let text = format!("release {} is not installed", job.to.release);
+pub(crate) fn switch(home: &Home, to: &Version, previous: Option<&str>) -> Result<(), Fault> {
+    if Release::read(home, &to.release).is_none() {
+        let text = format!("release {} is not installed", to.release);
         return Err(Fault::new(Blame::Machine, text));
     }
-    if let Some(hook) = &job.hook {
-        crate::notify::run_hook(hook, "pre-update", &job.to)?;
-    }
     let releases = Path::new("releases");
-    if let Some(previous) = job
-        .previous
-        .as_ref()
-        .filter(|previous| **previous != job.to.release)
-    {
-        file::replace_symlink(&releases.join(previous), &job.home.previous())?;
+    if let Some(previous) = previous.filter(|previous| *previous != to.release) {
+        file::replace_symlink(&releases.join(previous), &home.previous())?;
     }
-    file::replace_symlink(&releases.join(&job.to.release), &job.home.current())?;
+    file::replace_symlink(&releases.join(&to.release), &home.current())?;
     Ok(())
 }
 
 /// Makes `current` point to the release that should run, where somebody has removed the link.
-pub fn mend_link(home: &Home, release: &str) {
+pub(crate) fn mend_link(home: &Home, release: &str) {
     if fs::read_link(home.current()).is_err()
         && let Err(error) =
             file::replace_symlink(&Path::new("releases").join(release), &home.current())
@@ -160,25 +151,8 @@ pub fn mend_link(home: &Home, release: &str) {
     }
 }
 
-/// Prunes old releases, brings the operator's checkout along where that is safe.
-pub fn accept(job: &Accept) -> Result<(), Fault> {
-    prune(&job.home, &job.version.release, job.keep)?;
-    match &job.repo {
-        Some(repo) => {
-            let moved = super::checkout::fast_forward(repo, &job.home, &job.version.commit);
-            if let Err(fault) = moved {
-                tracing::info!(reason = %fault, "the checkout stays where it is");
-            }
-        }
-        None => crate::self_update::replace_installed(&job.home),
-    }
-    if let Some(hook) = &job.hook {
-        crate::notify::run_hook(hook, "post-update", &job.version)?;
-    }
-    Ok(())
-}
-
-fn prune(home: &Home, accepted: &str, keep: usize) -> Result<(), Fault> {
+/// Removes the oldest releases beyond `keep`, but none that is linked.
+pub(crate) fn prune(home: &Home, accepted: &str, keep: usize) -> Result<(), Fault> {
     let linked: BTreeSet<PathBuf> = [home.current(), home.previous(), home.release(accepted)]
         .iter()
         .filter_map(|link| fs::canonicalize(link).ok())

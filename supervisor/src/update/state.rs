@@ -28,39 +28,31 @@ pub struct Version {
     pub signer: Option<String>,
 }
 
-/// Where an update stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum Phase {
     /// Nothing to do until the next poll.
     Idle,
-    /// Asking the remote.
     Polling,
     /// Checking out, building and installing beside the running version.
     Building {
-        /// What is built.
         candidate: Version,
     },
     /// Running the smoke test of the installed candidate.
     Testing {
-        /// What is tested.
         candidate: Version,
     },
     /// Proven; waits for the hold-off, the window and a safe point.
     Waiting {
-        /// What waits.
         candidate: Version,
     },
-    /// Making the candidate current.
     Switching {
-        /// What becomes current.
         candidate: Version,
         /// How the old version was.
         baseline: Baseline,
     },
     /// The candidate runs and must prove itself.
     Probation {
-        /// What runs.
         candidate: Version,
         /// How the old version was.
         baseline: Baseline,
@@ -90,10 +82,9 @@ impl Phase {
 
 /// All that an update remembers; this is the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct UpdateState {
     /// See [`FORMAT`].
     pub format: u32,
-    /// Where an update stands.
     pub phase: Phase,
     /// What runs when no update is under way.
     pub accepted: Option<Version>,
@@ -107,12 +98,11 @@ pub struct State {
     pub problem: Option<String>,
     /// Failures in a row that were not the code's fault.
     pub failures: u32,
-    /// When [`Event::Tick`] is wanted.
     #[serde(skip)]
     pub due: Option<Duration>,
     /// What the operator asked for.
     #[serde(skip)]
-    pub haste: Haste,
+    pub urgency: Urgency,
     /// Whether the operator asked during a poll, which may have looked too early.
     #[serde(skip)]
     pub again: bool,
@@ -130,7 +120,7 @@ pub struct State {
     pub ready: Option<Duration>,
 }
 
-impl Default for State {
+impl Default for UpdateState {
     fn default() -> Self {
         Self {
             format: FORMAT,
@@ -142,7 +132,7 @@ impl Default for State {
             problem: None,
             failures: 0,
             due: None,
-            haste: Haste::None,
+            urgency: Urgency::Routine,
             again: false,
             seen: Duration::ZERO,
             awaits: None,
@@ -154,10 +144,10 @@ impl Default for State {
 
 /// How urgent an update is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Haste {
+pub enum Urgency {
     /// In its own time.
     #[default]
-    None,
+    Routine,
     /// Asked for: no hold-off, no window.
     Asked,
     /// Insisted on: no safe point either, and the quarantine is lifted.
@@ -165,8 +155,8 @@ pub enum Haste {
 }
 
 /// The rules an update goes by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdatePolicy {
     /// Between polls.
     pub interval: Duration,
     /// Added to each interval, drawn once per process.
@@ -185,7 +175,7 @@ pub struct Policy {
 
 /// What the world looks like at the moment of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Now {
+pub struct UpdateNow {
     /// Monotonic time since this process began.
     pub at: Duration,
     /// How long until the maintenance window opens; zero inside it.
@@ -202,95 +192,86 @@ pub struct Now {
     pub speaks: bool,
 }
 
-/// What the remote had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Polled {
-    /// Nothing new.
     UpToDate,
     /// A commit that changes nothing the build reads.
     NoRebuild(Version),
-    /// Something to build.
     New(Version),
 }
 
 /// What can happen to an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The supervisor has (re)started.
+pub enum UpdateEvent {
     Started,
-    /// The time in [`State::due`] has come.
+    /// The time in [`UpdateState::due`] has come.
     Tick,
     /// The operator asks for an update.
-    Ask(Haste),
+    Ask(Urgency),
     /// The operator asks for the previous version.
     GoBack,
-    /// The answer to [`Effect::Poll`].
     Polled(Result<Polled, Fault>),
-    /// The answer to [`Effect::Build`].
     Built(Result<(), Fault>),
-    /// The answer to [`Effect::Test`].
     Tested(Result<(), Fault>),
-    /// The answer to [`Effect::Switch`].
     Switched(Result<(), Fault>),
-    /// The answer to [`Effect::Accept`].
     Tidied,
+    /// The child asks for more time to become ready.
+    Extend(Duration),
     /// A child of this release was started.
     ChildStarted(String),
     /// The child is up and says it is ready.
     ChildReady(String),
     /// The child of this release ended by itself or could not be started.
     ChildFailed {
-        /// Its release.
         release: String,
-        /// How it ended.
         how: String,
     },
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum UpdateEffect {
+    /// Carry out a step in a worker; its answer is an event.
+    Start(Step),
+    /// Keep a child of this release running, and only that.
+    Run(String),
+    /// Write to the history and tell whoever wants to know.
+    Record(Note),
+}
+
+/// A step of an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
     /// Ask the remote; `forced` looks at local changes too.
     Poll {
-        /// Whether the operator insists.
         forced: bool,
     },
-    /// Check out, build, install.
     Build(Version),
-    /// Smoke-test an installed release.
     Test(Version),
     /// Point `current` at a release, `previous` at the accepted one.
     Switch(Version),
-    /// Keep a child of this release running, and only that.
-    Run(String),
     /// Prune old releases, fast-forward the checkout, become the new supervisor.
     Accept(Version),
-    /// Write to the history and tell whoever wants to know.
-    Record(Note),
 }
 
 /// An entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// What happened.
     pub result: Outcome,
     /// The upstream commit it is about.
     pub commit: String,
     /// First line of its message.
     #[serde(default)]
     pub summary: String,
-    /// Who signed it.
     #[serde(default)]
     pub signer: Option<String>,
     /// Seconds since it was first seen.
     pub seconds: u64,
-    /// Why, in words.
     #[serde(default)]
     pub reason: String,
 }
 
-/// How an update ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -318,7 +299,18 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-impl State {
+impl UpdateState {
+    /// Returns whether the journal would hold the same; the rest starts over with the process.
+    pub fn persists_as(&self, other: &Self) -> bool {
+        self.phase == other.phase
+            && self.accepted == other.accepted
+            && self.previous == other.previous
+            && self.trusted == other.trusted
+            && self.quarantine == other.quarantine
+            && self.problem == other.problem
+            && self.failures == other.failures
+    }
+
     /// Returns the release that should be running, if there is one.
     pub fn wanted(&self) -> Option<&str> {
         match &self.phase {

@@ -32,14 +32,18 @@ fn lacks_something(error: &git2::Error) -> bool {
 
 /// What the operator has changed in the checkout.
 #[derive(Debug, Default)]
-pub struct Local {
+pub(crate) struct LocalChanges {
     /// Own commits, oldest first, and one last commit with the uncommitted changes.
     commits: Vec<Oid>,
 }
 
-impl Local {
+impl LocalChanges {
     /// Finds the commits of the checkout that `hidden` does not reach, and its uncommitted changes.
-    pub fn of(checkout: &Repository, source: &Repository, hidden: &[Oid]) -> Result<Self, Fault> {
+    pub(crate) fn of(
+        checkout: &Repository,
+        source: &Repository,
+        hidden: &[Oid],
+    ) -> Result<Self, Fault> {
         refuse_unmerged(checkout)?;
         let head = checkout.head()?.peel_to_commit()?.id();
         let mut walk = source.revwalk()?;
@@ -64,7 +68,7 @@ impl Local {
 }
 
 /// Refuses to make anything of a checkout with unmerged files.
-pub fn refuse_unmerged(checkout: &Repository) -> Result<(), Fault> {
+pub(crate) fn refuse_unmerged(checkout: &Repository) -> Result<(), Fault> {
     let files: Vec<String> = conflicting_paths(&checkout.index()?)?.into_iter().collect();
     if files.is_empty() {
         return Ok(());
@@ -169,10 +173,10 @@ fn add_file(
 }
 
 /// Puts the local changes onto `upstream` and names the result. Nothing is checked out.
-pub fn combine(
+pub(crate) fn combine(
     source: &Repository,
     upstream: Oid,
-    local: &Local,
+    local: &LocalChanges,
     signer: Option<String>,
 ) -> Result<Version, Fault> {
     let mut top = source.find_commit(upstream)?;
@@ -235,7 +239,7 @@ fn commit(
 
 /// Returns whether nothing that the build reads differs between two commits. `inputs` are the
 /// files the last build is known to have read; beyond those, only prose is taken for harmless.
-pub fn builds_alike(
+pub(crate) fn builds_alike(
     source: &Repository,
     old: Oid,
     new: &str,
@@ -276,7 +280,7 @@ fn is_prose(path: &Path) -> bool {
 
 /// Checks a version out into our worktree; files that do not change keep their time, so that
 /// cargo rebuilds only what it must.
-pub fn check_out(
+pub(crate) fn check_out(
     source: &Repository,
     version: &Version,
     origin: Option<&str>,

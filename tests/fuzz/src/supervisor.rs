@@ -7,7 +7,10 @@ use shared::status::Status;
 use supervisor::{
     error::{Blame, Fault},
     update::{
-        state::{Effect, Event, Haste, Now, Policy, Polled, State, Version, step},
+        state::{
+            Polled, UpdateEffect, UpdateEvent, UpdateNow, UpdatePolicy, UpdateState, Urgency,
+            Version, step,
+        },
         verify,
     },
 };
@@ -107,10 +110,10 @@ pub fn status_file(json: &[u8]) {
 /// A journal, a zero byte, one byte for each event: from whatever state a disk gives back, every
 /// event leads to a state that is written as it is read.
 pub fn update_journal(data: &[u8]) {
-    let Ok(mut state) = serde_json::from_slice::<State>(part(data, 0)) else {
+    let Ok(mut state) = serde_json::from_slice::<UpdateState>(part(data, 0)) else {
         return;
     };
-    let policy = Policy {
+    let policy = UpdatePolicy {
         interval: Duration::from_secs(60),
         jitter: Duration::from_secs(1),
         hold_off: Duration::from_secs(10),
@@ -119,31 +122,31 @@ pub fn update_journal(data: &[u8]) {
         max_wait: Duration::from_secs(100),
         updates: true,
     };
-    let mut now = Now::default();
+    let mut now = UpdateNow::default();
     let events = part(data, 1)
         .iter()
         .map(|byte| event(*byte, &state_release(&state)));
-    let events: Vec<Event> = events.take(64).collect();
-    for event in std::iter::once(Event::Started).chain(events) {
+    let events: Vec<UpdateEvent> = events.take(64).collect();
+    for event in std::iter::once(UpdateEvent::Started).chain(events) {
         now.at += Duration::from_secs(7);
         let effects;
         (state, effects) = step(state, event, &now, &policy);
         let runs = effects
             .iter()
-            .filter(|effect| matches!(effect, Effect::Run(_)));
+            .filter(|effect| matches!(effect, UpdateEffect::Run(_)));
         assert!(runs.count() <= 1, "{effects:?}");
         let text = serde_json::to_string(&state).expect("a state is JSON");
-        let again: State = serde_json::from_str(&text).expect("what was written is readable");
+        let again: UpdateState = serde_json::from_str(&text).expect("what was written is readable");
         assert_eq!(serde_json::to_string(&again).ok(), Some(text));
     }
 }
 
-fn state_release(state: &State) -> String {
+fn state_release(state: &UpdateState) -> String {
     let version = state.candidate().or(state.accepted.as_ref());
     version.map_or_else(String::new, |version| version.release.clone())
 }
 
-fn event(byte: u8, release: &str) -> Event {
+fn event(byte: u8, release: &str) -> UpdateEvent {
     let fault = || Fault::new(Blame::Code, "it does not build");
     let new = Version {
         commit: "new".to_owned(),
@@ -153,26 +156,26 @@ fn event(byte: u8, release: &str) -> Event {
         signer: None,
     };
     match byte % 17 {
-        0 => Event::Started,
-        1 => Event::Ask(Haste::Asked),
-        2 => Event::Ask(Haste::Forced),
-        3 => Event::GoBack,
-        4 => Event::Polled(Ok(Polled::UpToDate)),
-        5 => Event::Polled(Ok(Polled::NoRebuild(new))),
-        6 => Event::Polled(Ok(Polled::New(new))),
-        7 => Event::Polled(Err(Fault::new(Blame::Outside, "it does not answer"))),
-        8 => Event::Built(Ok(())),
-        9 => Event::Built(Err(fault())),
-        10 => Event::Tested(Ok(())),
-        11 => Event::Tested(Err(fault())),
-        12 => Event::Switched(Ok(())),
-        13 => Event::Tidied,
-        14 => Event::ChildReady(release.to_owned()),
-        15 => Event::ChildFailed {
+        0 => UpdateEvent::Started,
+        1 => UpdateEvent::Ask(Urgency::Asked),
+        2 => UpdateEvent::Ask(Urgency::Forced),
+        3 => UpdateEvent::GoBack,
+        4 => UpdateEvent::Polled(Ok(Polled::UpToDate)),
+        5 => UpdateEvent::Polled(Ok(Polled::NoRebuild(new))),
+        6 => UpdateEvent::Polled(Ok(Polled::New(new))),
+        7 => UpdateEvent::Polled(Err(Fault::new(Blame::Outside, "it does not answer"))),
+        8 => UpdateEvent::Built(Ok(())),
+        9 => UpdateEvent::Built(Err(fault())),
+        10 => UpdateEvent::Tested(Ok(())),
+        11 => UpdateEvent::Tested(Err(fault())),
+        12 => UpdateEvent::Switched(Ok(())),
+        13 => UpdateEvent::Tidied,
+        14 => UpdateEvent::ChildReady(release.to_owned()),
+        15 => UpdateEvent::ChildFailed {
             release: release.to_owned(),
             how: "it ended".to_owned(),
         },
-        _ => Event::Tick,
+        _ => UpdateEvent::Tick,
     }
 }
 

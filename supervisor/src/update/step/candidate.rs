@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use super::Turn;
+use super::UpdateTurn;
 use crate::{
     error::{Blame, Fault},
     update::{
         probation::Baseline,
-        state::{Effect, Haste, Note, Outcome, Phase, Polled, Version},
+        state::{Note, Outcome, Phase, Polled, Step, UpdateEffect, Urgency, Version},
     },
 };
 
 /// Longest time without a look at the clock while the window is closed.
 const LOOK_AGAIN: Duration = Duration::from_mins(15);
 
-impl Turn<'_> {
+impl UpdateTurn<'_> {
     pub(super) fn polled(&mut self, answer: Result<Polled, Fault>) {
         let again = std::mem::take(&mut self.state.again);
         match answer {
@@ -39,13 +39,13 @@ impl Turn<'_> {
                 self.state.phase = Phase::Building {
                     candidate: candidate.clone(),
                 };
-                self.effects.push(Effect::Build(candidate));
+                self.start(Step::Build(candidate));
             }
         }
     }
 
     fn quarantined(&self, commit: &str) -> bool {
-        self.state.haste < Haste::Forced && self.state.quarantine.contains(commit)
+        self.state.urgency < Urgency::Forced && self.state.quarantine.contains(commit)
     }
 
     fn poll_failed(&mut self, fault: &Fault) {
@@ -57,7 +57,7 @@ impl Turn<'_> {
             self.idle(self.back_off());
         } else {
             if news && let Some(commit) = fault.commit.clone() {
-                self.effects.push(Effect::Record(Note {
+                self.effects.push(UpdateEffect::Record(Note {
                     result: Outcome::Refused,
                     commit,
                     summary: String::new(),
@@ -92,7 +92,7 @@ impl Turn<'_> {
         self.state.phase = Phase::Testing {
             candidate: candidate.clone(),
         };
-        self.effects.push(Effect::Test(candidate));
+        self.start(Step::Test(candidate));
     }
 
     pub(super) fn failed(&mut self, candidate: &Version, fault: &Fault) {
@@ -123,7 +123,7 @@ impl Turn<'_> {
 
     pub(super) fn switch_when_allowed(&mut self, candidate: Version) {
         let at = self.now.at;
-        let hurry = self.state.haste > Haste::None || self.state.accepted.is_none();
+        let hurry = self.state.urgency > Urgency::Routine || self.state.accepted.is_none();
         let mut delay = Duration::ZERO;
         self.state.awaits = None;
         if !hurry {
@@ -138,7 +138,7 @@ impl Turn<'_> {
             self.state.awaits = (!delay.is_zero()).then(|| what.to_owned());
         }
         if delay.is_zero()
-            && self.state.haste < Haste::Forced
+            && self.state.urgency < Urgency::Forced
             && let Some(reason) = &self.now.unsafe_because
         {
             let give_up = *self.state.give_up.get_or_insert(at + self.policy.max_wait);
@@ -156,11 +156,11 @@ impl Turn<'_> {
             failing: self.now.failing.clone(),
         };
         self.state.due = None;
-        self.state.haste = Haste::None;
+        self.state.urgency = Urgency::Routine;
         self.state.phase = Phase::Switching {
             candidate: candidate.clone(),
             baseline,
         };
-        self.effects.push(Effect::Switch(candidate));
+        self.start(Step::Switch(candidate));
     }
 }

@@ -2,19 +2,26 @@
 //!
 //! The supervisor journals the new state before it carries out the effects, and every effect may
 //! be carried out twice: killed at any point, it starts again from the journal
-//! ([`Event::Started`]) and comes to the same end.
+//! ([`UpdateEvent::Started`]) and comes to the same end.
 
 mod candidate;
 mod trial;
 
 use std::time::Duration;
 
-use super::state::{Effect, Event, Haste, Note, Now, Outcome, Phase, Policy, State, Version};
+use super::state::{
+    Note, Outcome, Phase, Step, UpdateEffect, UpdateEvent, UpdateNow, UpdatePolicy, UpdateState,
+    Urgency, Version,
+};
 
-/// Carries out one event.
-pub fn step(mut state: State, event: Event, now: &Now, policy: &Policy) -> (State, Vec<Effect>) {
+pub fn step(
+    mut state: UpdateState,
+    event: UpdateEvent,
+    now: &UpdateNow,
+    policy: &UpdatePolicy,
+) -> (UpdateState, Vec<UpdateEffect>) {
     let mut effects = Vec::new();
-    let turn = Turn {
+    let turn = UpdateTurn {
         state: &mut state,
         now,
         policy,
@@ -24,22 +31,24 @@ pub fn step(mut state: State, event: Event, now: &Now, policy: &Policy) -> (Stat
     (state, effects)
 }
 
-struct Turn<'a> {
-    state: &'a mut State,
-    now: &'a Now,
-    policy: &'a Policy,
-    effects: &'a mut Vec<Effect>,
+struct UpdateTurn<'a> {
+    state: &'a mut UpdateState,
+    now: &'a UpdateNow,
+    policy: &'a UpdatePolicy,
+    effects: &'a mut Vec<UpdateEffect>,
 }
 
-impl Turn<'_> {
-    fn take(mut self, event: Event) {
+impl UpdateTurn<'_> {
+    fn take(mut self, event: UpdateEvent) {
         match event {
-            Event::Started => self.recover(),
-            Event::Tick => self.tick(),
-            Event::Ask(haste) => self.ask(haste),
-            Event::GoBack => self.go_back(),
-            Event::Polled(answer) if self.state.phase == Phase::Polling => self.polled(answer),
-            Event::Built(answer) => {
+            UpdateEvent::Started => self.recover(),
+            UpdateEvent::Tick => self.tick(),
+            UpdateEvent::Ask(urgency) => self.ask(urgency),
+            UpdateEvent::GoBack => self.go_back(),
+            UpdateEvent::Polled(answer) if self.state.phase == Phase::Polling => {
+                self.polled(answer);
+            }
+            UpdateEvent::Built(answer) => {
                 if let Phase::Building { candidate } = self.state.phase.clone() {
                     match answer {
                         Ok(()) => self.test(candidate),
@@ -47,7 +56,7 @@ impl Turn<'_> {
                     }
                 }
             }
-            Event::Tested(answer) => {
+            UpdateEvent::Tested(answer) => {
                 if let Phase::Testing { candidate } = self.state.phase.clone() {
                     match answer {
                         Ok(()) => self.wait(candidate),
@@ -55,12 +64,15 @@ impl Turn<'_> {
                     }
                 }
             }
-            Event::Switched(answer) => self.switched(answer),
-            Event::Tidied if self.state.phase == Phase::Accepting => self.idle(self.interval()),
-            Event::ChildStarted(release) => self.child_started(&release),
-            Event::ChildReady(release) => self.child_ready(&release),
-            Event::ChildFailed { release, how } => self.child_failed(&release, &how),
-            Event::Polled(_) | Event::Tidied => {}
+            UpdateEvent::Switched(answer) => self.switched(answer),
+            UpdateEvent::Tidied if self.state.phase == Phase::Accepting => {
+                self.idle(self.interval());
+            }
+            UpdateEvent::Extend(by) => self.extend(by),
+            UpdateEvent::ChildStarted(release) => self.child_started(&release),
+            UpdateEvent::ChildReady(release) => self.child_ready(&release),
+            UpdateEvent::ChildFailed { release, how } => self.child_failed(&release, &how),
+            UpdateEvent::Polled(_) | UpdateEvent::Tidied => {}
         }
     }
 
@@ -69,7 +81,7 @@ impl Turn<'_> {
         match self.state.phase.clone() {
             Phase::Switching { candidate, .. } => {
                 self.run_wanted();
-                self.effects.push(Effect::Switch(candidate));
+                self.start(Step::Switch(candidate));
             }
             Phase::Probation { .. } => self.resume_probation(),
             Phase::Accepting => {
@@ -105,8 +117,8 @@ impl Turn<'_> {
         }
     }
 
-    fn ask(&mut self, haste: Haste) {
-        self.state.haste = self.state.haste.max(haste);
+    fn ask(&mut self, urgency: Urgency) {
+        self.state.urgency = self.state.urgency.max(urgency);
         match self.state.phase.clone() {
             Phase::Idle => self.poll(),
             Phase::Polling => self.state.again = true,
@@ -118,18 +130,22 @@ impl Turn<'_> {
     fn poll(&mut self) {
         self.state.phase = Phase::Polling;
         self.state.due = None;
-        self.effects.push(Effect::Poll {
-            forced: self.state.haste == Haste::Forced,
+        self.start(Step::Poll {
+            forced: self.state.urgency == Urgency::Forced,
         });
     }
 
     fn idle(&mut self, delay: Duration) {
         self.state.phase = Phase::Idle;
         self.state.give_up = None;
-        self.state.haste = Haste::None;
+        self.state.urgency = Urgency::Routine;
         // Without any version there is nothing to run, so the first is built in any case.
         let looks = self.policy.updates || self.state.accepted.is_none();
         self.state.due = looks.then_some(self.now.at + delay);
+    }
+
+    fn start(&mut self, step: Step) {
+        self.effects.push(UpdateEffect::Start(step));
     }
 
     fn interval(&self) -> Duration {
@@ -143,12 +159,12 @@ impl Turn<'_> {
 
     fn run_wanted(&mut self) {
         if let Some(release) = self.state.wanted() {
-            self.effects.push(Effect::Run(release.to_owned()));
+            self.effects.push(UpdateEffect::Run(release.to_owned()));
         }
     }
 
     fn record(&mut self, version: &Version, result: Outcome, reason: &str) {
-        self.effects.push(Effect::Record(Note {
+        self.effects.push(UpdateEffect::Record(Note {
             result,
             commit: version.commit.clone(),
             summary: version.summary.clone(),

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::Turn;
+use super::UpdateTurn;
 use crate::{
     error::Fault,
     update::{
         probation::{Baseline, Verdict, judge},
-        state::{Effect, Outcome, Phase, Version},
+        state::{Outcome, Phase, Step, UpdateEffect, Version},
     },
 };
 
-impl Turn<'_> {
+impl UpdateTurn<'_> {
     pub(super) fn switched(&mut self, answer: Result<(), Fault>) {
         match (self.state.phase.clone(), answer) {
             (
@@ -67,6 +67,15 @@ impl Turn<'_> {
         {
             self.state.ready = None;
             self.state.due = Some(self.now.at + self.policy.ready_timeout);
+        }
+    }
+
+    pub(super) fn extend(&mut self, by: Duration) {
+        if matches!(self.state.phase, Phase::Probation { .. })
+            && self.state.ready.is_none()
+            && let Some(due) = &mut self.state.due
+        {
+            *due = (self.now.at + by).max(*due);
         }
     }
 
@@ -145,7 +154,7 @@ impl Turn<'_> {
     pub(super) fn accept_effects(&mut self) {
         self.state.due = None;
         if let Some(version) = self.state.accepted.clone() {
-            self.effects.push(Effect::Accept(version));
+            self.start(Step::Accept(version));
         }
     }
 
@@ -160,8 +169,9 @@ impl Turn<'_> {
     pub(super) fn roll_back_effects(&mut self) {
         self.state.due = None;
         if let Some(version) = self.state.accepted.clone() {
-            self.effects.push(Effect::Run(version.release.clone()));
-            self.effects.push(Effect::Switch(version));
+            self.effects
+                .push(UpdateEffect::Run(version.release.clone()));
+            self.start(Step::Switch(version));
         }
     }
 

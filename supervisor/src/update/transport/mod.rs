@@ -19,7 +19,7 @@ use git2::{
 
 use super::login::Login;
 
-pub use ssh::is_ssh;
+pub(crate) use ssh::is_ssh;
 
 /// Largest list of branches and tags a remote may send, in bytes: half a million of them.
 const MAX_REFS: u64 = 32 << 20;
@@ -30,7 +30,7 @@ thread_local! {
 }
 
 /// Lets `fetch` reach remotes with what there is to log in with. All fetching goes through here.
-pub fn with_login<T>(login: Login, fetch: impl FnOnce() -> T) -> T {
+pub(crate) fn with_login<T>(login: Login, fetch: impl FnOnce() -> T) -> T {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         if let Err(error) = install() {

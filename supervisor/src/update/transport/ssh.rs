@@ -72,7 +72,7 @@ impl SmartSubtransport for Ssh {
 }
 
 /// Returns whether fetching from an address needs the `ssh` program.
-pub fn is_ssh(url: &str) -> bool {
+pub(crate) fn is_ssh(url: &str) -> bool {
     Address::parse(url).is_some() && !std::path::Path::new(url).exists()
 }
 

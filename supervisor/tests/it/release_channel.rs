@@ -1,9 +1,5 @@
 //! Releases from a server: listed, downloaded, checked, run; a forged one is refused.
 
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
-
-mod workbench;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,8 +9,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use crate::workbench::{Bench, text};
 use flate2::{Compression, write::GzEncoder};
-use workbench::{Bench, text};
 
 type Pages = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
@@ -42,7 +38,7 @@ fn answer(mut stream: &TcpStream, pages: &Pages) -> std::io::Result<()> {
     let path = request.split(' ').nth(1).unwrap_or_default();
     let path = path.split('?').next().unwrap_or_default();
     let page = pages.lock().unwrap().get(path).cloned();
-    let (status, body) = page.map_or(("404 Not Found", Vec::new()), |page| ("200 OK", page));
+    let (status, body) = page.map_or(("404 Not FoundChild", Vec::new()), |page| ("200 OK", page));
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -113,8 +109,8 @@ impl Shop {
             // The checksum may be right; it proves nothing.
             use sha2::{Digest, Sha256};
             fs::copy(&path, path.with_added_extension("signed")).unwrap();
-            workbench::write_bytes(&path, &before);
-            workbench::write(&sum, &hex::encode(Sha256::digest(&before)));
+            crate::workbench::write_bytes(&path, &before);
+            crate::workbench::write(&sum, &hex::encode(Sha256::digest(&before)));
         }
         let mut pages = self.pages.lock().unwrap();
         pages.insert(format!("/{name}"), fs::read(&path).unwrap());

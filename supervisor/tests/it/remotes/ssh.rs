@@ -10,10 +10,8 @@ use std::{
 
 use ssh_key::{LineEnding, PrivateKey, private::Ed25519Keypair};
 
-use super::{
-    server::{ENDLESS_REF, free_port, is_open},
-    workbench::{self, Bench, Running, write},
-};
+use super::server::{ENDLESS_REF, free_port, is_open};
+use crate::workbench::{Bench, Running, write};
 
 /// An SSH server for one user and one key; killed when dropped.
 struct Sshd {
@@ -170,7 +168,7 @@ fn a_shallow_clone_with_a_submodule_is_fetched_over_ssh() {
     };
     fs::remove_dir_all(bench.checkout()).unwrap();
     let local = format!("file://{}/remote.git", bench.path().display());
-    workbench::git(
+    crate::workbench::git(
         bench.path(),
         &["clone", "-q", "--depth", "1", &local, "checkout"],
     );
@@ -267,7 +265,7 @@ fn doctor_says_that_ssh_is_missing() {
             .env("SUPERVISOR_STATE_DIR", state)
             .env("PATH", bench.path())
             .current_dir(bench.checkout());
-        workbench::text(&command.output().unwrap())
+        crate::workbench::text(&command.output().unwrap())
     };
     let said = doctor("me@example.org:remote.git");
     assert!(said.contains("the remote needs it"), "{said}");

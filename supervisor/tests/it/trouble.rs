@@ -1,19 +1,16 @@
 //! A machine in trouble: things removed by hand, a full disk, builds that misbehave. One good child
 //! runs throughout, and all comes right when the trouble is over.
 
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 #![expect(
     clippy::disallowed_methods,
     reason = "a test that runs itself tells itself so in the environment"
 )]
 
-mod workbench;
-
 use std::{fs, io::Write, path::PathBuf};
 
+use crate::workbench::{Bench, git, text, write};
 use nix::sys::signal::Signal;
-use supervisor::control::Command;
-use workbench::{Bench, git, text, write};
+use supervisor::control::Request;
 
 #[test]
 fn a_checkout_that_is_cloned_anew_is_followed_again() {
@@ -103,7 +100,7 @@ fn a_build_that_misbehaves_is_ended_and_nothing_of_it_is_left() {
         "two",
         &format!("sleep 600 & echo $! > {shown}; wait"),
     );
-    bench.ask(&Command::Update { force: false }).unwrap();
+    bench.ask(&Request::Update { force: false }).unwrap();
     // A machine that is busy gets there in the second attempt.
     bench.wait("the build hangs", || trace.exists().then_some(()));
     let report = bench.until("it is given up", |report| {
@@ -155,7 +152,7 @@ fn in_namespace(test: &str) -> bool {
     }
     let output = enter()
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("trouble::{test}"), "--nocapture"])
         .env(INSIDE, "1")
         .output()
         .unwrap();
@@ -224,7 +221,7 @@ fn a_full_disk_stops_no_child_and_blames_no_commit() {
     // The less there is, the earlier the step that fails: journal, fetch, checkout, build, install.
     for bytes in [0, 4 << 10, 32 << 10, 128 << 10, 512 << 10, 2 << 20, 6 << 20] {
         disk.leave(bytes);
-        bench.ask(&Command::Update { force: false }).unwrap();
+        bench.ask(&Request::Update { force: false }).unwrap();
         // Where even the journal can't be written, the update stands still until it can.
         let report = bench.until("the update has ended or stands still", |report| {
             let stands = |problem: &String| problem.contains("could not write");
@@ -255,7 +252,7 @@ fn a_full_disk_stops_no_child_and_blames_no_commit() {
     fs::remove_file(disk.ballast()).unwrap();
     assert_eq!(bench.update().update.accepted.unwrap().commit, commit);
     bench.assert_runs(&["one", "two"]);
-    bench.ask(&Command::Stop).unwrap();
+    bench.ask(&Request::Stop).unwrap();
     assert!(running.ended().success());
     disk.run(&["mount", "-o", "remount,ro"]);
     let output = bench.run(&[]);

@@ -1,15 +1,13 @@
 //! A wall clock that jumps while supervisor and child run: nothing is measured with it.
 
-mod workbench;
-
 use std::ffi::OsStr;
 
+use crate::workbench::Bench;
 use e2e::wall_clock::WallClock;
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::{Signal, kill};
 use shared::clock;
-use supervisor::supervise::Report;
-use workbench::Bench;
+use supervisor::report::Report;
 
 const HOUR: i64 = 3600;
 

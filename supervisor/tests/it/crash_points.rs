@@ -4,14 +4,10 @@
 //! The bullet comes from inside the step that the effect has started (a build script, a smoke
 //! test, a hook), so it always hits while that effect is under way.
 
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
-
-mod workbench;
-
 use std::fs;
 
-use supervisor::control::Command;
-use workbench::{Bench, Running, write};
+use crate::workbench::{Bench, Running, write};
+use supervisor::control::Request;
 
 /// A shell line that kills the supervisor once.
 fn bullet(bench: &Bench) -> String {
@@ -32,7 +28,7 @@ fn survive(bench: &Bench, flags: &[&str], release: impl FnOnce() -> String) {
     let running = bench.start_and_settle(flags);
     load(bench, &running);
     let commit = release();
-    bench.ask(&Command::Update { force: false }).unwrap();
+    bench.ask(&Request::Update { force: false }).unwrap();
     assert!(!running.ended().success());
     assert!(bench.path().join("fired").exists());
     assert!(bench.children().len() <= 1, "{:?}", bench.children());
@@ -114,13 +110,13 @@ fn while_waiting_for_a_safe_point() {
     bench.git_checkout(&["pull", "-q"]);
     let running = bench.start_and_settle(&[]);
     let commit = bench.release("two", "");
-    bench.ask(&Command::Update { force: false }).unwrap();
+    bench.ask(&Request::Update { force: false }).unwrap();
     bench.until("it waits", |report| report.update.phase == "waiting");
     let pid = bench.report().unwrap().child.pid;
     running.crash();
     let _running = bench.start(&[]);
     bench.wait("it can be asked", || {
-        bench.ask(&Command::Update { force: false })
+        bench.ask(&Request::Update { force: false })
     });
     let report = bench.until("it waits again", |report| report.update.phase == "waiting");
     assert_eq!(report.child.pid, pid);
@@ -134,7 +130,7 @@ fn on_probation() {
     let running = bench.start_and_settle(&["--probation", "1h"]);
     // It has said READY=1 to the supervisor that is killed, and goes on talking to the next.
     let commit = bench.release("two", "talkative");
-    bench.ask(&Command::Update { force: false }).unwrap();
+    bench.ask(&Request::Update { force: false }).unwrap();
     let report = bench.until("it is on probation", |report| {
         report.update.phase == "probation" && report.child.state == "running"
     });
@@ -160,7 +156,7 @@ fn while_rolling_back() {
     load(&bench, &running);
     let first = bench.report().unwrap().child.release;
     let bad = bench.release("two", "crash");
-    bench.ask(&Command::Update { force: false }).unwrap();
+    bench.ask(&Request::Update { force: false }).unwrap();
     assert!(!running.ended().success());
     let _running = bench.start(&flags);
     let report = bench.update();

@@ -1,12 +1,10 @@
 //! Every defect of the script that this supervisor replaces, tried on the real thing.
 
-mod workbench;
-
 use std::fs;
 
+use crate::workbench::{Bench, text, try_git, write};
 use nix::sys::signal::Signal;
-use supervisor::control::Command;
-use workbench::{Bench, text, try_git, write};
+use supervisor::control::Request;
 
 #[test]
 fn network_failure_while_polling_leaves_the_child_alone() {
@@ -165,7 +163,7 @@ fn the_running_version_is_untouched_while_the_next_is_built() {
     );
     let head = bench.git_checkout(&["rev-parse", "HEAD"]);
     bench.release("two", "");
-    bench.ask(&Command::Update { force: false }).unwrap();
+    bench.ask(&Request::Update { force: false }).unwrap();
     bench.wait("the build is under way", || reached.exists().then_some(()));
     let during = bench.report().unwrap();
     assert_eq!(during.update.phase, "building");

@@ -1,13 +1,9 @@
 //! The supervisor replaces itself; its child does not notice. One that can't start is given up.
 
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
-
-mod workbench;
-
 use std::fs;
 
+use crate::workbench::{Bench, Running};
 use supervisor::self_update::Boot;
-use workbench::{Bench, Running};
 
 /// Makes the repository yield a program called `supervisor`: it names its commit and then becomes
 /// the real one, which can't be built here, or does what `otherwise` says.
@@ -104,7 +100,7 @@ fn a_supervisor_that_does_not_start_is_given_up() {
     yield_supervisor(&bench, sly);
     let bad = bench.release("two", "");
     bench
-        .ask(&supervisor::control::Command::Update { force: false })
+        .ask(&supervisor::control::Request::Update { force: false })
         .unwrap();
     // It dies with the new image; what pm2 or systemd would do now is start it again.
     assert_eq!(running.ended().code(), Some(9));

@@ -1,7 +1,6 @@
 //! Remotes as they are: https with an authority, http with a password, ssh with keys and known
 //! hosts; and remotes that stall or lie.
 
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 #![expect(
     clippy::disallowed_methods,
     reason = "cargo is found by the environment of the test"
@@ -9,13 +8,11 @@
 
 mod server;
 mod ssh;
-#[path = "../workbench/mod.rs"]
-mod workbench;
 
 use std::fs;
 
+use crate::workbench::Bench;
 use server::{Fault, GitServer, tls_file};
-use workbench::Bench;
 
 /// `me:secret` as HTTP's basic authentication writes it.
 const LOGIN: &str = "bWU6c2VjcmV0";
@@ -162,7 +159,7 @@ fn a_shallow_clone_with_a_submodule_is_fetched_from_a_private_server() {
     let server = GitServer::start(bench.path(), false, Some(LOGIN));
     fs::remove_dir_all(bench.checkout()).unwrap();
     let url = format!("http://me:secret@127.0.0.1:{}/remote.git", server.port);
-    workbench::git(
+    crate::workbench::git(
         bench.path(),
         &["clone", "-q", "--depth", "1", &url, "checkout"],
     );

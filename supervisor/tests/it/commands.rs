@@ -1,17 +1,13 @@
 //! The commands an operator types, and what hooks, notices, metrics and windows do.
 
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
-
-mod workbench;
-
 use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
 };
 
-use supervisor::control::Command;
-use workbench::{Bench, text, write};
+use crate::workbench::{Bench, text, write};
+use supervisor::control::Request;
 
 #[test]
 fn check_says_what_an_update_would_do_and_does_nothing() {
@@ -208,7 +204,7 @@ fn a_reload_changes_what_can_be_changed() {
             .contains("configuration read")
             .then_some(())
     });
-    bench.ask(&Command::Update { force: true }).unwrap();
+    bench.ask(&Request::Update { force: true }).unwrap();
     bench.settled();
     bench.assert_runs(&["one"]);
 }

@@ -2,13 +2,6 @@
 //!
 //! When a bench goes, it asserts what must always hold: there were never two children at once.
 
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
-#![allow(
-    dead_code,
-    clippy::allow_attributes,
-    reason = "each test file uses its own part"
-)]
-
 use std::{
     ffi::OsStr,
     fs,
@@ -18,10 +11,10 @@ use std::{
 };
 
 use supervisor::{
-    child::control::{Found, find_left_behind, kill_group},
-    control::{Command, Reply, ask},
+    child::control::{FoundChild, find_left_behind, kill_group},
+    control::{Reply, Request, ask},
     home::Home,
-    supervise::Report,
+    report::Report,
 };
 use tempfile::TempDir;
 
@@ -205,18 +198,18 @@ impl Bench {
     }
 
     /// Asks the supervisor something.
-    pub(crate) fn ask(&self, command: &Command) -> Option<Reply> {
+    pub(crate) fn ask(&self, request: &Request) -> Option<Reply> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         runtime
-            .block_on(ask(&self.home.control_socket(), command))
+            .block_on(ask(&self.home.control_socket(), request))
             .ok()
     }
 
     pub(crate) fn report(&self) -> Option<Report> {
-        match self.ask(&Command::Status)? {
+        match self.ask(&Request::Status)? {
             Reply::Status(report) => Some(*report),
             _ => None,
         }
@@ -225,7 +218,7 @@ impl Bench {
     /// Asks for an update and waits until it has ended, one way or the other.
     pub(crate) fn update(&self) -> Report {
         self.wait("it can be asked", || {
-            self.ask(&Command::Update { force: false })
+            self.ask(&Request::Update { force: false })
         });
         self.settled()
     }
@@ -288,7 +281,7 @@ impl Bench {
     }
 
     /// Children that run now.
-    pub(crate) fn children(&self) -> Vec<Found> {
+    pub(crate) fn children(&self) -> Vec<FoundChild> {
         find_left_behind(&self.home)
     }
 }

@@ -1,11 +1,9 @@
 //! What the operator changed in the checkout goes into each new version, or refuses it by name.
 
-mod workbench;
-
 use std::fs;
 
-use supervisor::control::Command;
-use workbench::{Bench, write};
+use crate::workbench::{Bench, write};
+use supervisor::control::Request;
 
 #[test]
 fn commits_and_edits_are_carried_onto_each_new_version() {
@@ -38,7 +36,7 @@ fn commits_and_edits_are_carried_onto_each_new_version() {
     assert_eq!(bench.git_checkout(&["status", "--porcelain"]), before);
     assert_eq!(bench.git_checkout(&["log", "-1", "--format=%s"]), "notes");
     // The same edits on the same commit are no news, even when asked for by force.
-    bench.ask(&Command::Update { force: true }).unwrap();
+    bench.ask(&Request::Update { force: true }).unwrap();
     bench.settled();
     bench.assert_runs(&["one", "two", "three"]);
 }
@@ -54,7 +52,7 @@ fn new_edits_alone_are_built_only_when_forced() {
     );
     bench.update();
     bench.assert_runs(&["one"]);
-    bench.ask(&Command::Update { force: true }).unwrap();
+    bench.ask(&Request::Update { force: true }).unwrap();
     bench.settled();
     bench.assert_runs(&["one", "one"]);
     bench.child_says("patched one");
@@ -79,7 +77,7 @@ fn a_shallow_checkout_is_as_good() {
     bench.release("three", "");
     fs::remove_dir_all(bench.checkout()).unwrap();
     let remote = format!("file://{}", bench.path().join("remote.git").display());
-    workbench::git(
+    crate::workbench::git(
         bench.path(),
         &["clone", "-q", "--depth", "1", &remote, "checkout"],
     );

@@ -1,15 +1,11 @@
 //! With signatures required, nothing unverified is ever built.
 
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
-
-mod workbench;
-
 use std::path::PathBuf;
 
+use crate::workbench::{Bench, write};
 use git2::{Oid, Repository};
 use sha2::{Digest, Sha256};
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
-use workbench::{Bench, write};
 
 fn key(bench: &Bench, name: &str) -> PrivateKey {
     // It need not be secret, only different for each name and test.

@@ -4,17 +4,15 @@ use std::time::Duration;
 
 /// Exponential back-off with jitter that starts over after a healthy run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restart {
-    /// After the first failure.
+pub struct Backoff {
     pub shortest: Duration,
-    /// Never longer than this.
     pub longest: Duration,
     /// A run of this length clears the count.
     pub healthy: Duration,
     failures: u32,
 }
 
-impl Default for Restart {
+impl Default for Backoff {
     fn default() -> Self {
         Self {
             shortest: Duration::from_secs(1),
@@ -25,7 +23,7 @@ impl Default for Restart {
     }
 }
 
-impl Restart {
+impl Backoff {
     /// Returns how long to wait after a run of `ran`. `draw` in 0..=1000 spreads the wait by up to
     /// a fifth, so that many validators hit by one outage do not come back in step.
     pub fn after(&mut self, ran: Duration, draw: u32) -> Duration {
@@ -61,14 +59,14 @@ mod tests {
     proptest! {
         #[test]
         fn waits_stay_in_bounds_and_grow(runs in prop::collection::vec((0_u64..120, 0_u32..=1000), 1..40)) {
-            let mut restart = Restart::default();
+            let mut backoff = Backoff::default();
             let mut last = Duration::ZERO;
             for (ran, draw) in runs {
                 let ran = Duration::from_secs(ran);
-                let wait = restart.after(ran, draw);
-                prop_assert!(wait >= restart.shortest && wait <= restart.longest * 6 / 5);
-                if ran >= restart.healthy {
-                    prop_assert!(wait <= restart.shortest * 6 / 5);
+                let wait = backoff.after(ran, draw);
+                prop_assert!(wait >= backoff.shortest && wait <= backoff.longest * 6 / 5);
+                if ran >= backoff.healthy {
+                    prop_assert!(wait <= backoff.shortest * 6 / 5);
                 } else {
                     // The jitter is smaller than a doubling.
                     prop_assert!(wait * 6 / 5 >= last);

@@ -1,14 +1,10 @@
 //! Keeping the child alive: restarts, exit codes, hangs, groups, logs.
 
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
-
-mod workbench;
-
 use std::fs;
 
+use crate::workbench::{Bench, text, write};
 use nix::sys::signal::{Signal, kill};
-use supervisor::{child::control::group_runs, control::Command};
-use workbench::{Bench, text, write};
+use supervisor::{child::control::group_runs, control::Request};
 
 fn kill_child(bench: &Bench, signal: Signal) -> u32 {
     let pid = bench.report().unwrap().child.pid.unwrap();
@@ -39,7 +35,7 @@ fn a_misconfigured_child_is_left_alone_until_a_command_or_a_commit() {
     bench.release("one", "misconfigured");
     bench.git_checkout(&["pull", "-q"]);
     let _running = bench.start(&[]);
-    let down = |report: &supervisor::supervise::Report| report.child.state == "misconfigured";
+    let down = |report: &supervisor::report::Report| report.child.state == "misconfigured";
     let report = bench.until("it gives up", down);
     assert!(
         report
@@ -48,7 +44,7 @@ fn a_misconfigured_child_is_left_alone_until_a_command_or_a_commit() {
             .unwrap()
             .starts_with("exit code 78")
     );
-    bench.ask(&Command::Restart).unwrap();
+    bench.ask(&Request::Restart).unwrap();
     bench.wait("it was tried again", || {
         (bench.runs().len() == 2).then_some(())
     });
@@ -66,7 +62,7 @@ fn a_restart_waits_until_the_whole_group_is_gone() {
     bench.git_checkout(&["pull", "-q"]);
     let running = bench.start_and_settle(&[]);
     let group = bench.report().unwrap().child.pid.unwrap();
-    bench.ask(&Command::Restart).unwrap();
+    bench.ask(&Request::Restart).unwrap();
     bench.until("another one runs", |report| {
         report.child.state == "running" && report.child.pid != Some(group)
     });

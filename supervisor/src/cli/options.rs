@@ -1,204 +1,26 @@
-//! The command line; each option is an environment variable and a key of the file too.
+//! The options of `run`; each is an environment variable and a key of the file too.
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use crate::config::{Window, bytes, duration};
 
-/// Keep one program built from a git branch alive and up to date
-///
-/// Builds new commits beside the running version, proves them, switches at a safe moment, and goes
-/// back by itself when the new version fails. Run it in a git checkout; what follows `--` goes to
-/// the child unchanged.
-#[derive(Debug, Parser)]
-#[command(name = "supervisor", version, args_conflicts_with_subcommands = true)]
-pub(super) struct Cli {
-    #[command(subcommand)]
-    pub(super) command: Option<Command>,
-    #[command(flatten)]
-    pub(super) run: Run,
-}
-
-/// What can be asked of a supervisor.
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Keep the child alive and up to date (the default)
-    Run(Box<Run>),
-    /// Show how the child and its updates are
-    Status(Query),
-    /// Restart the child
-    Restart(Query),
-    /// Stop the child and its supervisor
-    Stop(Query),
-    /// Show the child's log
-    Logs(Logs),
-    /// Say what an update would do, changing nothing
-    Check(Query),
-    /// Look for an update now and apply it
-    Update(Update),
-    /// Go back to the previous release
-    Rollback(Query),
-    /// List what happened to each update
-    History(Query),
-    /// Check that everything an update needs is there
-    Doctor(Box<Doctor>),
-    /// Show how to move a validator from pm2 to this supervisor
-    AdoptPm2(AdoptPm2),
-    /// Sign a release archive, or make a key for that
-    Sign(Sign),
-    /// Set limits, then become the child
-    #[command(hide = true)]
-    Launch(Launch),
-    /// Carry out one step of an update
-    #[command(hide = true)]
-    Worker { supervisor: u32 },
-}
-
-/// Which supervisor is meant.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Which {
-    /// Name of the child [default: the only one there is]
-    #[arg(long, alias = "child_name", value_name = "NAME")]
-    pub(super) child_name: Option<String>,
-    /// Folder of all state [default: $XDG_STATE_HOME/supervisor]
-    #[arg(long, value_name = "DIR")]
-    pub(super) state_dir: Option<PathBuf>,
-}
-
-/// A question or an order.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Query {
+pub(super) struct RunOptions {
     #[command(flatten)]
-    pub(super) which: Which,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-/// Options of `update`.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Update {
+    pub(super) child: ChildOptions,
     #[command(flatten)]
-    pub(super) query: Query,
-    /// Neither wait for a safe point nor respect the quarantine; build local changes too
-    #[arg(long)]
-    pub(super) force: bool,
-}
-
-/// Options of `logs`.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Logs {
+    pub(super) update: UpdateOptions,
     #[command(flatten)]
-    pub(super) which: Which,
-    /// Go on as the log grows
-    #[arg(short, long)]
-    pub(super) follow: bool,
-    /// Number of lines to begin with
-    #[arg(short = 'n', long, default_value_t = 50)]
-    pub(super) lines: usize,
-    /// Show the log of the last build instead
-    #[arg(long)]
-    pub(super) build: bool,
-}
-
-/// Options of `doctor`.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Doctor {
+    pub(super) build: BuildOptions,
     #[command(flatten)]
-    pub(super) run: Run,
-    /// Do not ask the remote
-    #[arg(long)]
-    pub(super) offline: bool,
+    pub(super) log: LogOptions,
 }
 
-/// Options of `adopt-pm2`.
-#[derive(Debug, Clone, Args)]
-pub(super) struct AdoptPm2 {
-    /// Name of the updater in pm2 [default: any that runs start_validator.py]
-    pub(super) name: Option<String>,
-}
-
-/// Options of `sign`.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Sign {
-    /// File with the signing key
-    #[arg(long, value_name = "FILE")]
-    pub(super) key: PathBuf,
-    /// Make the key first; its public half goes to FILE.pub
-    #[arg(long)]
-    pub(super) new_key: bool,
-    /// Archives (.tar.gz) to sign in place; a .sha256 is written beside each
-    pub(super) archives: Vec<PathBuf>,
-}
-
-/// Where updates come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Channel {
-    /// Commits of a branch, built here
-    Git,
-    /// Signed releases, downloaded
-    Release,
-}
-
-/// Options of `launch`.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Launch {
-    /// Bytes
-    #[arg(long)]
-    pub(super) memory_max: u64,
-    /// Program and arguments
-    #[arg(last = true, required = true)]
-    pub(super) line: Vec<OsString>,
-}
-
-/// What to do with a branch that was rewritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum OnRewrite {
-    /// Stay at the running version
-    Refuse,
-    /// Follow it
-    Accept,
-}
-
-/// Whether to pass the child's output through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Echo {
-    /// When standard output is a terminal
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
-}
-
-impl Cli {
-    /// Returns the options of `run`, spelled out or not.
-    pub(super) fn into_run(self) -> Run {
-        match self.command {
-            Some(Command::Run(run)) => *run,
-            _ => self.run,
-        }
-    }
-}
-
-/// Options of `run`.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Run {
-    #[command(flatten)]
-    pub(super) child: ChildArgs,
-    #[command(flatten)]
-    pub(super) update: UpdateArgs,
-    #[command(flatten)]
-    pub(super) build: BuildArgs,
-    #[command(flatten)]
-    pub(super) log: LogArgs,
-}
-
-/// The child.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Child")]
-pub(super) struct ChildArgs {
+pub(super) struct ChildOptions {
     /// Name of the child: of its log, its lock, and for the other commands
     #[arg(long, aliases = ["child_name", "pm2_name", "pm2-name"], value_name = "NAME")]
     pub(super) child_name: Option<String>,
@@ -225,10 +47,9 @@ pub(super) struct ChildArgs {
     pub(super) args: Vec<OsString>,
 }
 
-/// Updates.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Updates")]
-pub(super) struct UpdateArgs {
+pub(super) struct UpdateOptions {
     /// Git checkout to run from
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(super) repo: PathBuf,
@@ -310,10 +131,9 @@ pub(super) struct UpdateArgs {
     pub(super) notify: Vec<String>,
 }
 
-/// Builds.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Builds")]
-pub(super) struct BuildArgs {
+pub(super) struct BuildOptions {
     /// Programs a build yields; the first is the child, `supervisor` is itself
     #[arg(
         long,
@@ -348,10 +168,9 @@ pub(super) struct BuildArgs {
     pub(super) min_memory: u64,
 }
 
-/// Logs and metrics.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logs and metrics")]
-pub(super) struct LogArgs {
+pub(super) struct LogOptions {
     /// Folder of the child's log [default: under the state directory]
     #[arg(long, value_name = "DIR")]
     pub(super) log_dir: Option<PathBuf>,
@@ -373,4 +192,32 @@ pub(super) struct LogArgs {
     /// Address to serve Prometheus metrics at, such as 127.0.0.1:9100
     #[arg(long, value_name = "ADDR")]
     pub(super) metrics_addr: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Channel {
+    /// Commits of a branch, built here
+    Git,
+    /// Signed releases, downloaded
+    Release,
+}
+
+/// What to do with a branch that was rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnRewrite {
+    /// Stay at the running version
+    Refuse,
+    /// Follow it
+    Accept,
+}
+
+/// Whether to pass the child's output through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Echo {
+    /// When standard output is a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
 }

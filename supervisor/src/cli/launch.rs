@@ -1,0 +1,22 @@
+//! `launch`: sets limits, then becomes the child.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use shared::{Exit, Failure};
+
+use crate::child::spec;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct LaunchArgs {
+    /// Bytes
+    #[arg(long)]
+    pub(super) memory_max: u64,
+    /// Program and arguments
+    #[arg(last = true, required = true)]
+    pub(super) line: Vec<OsString>,
+}
+
+pub(super) fn run(args: &LaunchArgs) -> Result<Exit, Failure> {
+    spec::launch(args.memory_max, &args.line)
+}

@@ -1,0 +1,106 @@
+//! `status`: how the child and its updates are.
+
+use shared::{Exit, Failure, term};
+
+use super::query::{Query, ask, home, short, span};
+use crate::{
+    control::{Reply, Request},
+    report::Report,
+};
+
+/// Shows how the child and its updates are.
+pub(super) fn run(query: &Query) -> Result<Exit, Failure> {
+    let Reply::Status(report) = ask(&home(&query.which)?, &Request::Status)? else {
+        return Err(Failure::new(
+            Exit::Bug,
+            "the supervisor answered something else",
+        ));
+    };
+    if query.json {
+        term::json(&report);
+    } else {
+        term::line(render(&report));
+    }
+    Ok(Exit::Ok)
+}
+
+fn render(report: &Report) -> String {
+    let mut rows: Vec<(&str, String)> = Vec::new();
+    let child = &report.child;
+    let mut state = child.state.clone();
+    if let (Some(pid), Some(uptime)) = (child.pid, child.uptime) {
+        state = format!("{state}, pid {pid}, for {}", span(uptime));
+    }
+    if let Some(reason) = &child.reason {
+        state = format!("{state}: {reason}");
+    }
+    rows.push((report.name.as_str(), state));
+    rows.extend(
+        child
+            .release
+            .as_ref()
+            .map(|release| ("release", short(release).to_owned())),
+    );
+    rows.extend(child.says.clone().map(|says| ("says", says)));
+    if let Some(health) = child.health {
+        let problems = child.problems.join("; ");
+        let health = format!("{health:?}").to_lowercase();
+        let text = if problems.is_empty() {
+            health
+        } else {
+            format!("{health}: {problems}")
+        };
+        rows.push(("health", text));
+    }
+    if child.restarts > 0 {
+        let last = child.last_failure.as_deref().unwrap_or("unknown");
+        rows.push(("restarts", format!("{}, last: {last}", child.restarts)));
+    }
+    let update = &report.update;
+    let mut phase = update.phase.clone();
+    if let Some(candidate) = &update.candidate {
+        phase = format!("{phase} {} {}", short(&candidate.commit), candidate.summary);
+    }
+    if let Some(progress) = &update.progress {
+        phase = format!("{phase} ({progress})");
+    }
+    if let (Some(next), true) = (update.next_in, update.enabled) {
+        phase = format!("{phase}, next look in {}", span(next));
+    }
+    rows.push(("update", phase));
+    if let Some(accepted) = &update.accepted {
+        let signer = accepted
+            .signer
+            .as_ref()
+            .map(|by| format!(", signed by {by}"));
+        let text = format!("{} {}", short(&accepted.commit), accepted.summary);
+        rows.push(("accepted", text + &signer.unwrap_or_default()));
+    }
+    rows.extend(
+        update
+            .previous
+            .as_ref()
+            .map(|old| ("previous", short(&old.release).to_owned())),
+    );
+    rows.extend(update.problem.clone().map(|problem| ("problem", problem)));
+    rows.push(("log", report.log.clone()));
+    rows.push((
+        "supervisor",
+        format!(
+            "pid {}, {}{}",
+            report.supervisor.pid,
+            report.supervisor.version,
+            report
+                .supervisor
+                .manager
+                .as_ref()
+                .map_or_else(String::new, |name| format!(", kept by {name}"))
+        ),
+    ));
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<String> = rows
+        .iter()
+        .map(|(name, text)| format!("{name:>width$}  {text}"))
+        .collect();
+    lines.join("\n")
+}
