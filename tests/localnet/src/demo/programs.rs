@@ -378,8 +378,10 @@ mod tests {
             target_dir: path("demo"),
             build_dir: path("checkout/target"),
         };
-        let built = cargo.build("app", &path("checkout"), &ProgressBar::hidden());
-        let program = built.await.unwrap();
+        let program = cargo
+            .build("app", &path("checkout"), &ProgressBar::hidden())
+            .await
+            .unwrap();
         assert_eq!(program, path("demo/debug/app"));
         assert!(program.is_file());
         // What dependencies would share is where the checkout's own builds look for it.

@@ -129,7 +129,7 @@ async fn weights_survive_an_upgrade_between_signing_and_inclusion() {
         chain.upgrade(Upgrade::default()).unwrap();
         chain.set_block_mode(BlockMode::Every(Duration::from_millis(200)));
     };
-    let upgrade = tokio::time::timeout(Duration::from_secs(30), upgrade);
+    let upgrade = timeout(Duration::from_secs(30), upgrade);
     let (receipt, upgraded) = tokio::join!(set(&client, &wallet, &[(1, 1.0)]), upgrade);
     upgraded.expect("submitted once more");
     assert_eq!(receipt.stored, Some(vec![(1, 65535)]));
