@@ -15,7 +15,7 @@ use std::{
 };
 
 use e2e::{limit, program, workspace};
-use eval::{Evaluator, Options, Patience};
+use eval::{Evaluator, Options, TimeLimits};
 use model::{
     Architecture, Attention, Compatibility, Conversation, Dtype, Fault, MachineFaultKind,
     PackingPlan, TokenizedSample,
@@ -253,7 +253,7 @@ fn evaluation(samples: usize) -> Evaluate {
     }
 }
 
-const PATIENCE: Patience = Patience::within(Duration::from_secs(60));
+const PATIENCE: TimeLimits = TimeLimits::within(Duration::from_secs(60));
 
 fn kind(fault: &Fault) -> MachineFaultKind {
     match fault {
@@ -263,7 +263,7 @@ fn kind(fault: &Fault) -> MachineFaultKind {
 }
 
 /// Sends a signal to the worker in mid-model; returns the fault. The next model has its losses.
-async fn struck(signal: Signal, patience: Patience) -> Fault {
+async fn struck(signal: Signal, patience: TimeLimits) -> Fault {
     let evaluator = Evaluator::new(options(&fixtures()));
     let process = evaluator.start().await[0].process.unwrap();
     let struck = AtomicBool::new(false);
@@ -296,8 +296,8 @@ async fn a_worker_killed_in_mid_model_is_replaced() {
 
 #[tokio::test]
 async fn a_worker_that_hangs_is_killed_and_replaced() {
-    let patience = Patience {
-        quiet: Duration::from_secs(1),
+    let patience = TimeLimits {
+        idle: Duration::from_secs(1),
         ..PATIENCE
     };
     let fault = struck(Signal::SIGSTOP, patience).await;

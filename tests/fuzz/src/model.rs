@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use hub::Listing;
 use model::{
     Architecture, Compatibility,
     config::DecoderSpec,
     header::{Header, HeaderError, PREFIX_BYTES},
     inventory::{INDEX_FILE, Inventory, SINGLE_FILE},
+    layout::is_safe_path,
     protocol::{self, Hello, Reply, Request},
 };
-use models::{
-    hub::{Listing, address::is_safe_path},
-    manifest::{Contents, Manifest, Missing, TOKENIZER_CONFIG},
-};
+use models::manifest::{Contents, Manifest, Missing, TOKENIZER_CONFIG};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::part;
@@ -108,8 +107,8 @@ pub fn hub_listing(data: &[u8]) {
             }
             let tokenizer = manifest.tokenizer.files();
             assert!(tokenizer.into_iter().all(is_safe_path));
-            let chosen = |path| manifest.files.contains_key(path);
-            assert!(manifest.weights.iter().all(chosen) && chosen(&manifest.config));
+            let mut chosen = manifest.layout.files();
+            assert!(chosen.all(|path| manifest.files.contains_key(path)));
             if let Some(total) = listing.total_bytes() {
                 assert!(manifest.bytes() <= total);
             }

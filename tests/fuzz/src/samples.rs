@@ -6,12 +6,14 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State, routing::post};
+use http_client::{HttpClient, HttpOptions};
 use samples::{
     filter::{Dropped, Filter, strip},
     harvest::Harvest,
     hub::parquet_rows::read_table,
     record::Record,
     source::{Layout, RunFilter},
+    text::read_text,
     wandb::{self, Access, Project},
 };
 use tokio::{net::TcpListener, runtime::Runtime};
@@ -22,8 +24,7 @@ use crate::part;
 /// and what passes the filter passes it again.
 pub fn sample_records(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let mut harvest = Harvest::default();
-    harvest.read_text(&text, "seed");
+    let harvest = read_text(&text, "seed");
     let total = harvest.records.len() as u64 + count(&harvest.dropped);
     if !text.trim_start().starts_with('[') {
         let lines = text.lines().filter(|line| !line.trim().is_empty());
@@ -105,7 +106,7 @@ pub fn wandb_answers(data: &[u8]) {
 
 struct Server {
     runtime: Runtime,
-    client: reqwest::Client,
+    client: HttpClient,
     answers: Arc<Mutex<Answers>>,
     access: Access,
 }
@@ -138,7 +139,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     };
     Server {
         runtime,
-        client: http_client::client().expect("a client can be made"),
+        client: HttpClient::new(HttpOptions::default()).expect("a client can be made"),
         answers,
         access,
     }

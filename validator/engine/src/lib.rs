@@ -13,6 +13,7 @@ mod cuda;
 pub mod decoder;
 pub mod device;
 mod fault;
+pub mod folder;
 pub mod generate;
 mod linear;
 pub mod load;

@@ -21,7 +21,8 @@ use model::{
     Attention, Dtype, Fault, MachineFaultKind, ModelFaultKind,
     config::DecoderSpec,
     header::Header,
-    inventory::{INDEX_FILE, Inventory, MAX_INDEX_BYTES, SINGLE_FILE, shards_of_index},
+    inventory::{INDEX_FILE, Inventory, MAX_INDEX_BYTES},
+    layout::{ModelFiles, WeightFiles},
     norms::ProjectionNorms,
 };
 use rayon::prelude::*;
@@ -31,6 +32,7 @@ use crate::{
     attention::Way,
     decoder::{Build, Model, Parameter, tensor_dtype},
     fault,
+    folder::{Folder, fault_of_layout},
 };
 
 /// How a model is to be loaded.
@@ -160,17 +162,13 @@ fn shard_names(
     digests: &mut BTreeMap<String, [u8; 32]>,
 ) -> Result<Vec<String>, Fault> {
     use sha2::{Digest, Sha256};
-    if directory.join(SINGLE_FILE).exists() {
-        return Ok(vec![SINGLE_FILE.to_owned()]);
+    let folder = Folder::open(directory)?;
+    let weights = WeightFiles::of(&folder).map_err(fault_of_layout)?;
+    if let WeightFiles::Sharded(_) = weights {
+        let index = folder.read(INDEX_FILE, MAX_INDEX_BYTES)?;
+        digests.insert(INDEX_FILE.to_owned(), Sha256::digest(&index).into());
     }
-    let read = shared::file::read_limited(&directory.join(INDEX_FILE), MAX_INDEX_BYTES);
-    let Some(json) = read.map_err(weights)? else {
-        return Err(weights(format!(
-            "neither {SINGLE_FILE} nor {INDEX_FILE} is there"
-        )));
-    };
-    digests.insert(INDEX_FILE.to_owned(), Sha256::digest(&json).into());
-    shards_of_index(&json).map_err(weights)
+    Ok(weights.names().map(ToOwned::to_owned).collect())
 }
 
 fn open(directory: &Path, name: String) -> Result<Shard, Fault> {

@@ -13,6 +13,7 @@ use tokio::{sync, time::Instant};
 
 use super::{
     EvalOutcome, OnProgress,
+    limits::TimeLimits,
     worker::{Ended, Options, Worker},
 };
 
@@ -21,37 +22,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// A self-test takes well below a second, once the device is awake.
-const SELF_TEST: Patience = Patience {
+const SELF_TEST: TimeLimits = TimeLimits {
     total: Duration::from_mins(1),
-    quiet: Duration::from_mins(1),
+    idle: Duration::from_mins(1),
 };
 
 /// How many models a device is remembered to have met.
 const REMEMBERED: usize = 16;
 
-/// How long to wait for a worker before it is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// For the whole request.
-    pub total: Duration,
-    /// Without a sign of progress.
-    pub quiet: Duration,
-}
-
-impl Patience {
-    /// The usual patience within a limit on the whole.
-    pub const fn within(total: Duration) -> Self {
-        Self {
-            total,
-            quiet: Duration::from_mins(5),
-        }
-    }
-}
-
 /// How the start of a worker went.
 #[derive(Debug)]
 pub struct Started {
-    /// The device as configured.
+    /// The device as it was configured.
     pub device: String,
     /// What the worker said of itself.
     pub hello: Result<Hello, Fault>,
@@ -148,11 +130,11 @@ impl Evaluator {
     pub async fn tokenize(
         &self,
         request: Tokenize,
-        patience: Patience,
+        limits: TimeLimits,
         on_progress: OnProgress<'_>,
     ) -> Result<Vec<TokenizedSample>, Fault> {
         match self
-            .ask(Request::Tokenize(request), None, patience, on_progress)
+            .ask(Request::Tokenize(request), None, limits, on_progress)
             .await?
         {
             Answer::Tokenized(samples) => Ok(samples),
@@ -164,13 +146,13 @@ impl Evaluator {
     pub async fn evaluate(
         &self,
         request: Evaluate,
-        patience: Patience,
+        limits: TimeLimits,
         on_progress: OnProgress<'_>,
     ) -> EvalOutcome {
         let samples = request.samples.len();
         let hash = request.model.content_hash;
         match self
-            .ask(Request::Evaluate(request), hash, patience, on_progress)
+            .ask(Request::Evaluate(request), hash, limits, on_progress)
             .await?
         {
             Answer::Evaluated(evaluation) if evaluation.losses.len() == samples => Ok(*evaluation),
@@ -182,12 +164,12 @@ impl Evaluator {
     pub async fn generate(
         &self,
         request: Generate,
-        patience: Patience,
+        limits: TimeLimits,
         on_progress: OnProgress<'_>,
     ) -> Result<Generation, Fault> {
         let hash = request.model.content_hash;
         match self
-            .ask(Request::Generate(request), hash, patience, on_progress)
+            .ask(Request::Generate(request), hash, limits, on_progress)
             .await?
         {
             Answer::Generated(generation) => Ok(generation),
@@ -195,7 +177,7 @@ impl Evaluator {
         }
     }
 
-    /// Ends all workers.
+    /// Asks all workers to end, and kills those that do not.
     pub async fn shut_down(&self) {
         for slot in &self.slots {
             if let Some(worker) = slot.state.lock().await.worker.take() {
@@ -208,7 +190,7 @@ impl Evaluator {
         &self,
         request: Request,
         hash: Option<ContentHash>,
-        patience: Patience,
+        limits: TimeLimits,
         on_progress: OnProgress<'_>,
     ) -> Result<Answer, Fault> {
         let _permit = self
@@ -218,7 +200,7 @@ impl Evaluator {
             .map_err(|closed| Fault::machine(MachineFaultKind::Bug, closed))?;
         let (slot, mut state) = self.free_slot(hash).await;
         let mut worker = self.worker(slot, &mut state).await?;
-        match worker.ask(&request, patience, on_progress).await {
+        match worker.ask(&request, limits, on_progress).await {
             Ended::Answered(answer) => {
                 // A device that failed once may go on failing until its process is gone.
                 let lost = matches!(&answer, Err(Fault::Machine(fault))

@@ -5,6 +5,7 @@
 //! machine is tested before the model in its hands is suspected.
 
 mod evaluator;
+mod limits;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use model::{Fault, protocol::Evaluation};
 use shared::{Exit, Failure};
 
 pub use self::{
-    evaluator::{Evaluator, Patience, Started},
+    evaluator::{Evaluator, Started},
+    limits::TimeLimits,
     worker::{ENVIRONMENT, Options},
 };
 

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{OnProgress, evaluator::Patience};
+use super::{OnProgress, limits::TimeLimits};
 
 /// Environment variables passed on to workers, if set. No other is: a worker holds no secrets.
 pub const ENVIRONMENT: [&str; 6] = [
@@ -46,7 +46,7 @@ const KEPT_LINES: usize = 20;
 /// The longest line read from standard error at once.
 const MAX_LINE: u64 = 4096;
 
-/// How workers are started.
+/// How workers are started, and what they may use.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The program, see [`super::program`].
@@ -68,7 +68,6 @@ pub struct Options {
 /// In 16 bits on a CPU, idle threads of the tensor library do not spin beside ours.
 const TUNING: (&str, &str) = ("CANDLE_BARRIER_POOL_SPIN_LIMIT", "1");
 
-/// A running worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     child: Child,
@@ -81,7 +80,6 @@ pub(super) struct Worker {
     _tasks: TaskSet,
 }
 
-/// How a request ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// The worker answered and is ready for the next request.
@@ -182,21 +180,21 @@ impl Worker {
     pub(super) async fn ask(
         &mut self,
         request: &Request,
-        patience: Patience,
+        limits: TimeLimits,
         on_progress: OnProgress<'_>,
     ) -> Ended {
-        let deadline = Instant::now() + patience.total;
+        let deadline = Instant::now() + limits.total;
         match timeout_at(deadline, self.send(request)).await {
-            Err(_) => return Ended::Lost(self.hung(patience.total).await),
+            Err(_) => return Ended::Lost(self.hung(limits.total).await),
             Ok(Err(error)) => return Ended::Lost(self.lost(error).await),
             Ok(Ok(())) => {}
         }
         loop {
-            let quiet = Instant::now() + patience.quiet;
-            let (until, limit) = if quiet < deadline {
-                (quiet, patience.quiet)
+            let idle = Instant::now() + limits.idle;
+            let (until, limit) = if idle < deadline {
+                (idle, limits.idle)
             } else {
-                (deadline, patience.total)
+                (deadline, limits.total)
             };
             let reply = timeout_at(until, async {
                 protocol::decode::<Reply>(&read_frame(&mut self.stdout).await?)

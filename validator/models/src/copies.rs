@@ -17,7 +17,7 @@ pub struct NearCopy {
     /// The model that was here first.
     #[serde(serialize_with = "text")]
     pub first: ContentHash,
-    /// The other.
+    /// The model that came later.
     #[serde(serialize_with = "text")]
     pub second: ContentHash,
     /// Share of the larger one's bytes that are in tensors of equal name and content.

@@ -5,14 +5,15 @@ use std::{collections::BTreeMap, io::Read, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use http_client::HttpError;
+use hub::{Hub, HubFile};
 use indicatif::ProgressBar;
 use shared::file::FileError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    Digest, Hub, Rejection, Store,
-    hub::{HubError, RemoteFile},
-    metadata::SeenHeader,
+    Digest, Rejection, Store,
+    metadata::{SeenHeader, is_as_listed},
     rejection::Judged,
     scan::{Evidence, NormJudge, Scan, Scanned},
     store::Staging,
@@ -25,11 +26,10 @@ const PART: u64 = 8 << 20;
 /// Files fetched side by side: one core hashes about as fast as a fast disk writes.
 const FILES_AT_ONCE: usize = 4;
 
-/// A file to fetch.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) path: String,
-    pub(super) remote: Arc<RemoteFile>,
+    pub(super) remote: Arc<HubFile>,
     /// For weights: the header that was judged.
     pub(super) header: Option<SeenHeader>,
 }
@@ -179,20 +179,23 @@ impl Download {
         else {
             return Ok(());
         };
+        let reason = format!("{}: read twice, its bytes differ", wanted.path);
+        let _connection = self.hub.http().connection().await;
+        if wanted.remote.lacks_ranges() {
+            let same = is_as_listed(&self.hub, &wanted.remote).await?;
+            return same.then_some(()).ok_or_else(|| Rejection::outside(reason));
+        }
         let mut again = crc32fast::Hasher::new();
         let middle = start + (end - start) / 3;
         for half in [start..middle, middle..end] {
-            let mut parts = std::pin::pin!(self.parts(&wanted.remote, half));
-            while let Some((pieces, _connection)) = parts.try_next().await? {
-                for piece in &pieces {
-                    again.update(piece);
-                }
+            let mut reader = self.hub.read(&wanted.remote, half);
+            while let Some(piece) = reader.next().await? {
+                again.update(&piece);
             }
         }
         if again.finalize() == crc32 {
             return Ok(());
         }
-        let reason = format!("{}: read twice, its bytes differ", wanted.path);
         Err(Rejection::outside(reason))
     }
 
@@ -214,24 +217,42 @@ impl Download {
         Ok(())
     }
 
-    /// Fetches a range and hands it on in order: over xet if that is wanted and offered, and by
-    /// byte ranges from where that ended.
+    /// Fetches a range and hands it on in order: over xet if that is wanted and offered, by byte
+    /// ranges side by side from where that ended, and from a server without ranges over one
+    /// connection.
     async fn send_parts(
         &self,
         wanted: &Wanted,
         mut range: Range<u64>,
         parts: mpsc::Sender<Part>,
-    ) -> Result<(), HubError> {
+    ) -> Result<(), HttpError> {
         if self.hub.options().xet && wanted.remote.offers_xet() {
             range.start = self.send_over_xet(wanted, range.clone(), &parts).await;
         }
-        let mut fetched = std::pin::pin!(self.parts(&wanted.remote, range));
-        while let Some(part) = fetched.try_next().await? {
-            let bytes: usize = part.0.iter().map(Bytes::len).sum();
-            if parts.send(part).await.is_err() {
+        let file = &wanted.remote;
+        if !file.lacks_ranges() {
+            let mut fetched = std::pin::pin!(self.parts(file, range.clone()));
+            while let Some(part) = fetched.next().await {
+                let part = match part {
+                    Err(_) if file.lacks_ranges() => break,
+                    part => part?,
+                };
+                let bytes = part.0.iter().map(|piece| piece.len() as u64).sum::<u64>();
+                if parts.send(part).await.is_err() {
+                    return Ok(());
+                }
+                self.bar.inc(bytes);
+                range.start += bytes;
+            }
+        }
+        let _connection = self.hub.http().connection().await;
+        let mut reader = self.hub.read(file, range);
+        while let Some(piece) = reader.next().await? {
+            let bytes = piece.len() as u64;
+            if parts.send((vec![piece], None)).await.is_err() {
                 return Ok(());
             }
-            self.bar.inc(bytes as u64);
+            self.bar.inc(bytes);
         }
         Ok(())
     }
@@ -265,16 +286,16 @@ impl Download {
 
     fn parts<'a>(
         &'a self,
-        remote: &'a RemoteFile,
+        file: &'a HubFile,
         range: Range<u64>,
-    ) -> impl Stream<Item = Result<Part, HubError>> + 'a {
+    ) -> impl Stream<Item = Result<Part, HttpError>> + 'a {
         let starts = (range.start..range.end).step_by(PART as usize);
-        let at_once = self.hub.options().connections.max(1);
+        let at_once = self.hub.options().http.connections.max(1);
         stream::iter(starts)
             .map(move |start| async move {
-                let permit = self.hub.connection().await;
+                let connection = self.hub.http().connection().await;
                 let part = start..(start + PART).min(range.end);
-                Ok((self.hub.range(remote, part).await?, permit))
+                Ok((self.hub.part(file, part).await?, connection))
             })
             .buffered(at_once)
     }

@@ -6,10 +6,10 @@
 //! commitment is looked at and remembers what came of it in the [`tracker`].
 
 pub mod cleaner;
+mod commitment;
 pub mod copies;
 mod digest;
 mod download;
-pub mod hub;
 pub mod manifest;
 mod metadata;
 pub mod rejection;
@@ -22,13 +22,13 @@ pub mod tokenizer;
 pub mod tracker;
 pub mod verify;
 
+pub use commitment::Commitment;
 pub use digest::Digest;
-pub use hub::{Hub, HubOptions};
 pub use rejection::Rejection;
 pub use report::Report;
 pub use rules::Rules;
 pub use store::Store;
-pub use sync::{Commitment, Event, Sync, SyncOptions};
+pub use sync::{Event, Sync, SyncOptions};
 pub use tokenizer::tokenizer;
 pub use tracker::Tracker;
 pub use verify::{VerifiedModel, Verifier};

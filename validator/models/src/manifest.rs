@@ -1,19 +1,16 @@
 //! Which files of a repository make up the model: those the Python validator's libraries would
 //! fetch, no more and no fewer, for they and only they are hashed.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
+use hub::{ListedFile, Listing};
 use model::{
-    Compatibility,
-    inventory::{INDEX_FILE, MAX_INDEX_BYTES, SINGLE_FILE, shards_of_index},
-    tokenizer_class::{TokenizerClass, newest_accepted},
+    Compatibility, Layout,
+    layout::{CONFIG_FILE, LayoutDefect, LayoutError, ModelFiles, is_safe_path},
+    tokenizer_class::TokenizerClass,
 };
 use serde_json::Value;
 
-use super::hub::{Entry, Listing, address::is_safe_path};
-
-/// Name of the configuration.
-pub const CONFIG: &str = "config.json";
 /// Name of the tokenizer's configuration.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -30,13 +27,11 @@ pub type Contents = BTreeMap<String, bytes::Bytes>;
 /// The files of a model.
 #[derive(Debug, Clone)]
 pub struct Manifest {
-    /// Every file, by path.
-    pub files: BTreeMap<String, Entry>,
-    /// The weights among them.
-    pub weights: Vec<String>,
-    /// The configuration in force: `config.json`, or a versioned one that takes its place.
-    pub config: String,
-    /// The tokenizer's class.
+    /// The files that are hashed, by path.
+    pub files: BTreeMap<String, ListedFile>,
+    /// The weights among them, and the configuration in force.
+    pub layout: Layout,
+    /// The class that loads its tokenizer, which decides on its files.
     pub tokenizer: TokenizerClass,
 }
 
@@ -59,134 +54,113 @@ impl Manifest {
         contents: &Contents,
         compatibility: Compatibility,
     ) -> Result<Self, Missing> {
-        let mut selection = Selection {
-            listing,
-            contents,
-            files: BTreeMap::new(),
-        };
-        let config = selection.config()?;
-        let config_json = selection.json(&config, MAX_CONFIG)?;
-        let weights = selection.weights()?;
-        selection.optional(GENERATION_CONFIG)?;
-        let tokenizer_config = if selection.optional(TOKENIZER_CONFIG)? {
-            Some(selection.json(TOKENIZER_CONFIG, MAX_TOKENIZER_CONFIG)?)
+        let layout = layout_of(listing, contents)?;
+        let repository = Repository { listing, contents };
+        let config = repository.json(&layout.config, MAX_CONFIG)?;
+        let tokenizer_config = if repository.contains(TOKENIZER_CONFIG) {
+            Some(repository.json(TOKENIZER_CONFIG, MAX_TOKENIZER_CONFIG)?)
         } else {
             None
         };
-        let tokenizer =
-            TokenizerClass::resolve(tokenizer_config.as_ref(), &config_json, compatibility)
-                .map_err(|error| Missing::Never(error.to_string()))?;
-        for file in tokenizer.files() {
-            selection.optional(file)?;
+        let tokenizer = TokenizerClass::resolve(tokenizer_config.as_ref(), &config, compatibility)
+            .map_err(|error| Missing::Never(error.to_string()))?;
+        let mut files = BTreeMap::new();
+        let optional = [GENERATION_CONFIG, TOKENIZER_CONFIG].into_iter();
+        for path in layout.files().chain(optional).chain(tokenizer.files()) {
+            let Some(listed) = listing.files.get(path) else {
+                continue;
+            };
+            if !is_safe_path(path) {
+                return Err(Missing::Never(format!("file name {path:?} is not allowed")));
+            }
+            files.insert(path.to_owned(), listed.clone());
         }
-        let files = selection.files;
         Ok(Self {
             files,
-            weights,
-            config,
+            layout,
             tokenizer,
         })
     }
 
+    /// Returns whether a file holds weights.
+    pub fn is_weights(&self, path: &str) -> bool {
+        self.layout.weights.names().any(|name| name == path)
+    }
+
     /// Returns the bytes of all files of the model.
     pub fn bytes(&self) -> u64 {
-        self.files.values().filter_map(|entry| entry.size).sum()
+        self.files.values().filter_map(|file| file.size).sum()
     }
 }
 
-struct Selection<'a> {
+/// Finds the layout of a model in the hub's listing.
+///
+/// # Errors
+/// [`Missing::Content`] names a file to fetch before asking again.
+pub fn layout_of(listing: &Listing, contents: &Contents) -> Result<Layout, LayoutError<Missing>> {
+    Layout::of(&Repository { listing, contents })
+}
+
+/// Finds the configuration in force, if there is one.
+///
+/// # Errors
+/// [`Missing::Content`] names a file to fetch before asking again.
+pub(super) fn config_of(listing: &Listing, contents: &Contents) -> Result<Option<String>, Missing> {
+    let repository = Repository { listing, contents };
+    if !repository.contains(CONFIG_FILE) {
+        return Ok(None);
+    }
+    Ok(Some(Layout::config_of(&repository)?))
+}
+
+/// A repository whose files are fetched when they are asked for.
+struct Repository<'a> {
     listing: &'a Listing,
     contents: &'a Contents,
-    files: BTreeMap<String, Entry>,
 }
 
-impl Selection<'_> {
-    /// Takes a file if the repository has it; returns whether it does.
-    fn optional(&mut self, path: &str) -> Result<bool, Missing> {
-        let Some(entry) = self.listing.files.get(path) else {
-            return Ok(false);
-        };
-        if !is_safe_path(path) {
-            return Err(Missing::Never(format!("file name {path:?} is not allowed")));
-        }
-        self.files.insert(path.to_owned(), entry.clone());
-        Ok(true)
+impl ModelFiles for Repository<'_> {
+    type Error = Missing;
+
+    fn contains(&self, path: &str) -> bool {
+        self.listing.files.contains_key(path)
     }
 
-    fn required(&mut self, path: &str) -> Result<(), Missing> {
-        if self.optional(path)? {
-            Ok(())
-        } else {
-            Err(Missing::Never(format!("the repository has no {path:?}")))
-        }
-    }
-
-    fn content(&self, path: &str, limit: u64) -> Result<&[u8], Missing> {
-        let size = self
-            .files
-            .get(path)
-            .and_then(|entry| entry.size)
-            .unwrap_or_default();
-        if size > limit {
+    fn read(&self, path: &str, max_bytes: u64) -> Result<Cow<'_, [u8]>, Missing> {
+        let listed = self.listing.files.get(path);
+        let size = listed.and_then(|file| file.size).unwrap_or_default();
+        if size > max_bytes {
             return Err(Missing::Never(format!(
-                "{path} has {size} bytes, more than {limit}"
+                "{path} has {size} bytes, more than {max_bytes}"
             )));
         }
-        let content = self
-            .contents
-            .get(path)
-            .ok_or_else(|| Missing::Content(path.to_owned()))?;
-        Ok(content)
+        let content = self.contents.get(path);
+        let content = content.ok_or_else(|| Missing::Content(path.to_owned()))?;
+        Ok(Cow::Borrowed(content))
     }
+}
 
-    fn json(&self, path: &str, limit: u64) -> Result<Value, Missing> {
-        let value: Result<Value, _> = serde_json::from_slice(self.content(path, limit)?);
+impl Repository<'_> {
+    fn json(&self, path: &str, max_bytes: u64) -> Result<Value, Missing> {
+        let value: Result<Value, _> = serde_json::from_slice(&self.read(path, max_bytes)?);
         match value {
             Ok(value) if value.is_object() => Ok(value),
             Ok(_) => Err(Missing::Never(format!("{path} is no JSON object"))),
             Err(error) => Err(Missing::Never(format!("{path} is not JSON: {error}"))),
         }
     }
+}
 
-    /// Takes `config.json` and the versioned one that may take its place; returns the latter's
-    /// name, or the former's.
-    fn config(&mut self) -> Result<String, Missing> {
-        self.required(CONFIG)?;
-        let config = self.json(CONFIG, MAX_CONFIG)?;
-        let names: Vec<&str> = match &config["configuration_files"] {
-            Value::Null => return Ok(CONFIG.to_owned()),
-            Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
-            _ => {
-                return Err(Missing::Never(format!(
-                    "{CONFIG}: configuration_files is no list"
-                )));
+impl From<LayoutError<Missing>> for Missing {
+    fn from(error: LayoutError<Missing>) -> Self {
+        match error {
+            LayoutError::Read(missing) => missing,
+            LayoutError::Config(defect) | LayoutError::Weights(defect) => {
+                Self::Never(match defect {
+                    LayoutDefect::Missing(path) => format!("the repository has no {path:?}"),
+                    defect => defect.to_string(),
+                })
             }
-        };
-        let newest = newest_accepted("config", names.iter().copied())
-            .map_err(|error| Missing::Never(format!("{CONFIG}: {error}")))?;
-        let newest = newest.unwrap_or(CONFIG).to_owned();
-        self.required(&newest)?;
-        Ok(newest)
-    }
-
-    fn weights(&mut self) -> Result<Vec<String>, Missing> {
-        if self.optional(SINGLE_FILE)? {
-            return Ok(vec![SINGLE_FILE.to_owned()]);
         }
-        if !self.optional(INDEX_FILE)? {
-            let reason = format!("the repository has neither {SINGLE_FILE} nor {INDEX_FILE}");
-            return Err(Missing::Never(reason));
-        }
-        let shards = shards_of_index(self.content(INDEX_FILE, MAX_INDEX_BYTES)?)
-            .map_err(|error| Missing::Never(error.to_string()))?;
-        for shard in &shards {
-            if !is_safe_path(shard) {
-                return Err(Missing::Never(format!(
-                    "file name {shard:?} is not allowed"
-                )));
-            }
-            self.required(shard)?;
-        }
-        Ok(shards)
     }
 }

@@ -1,17 +1,21 @@
 //! What can be known of a model for kilobytes: listing, small files, content hash, headers.
 
-use std::collections::{BTreeMap, btree_map};
+use std::{
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use hub::{Hub, HubFile, ListedFile, Listing, RepositoryKind, RepositoryName};
 use model::{
     Compatibility, ContentHash,
     header::{Header, HeaderError, PREFIX_BYTES},
 };
+use sha2::{Digest as _, Sha256};
 
 use super::{
-    Digest, Hub, Rejection, Store,
-    hub::{Entry, Listing, RemoteFile, address::RepositoryName},
+    Digest, Rejection, Store,
     manifest::{Contents, Manifest, Missing},
     rejection::Judged,
     store::StoreError,
@@ -27,7 +31,6 @@ const FIRST_BYTES: u64 = 36 << 10;
 /// Most bytes of headers of one model.
 const MAX_HEADERS: u64 = 16 << 20;
 
-/// Small requests at once.
 const AT_ONCE: usize = 4;
 
 /// A repository at a commit, as far as it was looked into.
@@ -64,20 +67,22 @@ impl Metadata {
 /// The header of a weights file, as a range of it gave it.
 #[derive(Debug, Clone)]
 pub(super) struct SeenHeader {
+    /// The file, with what its server's answers have shown of it.
+    pub(super) file: Arc<HubFile>,
     pub(super) header: Header,
     /// Digest of the first bytes of the file up to the data: the download must bring the same.
     pub(super) digest: Digest,
 }
 
 impl Source<'_> {
-    pub(super) fn file(&self, path: &str, entry: &Entry) -> Judged<RemoteFile> {
+    pub(super) fn file(&self, path: &str, entry: &ListedFile) -> Judged<HubFile> {
         let size = entry.size.ok_or_else(|| no_size(path))?;
         Ok(self.hub.file(
+            RepositoryKind::Model,
             self.repository,
             &self.listing.commit,
             path,
-            size,
-            entry.sha256,
+            (size, entry.sha256),
         ))
     }
 
@@ -90,12 +95,7 @@ impl Source<'_> {
                 Ok(manifest) => break manifest,
                 Err(Missing::Never(reason)) => return Err(Rejection::refused(reason)),
                 Err(Missing::Content(path)) => {
-                    let entry = self
-                        .listing
-                        .files
-                        .get(&path)
-                        .ok_or_else(|| no_size(&path))?;
-                    let (digest, content) = self.small(&path, entry).await?;
+                    let (digest, content) = self.small_at(&path).await?;
                     digests.insert(path.clone(), digest);
                     contents.insert(path, content);
                 }
@@ -107,7 +107,7 @@ impl Source<'_> {
                 (btree_map::Entry::Vacant(vacant), Some(sha256)) => {
                     vacant.insert(Digest(sha256));
                 }
-                (btree_map::Entry::Vacant(_), None) if !manifest.weights.contains(path) => {
+                (btree_map::Entry::Vacant(_), None) if !manifest.is_weights(path) => {
                     unknown.push((path, entry));
                 }
                 _ => {}
@@ -138,8 +138,14 @@ impl Source<'_> {
         })
     }
 
+    /// Returns a small file that is listed.
+    pub(super) async fn small_at(&self, path: &str) -> Judged<(Digest, Bytes)> {
+        let listed = self.listing.files.get(path).ok_or_else(|| no_size(path))?;
+        self.small(path, listed).await
+    }
+
     /// Returns a small file, from the store if it was fetched before.
-    pub(super) async fn small(&self, path: &str, entry: &Entry) -> Judged<(Digest, Bytes)> {
+    pub(super) async fn small(&self, path: &str, entry: &ListedFile) -> Judged<(Digest, Bytes)> {
         let file = self.file(path, entry)?;
         if let Some(found) = self.stored(entry, file.size())? {
             return Ok((Digest::of(&found), found.into()));
@@ -163,7 +169,7 @@ impl Source<'_> {
         Ok((digest, content))
     }
 
-    fn stored(&self, entry: &Entry, size: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    fn stored(&self, entry: &ListedFile, size: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(store) = self.store else {
             return Ok(None);
         };
@@ -187,8 +193,9 @@ impl Source<'_> {
         manifest: &Manifest,
     ) -> Judged<BTreeMap<String, SeenHeader>> {
         let weights = manifest
+            .layout
             .weights
-            .iter()
+            .names()
             .filter_map(|path| Some((path, manifest.files.get(path)?)));
         let mut headers = BTreeMap::new();
         let fetches: Vec<_> = weights
@@ -205,27 +212,34 @@ impl Source<'_> {
                     format!("the headers of its weights have more than {MAX_HEADERS} bytes");
                 return Err(Rejection::refused(reason));
             }
-            headers.insert(path.clone(), seen);
+            headers.insert(path.to_owned(), seen);
         }
         Ok(headers)
     }
 
-    async fn header(&self, path: &str, entry: &Entry) -> Judged<SeenHeader> {
-        let file = self.file(path, entry)?;
-        let _permit = self.hub.connection().await;
+    async fn header(&self, path: &str, entry: &ListedFile) -> Judged<SeenHeader> {
+        let file = Arc::new(self.file(path, entry)?);
+        let _connection = self.hub.http().connection().await;
         let head = self.head(path, &file, FIRST_BYTES).await?;
         let refused = match parse_head(&head, file.size()) {
             Ok(header) => {
+                let digest = Digest::of(&head);
                 return Ok(SeenHeader {
+                    file,
                     header,
-                    digest: Digest::of(&head),
+                    digest,
                 });
             }
             Err(error) => error,
         };
         // Nothing vouches for these bytes: they are read once more, in other pieces, before they
         // speak against the model.
-        if self.head(path, &file, PREFIX_BYTES - 1).await? == head {
+        let same = if file.lacks_ranges() {
+            is_as_listed(self.hub, &file).await?
+        } else {
+            self.head(path, &file, PREFIX_BYTES - 1).await? == head
+        };
+        if same {
             return Err(Rejection::refused(format!("{path}: {refused}")));
         }
         Err(Rejection::outside(format!(
@@ -235,7 +249,7 @@ impl Source<'_> {
 
     /// Reads a weights file up to the end of its header, `first` bytes to begin with; no further
     /// than the prefix if that is nonsense.
-    async fn head(&self, path: &str, file: &RemoteFile, first: u64) -> Judged<Vec<u8>> {
+    async fn head(&self, path: &str, file: &HubFile, first: u64) -> Judged<Vec<u8>> {
         let size = file.size();
         let first = first.min(size);
         let mut head = self.hub.range(file, 0..first).await?.concat();
@@ -256,6 +270,18 @@ impl Source<'_> {
         head.truncate(end as usize);
         Ok(head)
     }
+}
+
+/// Reads a whole file and compares its SHA-256 with the hub's listing: from a server without ranges
+/// there are no other pieces, and what sends the same nonsense twice is the server.
+pub(super) async fn is_as_listed(hub: &Hub, file: &HubFile) -> Judged<bool> {
+    let mut sha256 = Sha256::new();
+    let mut reader = hub.read(file, 0..file.size());
+    while let Some(piece) = reader.next().await? {
+        sha256.update(&piece);
+    }
+    let digest: [u8; 32] = sha256.finalize().into();
+    Ok(file.sha256() == Some(digest))
 }
 
 /// Parses the start of a weights file of `size` bytes.

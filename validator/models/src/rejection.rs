@@ -2,8 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use http_client::HttpError;
 use shared::file::FileError;
-
 use subnet::Fault;
 
 /// Longer reasons are cut: they may quote what a miner wrote.
@@ -24,7 +24,7 @@ pub enum Rejection {
     /// Hub or machine are at fault: to be tried again, at no cost to the model.
     #[error("{fault}")]
     Retry {
-        /// What happened.
+        /// What stood in the way, and whose fault it is.
         fault: Fault,
         /// How long the hub asked us to wait.
         after: Option<Duration>,
@@ -35,7 +35,7 @@ pub enum Rejection {
 pub type Judged<T> = Result<T, Rejection>;
 
 impl Rejection {
-    /// Refuses for good.
+    /// Refuses until there is a new commitment.
     pub fn refused(reason: impl fmt::Display) -> Self {
         Self::Refused {
             reason: one_line(&reason.to_string()),
@@ -71,6 +71,19 @@ impl Rejection {
 impl From<FileError> for Rejection {
     fn from(error: FileError) -> Self {
         Self::machine(format_args!("{error}: {}", error.source))
+    }
+}
+
+impl From<HttpError> for Rejection {
+    fn from(error: HttpError) -> Self {
+        if error.is_unavailable() {
+            return Self::unavailable(error);
+        }
+        let after = error.retry_after();
+        Self::Retry {
+            fault: Fault::outside(one_line(&error.to_string())),
+            after,
+        }
     }
 }
 

@@ -26,11 +26,11 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
-    /// Listing and small files.
+    /// The listing of the repository and its small files.
     Metadata,
     /// The headers of the weights, too.
     Headers,
-    /// Every byte.
+    /// Every byte of the model.
     Bytes,
 }
 
@@ -47,7 +47,7 @@ pub enum Claim {
 /// One file of the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReportedFile {
-    /// Path in the repository.
+    /// Path relative to the repository.
     pub path: String,
     /// Bytes, by the hub's listing.
     pub bytes: Option<u64>,
@@ -58,9 +58,9 @@ pub struct ReportedFile {
 /// What a verification found out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// The outcome.
+    /// Whether the model is accepted.
     pub verdict: Verdict,
-    /// Why, unless accepted.
+    /// Why it is not accepted, if so.
     pub reason: Option<String>,
     /// What the verdict rests on.
     pub stage: Stage,

@@ -26,11 +26,11 @@ pub struct Rules {
     pub max_parameters: Option<u64>,
     /// Most bytes of the repository, over all its files.
     pub max_repository_bytes: u64,
-    /// Limits on its norms.
+    /// Limits on the norms of its projections.
     pub norms: NormLimits,
     /// What norms are rounded to: the dtype of the evaluation.
     pub dtype: Dtype,
-    /// What older libraries refuse.
+    /// Whose rules hold: those of transformers 4.40, or today's.
     pub compatibility: Compatibility,
 }
 
@@ -72,7 +72,7 @@ impl Rules {
         contents: &Contents,
     ) -> Judged<DecoderSpec> {
         let config = contents
-            .get(&manifest.config)
+            .get(&manifest.layout.config)
             .map_or(&[][..], |bytes| bytes);
         let spec = DecoderSpec::parse(config, self.architecture, self.compatibility)
             .map_err(Rejection::refused)?;

@@ -139,7 +139,6 @@ impl<'a> Scan<'a> {
         self.weights.as_ref()?.tensors.last_projection.clone()
     }
 
-    /// Ends the pass.
     pub(super) fn finish(self) -> Scanned {
         let digest = Digest(self.sha256.finalize().into());
         let tensors = self

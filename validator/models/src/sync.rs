@@ -11,26 +11,14 @@ use rand::Rng;
 use tokio::sync::mpsc;
 
 use super::{
+    commitment::Commitment,
     rejection::{Judged, Rejection},
     report::Report,
     rules::Rules,
     tracker::{Outcome, Tracker},
     verify::{VerifiedModel, Verifier},
 };
-use subnet::{BlockNumber, Competition, Fault, Hotkey, ModelId, Parameters, Uid};
-
-/// A commitment as the chain has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commitment {
-    /// Who committed.
-    pub hotkey: Hotkey,
-    /// The uid of the hotkey.
-    pub uid: Uid,
-    /// When.
-    pub block: BlockNumber,
-    /// To what.
-    pub model_id: ModelId,
-}
+use subnet::{BlockNumber, Competition, Fault, Parameters};
 
 /// What came of a commitment.
 #[derive(Debug, Clone)]
@@ -39,14 +27,14 @@ pub enum Event {
     Verified(VerifiedModel),
     /// Its model was refused; that is remembered until the commitment changes.
     Refused {
-        /// The commitment.
+        /// The commitment that was judged.
         commitment: Commitment,
-        /// Why.
+        /// What is wrong with the model, in one line.
         reason: String,
     },
     /// Something else stood in the way; it is tried again.
     Retry {
-        /// The commitment.
+        /// The commitment that could not be judged.
         commitment: Commitment,
         /// What stood in the way. A fault of the model's is a repository that can't be read yet.
         fault: Fault,
@@ -55,7 +43,7 @@ pub enum Event {
     },
 }
 
-/// How to keep up.
+/// How often commitments are looked at, and which.
 #[derive(Debug, Clone, Copy)]
 pub struct SyncOptions {
     /// Least time between looks at a hotkey's commitments.

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
+use hub::{Hub, RepositoryKind, RepositoryName};
 use model::{Compatibility, tokenizer_class::TokenizerClass};
 use serde_json::Value;
 
 use super::{
-    Hub, Rejection, Store,
+    Rejection, Store,
     download::blocking,
-    hub::address::RepositoryName,
-    manifest::{CONFIG, TOKENIZER_CONFIG},
+    manifest::{self, Contents, Missing, TOKENIZER_CONFIG},
     metadata::Source,
     rejection::Judged,
 };
@@ -54,7 +54,7 @@ async fn fetch(
     name: &RepositoryName,
     compatibility: Compatibility,
 ) -> Judged<PathBuf> {
-    let listing = hub.listing(name, BRANCH).await?;
+    let listing = hub.listing(RepositoryKind::Model, name, BRANCH).await?;
     let dir = store.tokenizer_dir(&name.to_string(), &listing.commit);
     if dir.is_dir() {
         return Ok(dir);
@@ -66,16 +66,35 @@ async fn fetch(
         listing: &listing,
     };
     let mut files = Vec::new();
-    let mut jsons = [Value::Null, Value::Null];
-    for (path, json) in [TOKENIZER_CONFIG, CONFIG].into_iter().zip(&mut jsons) {
-        if let Some(entry) = listing.files.get(path) {
-            let (digest, content) = source.small(path, entry).await?;
-            *json = serde_json::from_slice(&content)
-                .map_err(|error| Rejection::refused(format!("{path}: {error}")))?;
+    let mut contents = Contents::new();
+    let config = loop {
+        let path = match manifest::config_of(&listing, &contents) {
+            Ok(config) => break config,
+            Err(Missing::Never(reason)) => return Err(Rejection::refused(reason)),
+            Err(Missing::Content(path)) => path,
+        };
+        let (digest, content) = source.small_at(&path).await?;
+        files.push((path.clone(), digest));
+        contents.insert(path, content);
+    };
+    for path in [config.as_deref(), Some(TOKENIZER_CONFIG)]
+        .into_iter()
+        .flatten()
+    {
+        if listing.files.contains_key(path) && !contents.contains_key(path) {
+            let (digest, content) = source.small_at(path).await?;
             files.push((path.to_owned(), digest));
+            contents.insert(path.to_owned(), content);
         }
     }
-    let [tokenizer_config, config] = jsons;
+    let json = |path: Option<&str>| -> Judged<Value> {
+        let content = path.and_then(|path| Some((path, contents.get(path)?)));
+        content.map_or(Ok(Value::Null), |(path, content)| {
+            serde_json::from_slice(content)
+                .map_err(|error| Rejection::refused(format!("{path}: {error}")))
+        })
+    };
+    let (tokenizer_config, config) = (json(Some(TOKENIZER_CONFIG))?, json(config.as_deref())?);
     let class = TokenizerClass::resolve(Some(&tokenizer_config), &config, compatibility)
         .map_err(Rejection::refused)?;
     for path in class.files() {

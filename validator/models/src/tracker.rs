@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use model::ContentHash;
 use serde::{Deserialize, Serialize};
 
-use super::{digest::as_text, rejection::Rejection, sync::Commitment};
+use super::{commitment::Commitment, digest::as_text, rejection::Rejection};
 use subnet::{BlockNumber, Fault, FaultKind, Hotkey, ModelId, Uid};
 
 /// First wait after a fault that is not the model's; it doubles with each.
@@ -20,17 +20,17 @@ const LONGEST_ABSENCE: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Its model was verified.
+    /// Its model is in the store, verified.
     Verified {
         /// The hash of its content.
         #[serde(with = "as_text")]
         content_hash: ContentHash,
-        /// Its parameter count.
+        /// Its parameter count, tied tensors counted once.
         parameters: u64,
     },
     /// It was refused, until it changes.
     Refused {
-        /// Why.
+        /// What is wrong with it, in one line.
         reason: String,
     },
     /// It is looked at again.
@@ -49,16 +49,16 @@ pub enum Outcome {
 pub struct Entry {
     /// The uid that the hotkey had.
     pub uid: Uid,
-    /// Block of the commitment.
+    /// Block in which the chain took the commitment.
     pub block: BlockNumber,
-    /// What it says.
+    /// The model that the commitment names.
     #[serde(with = "as_text")]
     pub model_id: ModelId,
     /// When it was looked at last.
     pub looked_at: Timestamp,
     /// When it last was on the chain.
     pub seen_at: Timestamp,
-    /// What came of it.
+    /// Whether its model was verified.
     pub outcome: Outcome,
 }
 
@@ -76,7 +76,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Returns every entry.
+    /// Returns the entries of all hotkeys.
     pub const fn entries(&self) -> &BTreeMap<Hotkey, Entry> {
         &self.entries
     }

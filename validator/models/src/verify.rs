@@ -2,16 +2,14 @@
 
 use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
+use hub::{Hub, Listing, RepositoryKind, RepositoryName, address::is_commit};
 use indicatif::ProgressBar;
 use model::{ContentHash, norms::ProjectionNorms};
 
 use super::{
-    Hub, Rejection, Store,
+    Rejection, Store,
+    commitment::Commitment,
     download::{Download, Wanted, blocking},
-    hub::{
-        Listing,
-        address::{RepositoryName, is_commit},
-    },
     metadata::{Metadata, SeenHeader, Source},
     rejection::Judged,
     report::{Claim, Report, Stage},
@@ -38,11 +36,11 @@ pub struct Assertion {
     reason = "the private field keeps the rest of this crate from making one"
 )]
 pub struct VerifiedModel {
-    /// Who committed to it.
+    /// The hotkey whose commitment names it.
     pub hotkey: Hotkey,
     /// When, as the chain says.
     pub block: BlockNumber,
-    /// What the commitment says.
+    /// Where it is and what its hash should be, by the commitment.
     pub model_id: ModelId,
     /// The hash of its content, not bound to the hotkey.
     pub content_hash: ContentHash,
@@ -56,22 +54,22 @@ pub struct VerifiedModel {
     _seen: (),
 }
 
-/// How far to go.
+/// How much of a model is fetched to judge it.
 #[derive(Debug, Clone)]
 pub enum Reach {
-    /// Judge from metadata alone.
+    /// Listing, small files and the headers of the weights.
     Metadata,
     /// Fetch all of it into the store.
     Download {
-        /// Shows the bytes.
+        /// Counts the bytes that have come in.
         bar: ProgressBar,
     },
 }
 
-/// Verifies models.
+/// Judges models by their metadata, and by their bytes as these come in.
 #[derive(Debug, Clone)]
 pub struct Verifier {
-    /// Where models come from.
+    /// The hub that the models come from.
     pub hub: Hub,
     /// Where they go; without one, only metadata can be judged.
     pub store: Option<Store>,
@@ -91,11 +89,11 @@ impl Verifier {
     /// Verifies a commitment and fetches its model.
     pub async fn verify_commitment(
         &self,
-        commitment: &super::sync::Commitment,
+        commitment: &Commitment,
         rules: &Rules,
         report: &mut Report,
     ) -> Judged<VerifiedModel> {
-        let super::sync::Commitment {
+        let Commitment {
             hotkey,
             block,
             model_id,
@@ -150,7 +148,10 @@ impl Verifier {
     ) -> Judged<Option<StoredModel>> {
         let claimed = claimed_hash(&assertion.model_id)?;
         let (repository, revision) = place(&assertion.model_id)?;
-        let listing = self.hub.listing(&repository, revision).await?;
+        let listing = self
+            .hub
+            .listing(RepositoryKind::Model, &repository, revision)
+            .await?;
         judge_listing(&listing, revision, rules, report)?;
         let source = self.source(&repository, &listing);
         let metadata = source.metadata(rules.compatibility).await?;
@@ -213,7 +214,7 @@ impl Verifier {
         let Some(model) = store.model(&hash)? else {
             return Ok(None);
         };
-        let headers = metadata.manifest.weights.iter().map(|name| {
+        let headers = metadata.manifest.layout.weights.names().map(|name| {
             let path = model.dir.join(name);
             let mut file =
                 std::fs::File::open(&path).map_err(shared::file::FileError::on("open", &path))?;
@@ -221,7 +222,7 @@ impl Verifier {
             let header = model::header::Header::read(&mut file, size)
                 .map_err(shared::file::FileError::on("read", &path))?;
             let header = header.map_err(|error| Rejection::refused(format!("{name}: {error}")))?;
-            Ok((name.clone(), header))
+            Ok((name.to_owned(), header))
         });
         let headers: BTreeMap<_, _> = headers.collect::<Judged<_>>()?;
         let config = rules.judge_config(&metadata.manifest, &metadata.contents)?;
@@ -285,11 +286,15 @@ impl Verifier {
         files
             .filter(|(path, _)| !metadata.contents.contains_key(*path))
             .map(|(path, entry)| {
-                let remote = Arc::new(source.file(path, entry)?);
+                let header = headers.get(path).cloned();
+                let remote = match &header {
+                    Some(seen) => Arc::clone(&seen.file),
+                    None => Arc::new(source.file(path, entry)?),
+                };
                 Ok(Wanted {
                     path: path.clone(),
                     remote,
-                    header: headers.get(path).cloned(),
+                    header,
                 })
             })
             .collect()
@@ -353,7 +358,6 @@ fn record(
     }
 }
 
-/// Reads the claimed hash.
 fn claimed_hash(model_id: &ModelId) -> Judged<ContentHash> {
     let text = model_id.hash.as_deref().unwrap_or("None");
     ContentHash::from_str(text)

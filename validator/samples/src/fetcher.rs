@@ -15,6 +15,7 @@ use super::{
     source::{Source, Weighted},
     wandb, web,
 };
+use http_client::{HttpClient, HttpOptions};
 use subnet::Fault;
 
 /// How long one source may take, retries included.
@@ -37,7 +38,7 @@ pub struct Settings {
     pub http_token: Option<String>,
     /// How the hub is reached.
     pub hub: hub::Access,
-    /// How W&B is reached.
+    /// W&B's address, key and the steps to read.
     pub wandb: wandb::Access,
 }
 
@@ -46,7 +47,7 @@ pub struct Settings {
 pub struct SourceReport {
     /// The source, as `--samples` gave it.
     pub source: String,
-    /// Usable records.
+    /// Records that passed the filter.
     pub usable: usize,
     /// What was not used, and why.
     pub dropped: Dropped,
@@ -60,7 +61,7 @@ pub struct SourceReport {
 #[derive(Debug, Clone)]
 pub struct Pool {
     sources: Vec<(Weighted, Vec<Record>)>,
-    /// What each source gave.
+    /// What each source gave, in the order of the sources.
     pub reports: Vec<SourceReport>,
     minimum: usize,
 }
@@ -70,7 +71,7 @@ pub struct Pool {
 pub struct Fetcher {
     settings: Settings,
     cache: Option<Cache>,
-    client: reqwest::Client,
+    client: HttpClient,
 }
 
 impl Fetcher {
@@ -82,7 +83,7 @@ impl Fetcher {
         let cache = settings.cache.as_deref().map(Cache::new);
         Ok(Self {
             cache,
-            client: http_client::client()?,
+            client: HttpClient::new(HttpOptions::default())?,
             settings,
         })
     }

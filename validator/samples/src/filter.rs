@@ -26,12 +26,12 @@ pub struct Filter {
 pub struct Dropped(pub BTreeMap<String, u64>);
 
 impl Dropped {
-    /// Counts one more.
+    /// Counts one more record dropped for a reason.
     pub fn add(&mut self, reason: &str) {
         *self.0.entry(reason.to_owned()).or_default() += 1;
     }
 
-    /// Adds other counts.
+    /// Adds the counts of another source.
     pub fn merge(&mut self, other: &Self) {
         for (reason, count) in &other.0 {
             *self.0.entry(reason.clone()).or_default() += count;

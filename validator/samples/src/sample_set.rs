@@ -14,7 +14,7 @@ pub struct Sample {
     pub id: String,
     /// The turns; the last is the response.
     pub conversation: Conversation,
-    /// Where it came from.
+    /// Source and place in it, for people.
     pub origin: String,
 }
 

@@ -17,16 +17,16 @@ pub enum Layout {
 /// Which W&B runs are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RunFilter {
-    /// Those running now.
+    /// Runs that are running now.
     #[default]
     Running,
-    /// Those that ended well.
+    /// Runs that ended without an error.
     Finished,
     /// The newest, whatever their state.
     Newest,
 }
 
-/// Where samples come from.
+/// A place that samples come from, as `--samples` names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// `jsonl:PATH`: a file, the files of a folder, or a pattern.
@@ -46,13 +46,13 @@ pub enum Source {
     Http(Vec<Url>),
     /// `wandb:ENTITY/PROJECT[?layout=sn1&runs=finished&signed=true]`: history of W&B runs.
     Wandb {
-        /// Who owns the project.
+        /// User or team that owns the project.
         entity: String,
-        /// The project.
+        /// Name of the project at W&B.
         project: String,
-        /// How rows hold conversations.
+        /// Which keys of a row hold conversations.
         layout: Layout,
-        /// Which runs.
+        /// State that a run must be in.
         runs: RunFilter,
         /// Whether a run's id must be signed by the hotkey it names.
         signed: bool,
@@ -64,7 +64,7 @@ pub enum Source {
 pub struct Weighted {
     /// The text it was read from.
     pub spec: String,
-    /// The source.
+    /// The place that the text names.
     pub source: Source,
     /// Its weight relative to the others, above 0.
     pub weight: f64,
@@ -74,7 +74,7 @@ pub struct Weighted {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{spec:?}: {problem}")]
 pub struct SourceError {
-    /// The value.
+    /// The text that was given.
     pub spec: String,
     /// What is wrong with it.
     pub problem: String,

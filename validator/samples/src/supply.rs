@@ -22,7 +22,7 @@ pub struct Order {
 /// A sample set, and what went wrong on the way to it.
 #[derive(Debug, Clone)]
 pub struct Drawn {
-    /// The set.
+    /// The samples, drawn and ordered.
     pub set: SampleSet,
     /// A sentence for each source that failed.
     pub trouble: Vec<String>,

@@ -58,7 +58,7 @@ impl TextReader {
         }
     }
 
-    /// Reads on.
+    /// Takes the next bytes of the text.
     pub fn push(&mut self, bytes: &[u8]) {
         let mut begin = 0;
         for (at, byte) in bytes.iter().enumerate() {
@@ -195,11 +195,46 @@ impl Body for TextReader {
     }
 }
 
+/// Reads JSONL, or one JSON array, that came from `origin`.
+pub fn read_text(text: &str, origin: &str) -> Harvest {
+    let mut reader = TextReader::new(origin);
+    reader.push(text.as_bytes());
+    reader.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_bad_line_is_skipped_counted_and_named() {
+        let harvest = read_text(
+            "{\"prompt\":\"p\",\"response\":\"r\"}\n{oops\n\n{\"a\":1}\n",
+            "f",
+        );
+        assert_eq!(harvest.records.len(), 1);
+        assert_eq!(harvest.records[0].origin, "f#1");
+        insta::assert_json_snapshot!(harvest, @r#"
+        {
+          "dropped": {
+            "malformed line": 1,
+            "no messages, conversations, instruction/output or prompt/response pair": 1
+          },
+          "notes": [
+            "f line 2: key must be a string at line 1 column 2",
+            "f#4: no messages, conversations, instruction/output or prompt/response pair"
+          ]
+        }
+        "#);
+    }
+
+    #[test]
+    fn an_array_is_read_too() {
+        let harvest = read_text(" [{\"question\":\"p\",\"answer\":\"r\"}, 3]", "u");
+        assert_eq!((harvest.records.len(), harvest.notes.len()), (1, 1));
+    }
 
     fn read(pieces: &[&[u8]]) -> Harvest {
         let mut reader = TextReader::new("t");

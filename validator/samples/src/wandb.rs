@@ -16,7 +16,7 @@ use super::{
     record::Record,
     source::{Layout, RunFilter},
 };
-use http_client::{HttpError, Request};
+use http_client::{Credentials, HttpClient, HttpError, HttpRequest};
 use subnet::{Fault, Hotkey};
 
 /// More runs than this are not looked at.
@@ -36,7 +36,7 @@ const UIDS: u16 = 256;
 /// Checks that a hotkey signed a message: hotkey, message, signature.
 pub type Verify = fn(&Hotkey, &[u8], &[u8]) -> bool;
 
-/// How W&B is reached.
+/// W&B's address, key and the steps to read.
 #[derive(Debug, Clone)]
 pub struct Access {
     /// Base address of the API.
@@ -64,13 +64,13 @@ impl Default for Access {
 /// Which runs of which project.
 #[derive(Debug, Clone)]
 pub struct Project {
-    /// Who owns it.
+    /// User or team that owns it.
     pub entity: String,
-    /// Its name.
+    /// Its name at W&B.
     pub project: String,
-    /// How rows hold conversations.
+    /// Which keys of a row hold conversations.
     pub layout: Layout,
-    /// Which runs.
+    /// State that a run must be in.
     pub runs: RunFilter,
     /// Whether a run's id must be signed by the hotkey it names.
     pub signed: bool,
@@ -78,7 +78,7 @@ pub struct Project {
 
 /// Reads runs, newest first, until about `wanted` records are had.
 pub async fn fetch(
-    client: &reqwest::Client,
+    client: &HttpClient,
     access: &Access,
     project: &Project,
     wanted: usize,
@@ -151,7 +151,7 @@ fn read_row(layout: Layout, mut row: Value, origin: &str, harvest: &mut Harvest)
 }
 
 struct Api {
-    client: reqwest::Client,
+    client: HttpClient,
     access: Access,
     project: Project,
 }
@@ -200,7 +200,6 @@ struct PageInfo {
 
 #[derive(Debug, Deserialize)]
 struct Run {
-    /// The id in addresses.
     name: String,
     #[serde(default)]
     config: Option<String>,
@@ -271,8 +270,10 @@ impl Api {
             variables.insert("project".into(), json!(self.project.project));
         }
         let body = json!({"operationName": operation, "query": query, "variables": variables});
-        let answer: Answer<Data<T>> = Request::post(url, &body, max_bytes, DEADLINE)
-            .basic("api", self.access.key.as_deref())
+        let key = self.access.key.as_deref();
+        let credentials = key.map(|key| Credentials::basic("api", key)).transpose()?;
+        let answer: Answer<Data<T>> = HttpRequest::post(url, &body, max_bytes, DEADLINE)
+            .credentials(credentials)
             .json(&self.client)
             .await
             .map_err(|error| self.fault(&error))?;

@@ -6,9 +6,9 @@ use clap::Args;
 use shared::{Exit, Failure, file};
 
 use super::{flags::expand_home, samples::HubFlags};
+use hub::{Hub, HubOptions, Token};
 use models::{
-    Hub, HubOptions, Store,
-    hub::Token,
+    Store,
     store::{Limits, StoreError},
 };
 
@@ -108,8 +108,8 @@ impl FetchFlags {
             Some(token) => Token::new(token),
             None => self.stored_token()?,
         };
-        options.connections = self.connections;
-        options.bandwidth = self.bandwidth.map(|size| size.0);
+        options.http.connections = self.connections;
+        options.http.bandwidth = self.bandwidth.map(|size| size.0);
         options.xet = self.xet;
         Ok(options)
     }

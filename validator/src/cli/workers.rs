@@ -13,7 +13,7 @@ use model::{
 };
 use shared::{Exit, Failure, term};
 
-use eval::{self, Options, Patience};
+use eval::{self, Options, TimeLimits};
 
 /// Makes the options of workers for `devices` (`auto`, `cpu`, `cuda:0,cuda:1`), which may read
 /// what lies in `readable`.
@@ -62,12 +62,9 @@ pub(super) fn directory(path: &Path) -> Result<(PathBuf, Vec<PathBuf>), Failure>
 }
 
 /// Waits without a thought for progress: a person can press Ctrl-C.
-pub(super) fn patience(seconds: u64) -> Patience {
+pub(super) fn patience(seconds: u64) -> TimeLimits {
     let total = Duration::from_secs(seconds);
-    Patience {
-        total,
-        quiet: total,
-    }
+    TimeLimits { total, idle: total }
 }
 
 /// Turns a fault into what a person reads.

@@ -31,7 +31,8 @@ use tokio::{
 use crate::step::{self, Context};
 use ::samples::Settings as SampleSettings;
 use chain::{ChainSnapshot, Client, Endpoints, Passwords, Wallet, WalletPath, weights::TwinGuard};
-use models::{Hub, HubOptions, Store, store::Limits, sync::Sync};
+use hub::{Hub, HubOptions};
+use models::{Store, store::Limits, sync::Sync};
 use subnet::BlockNumber;
 
 pub use self::admin::STATUS;

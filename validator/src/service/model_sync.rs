@@ -10,11 +10,7 @@ use tokio::{
 
 use super::Parts;
 use chain::ChainSnapshot;
-use models::{
-    Tracker,
-    sync::{Commitment, Event},
-    tracker::Outcome,
-};
+use models::{Commitment, Tracker, sync::Event, tracker::Outcome};
 
 /// Where the tracker is kept, in the folder of the state.
 const TRACKER: &str = "tracker.json";

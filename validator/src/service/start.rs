@@ -21,7 +21,8 @@ use crate::{
 };
 use chain::{ChainError, ChainSnapshot, Client, Deadlines, Wallet, weights::TwinGuard};
 use eval::Evaluator;
-use models::{Hub, Store, Sync, SyncOptions, Verifier};
+use hub::Hub;
+use models::{Store, Sync, SyncOptions, Verifier};
 use report::{Board, Journal};
 use samples::{Fetcher, Supply};
 use subnet::Netuid;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{Candidate, Context, Field};
 use crate::state::ModelLosses;
-use eval::Patience;
+use eval::TimeLimits;
 use report::step_record::Plan;
 use subnet::{Competition, Fault, Real};
 
@@ -187,7 +187,7 @@ impl Round<'_> {
             next,
         };
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let patience = Patience::within(left.max(Duration::from_secs(1)));
+        let patience = TimeLimits::within(left.max(Duration::from_secs(1)));
         let on_progress = |_: Progress| shared::notify::watchdog();
         let outcome = context
             .evaluator

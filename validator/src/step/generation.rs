@@ -8,7 +8,7 @@ use super::{
     Context, Field, Start,
     evaluation::{Round, Verdict},
 };
-use eval::Patience;
+use eval::TimeLimits;
 use report::step_record::Generated;
 use samples::SampleSet;
 use subnet::Uid;
@@ -52,7 +52,7 @@ pub(super) async fn of_field(
             max_tokens: MAX_TOKENS,
             seed: start.open.seed,
         };
-        let patience = Patience::within(LIMIT);
+        let patience = TimeLimits::within(LIMIT);
         let progress = |_| shared::notify::watchdog();
         match context
             .evaluator

@@ -14,7 +14,7 @@ use model::{
 use serde::Serialize;
 
 use super::scoring;
-use eval::{Evaluator, Patience};
+use eval::{Evaluator, TimeLimits};
 use report::{
     StepRecord,
     step_record::{ModelRow, Outcome},
@@ -136,7 +136,7 @@ impl Replay<'_> {
         directory: PathBuf,
     ) -> Result<(Vec<Real>, bool), Fault> {
         let engine = &self.record.engine;
-        let patience = Patience::within(self.limit);
+        let patience = TimeLimits::within(self.limit);
         let conversations: Vec<Conversation> = self
             .set
             .samples

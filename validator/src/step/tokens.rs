@@ -12,7 +12,7 @@ use model::{
 };
 
 use super::{Context, Field, evaluation::Tokens};
-use eval::Patience;
+use eval::TimeLimits;
 use report::step_record::Plan;
 use samples::SampleSet;
 use subnet::{Competition, Fault};
@@ -101,7 +101,7 @@ async fn tokenize(
     };
     let samples = context
         .evaluator
-        .tokenize(request, Patience::within(LIMIT), &|_| {
+        .tokenize(request, TimeLimits::within(LIMIT), &|_| {
             shared::notify::watchdog();
         })
         .await?;

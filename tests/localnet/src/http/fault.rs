@@ -2,18 +2,20 @@
 
 use std::{
     convert::Infallible,
+    io::Write as _,
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use flate2::{Compression, write::GzEncoder};
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
@@ -56,11 +58,17 @@ pub enum Fault {
     Endless,
     /// 403, as for a repository whose terms were not accepted.
     Gated,
+    /// The `Range` header is ignored: 200 with the whole.
+    NoRanges,
+    /// The body is compressed, whatever the client accepts; ranges are ignored.
+    Gzip,
+    /// 429 with the hub's own `RateLimit` header, and no `Retry-After`.
+    RateLimit,
 }
 
 impl Fault {
     /// Every fault with its name.
-    pub const ALL: [(Self, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::Slow, "slow"),
         (Self::Stall, "stall"),
         (Self::Cut, "cut"),
@@ -77,6 +85,9 @@ impl Fault {
         (Self::Html, "html"),
         (Self::Endless, "endless"),
         (Self::Gated, "gated"),
+        (Self::NoRanges, "no-ranges"),
+        (Self::Gzip, "gzip"),
+        (Self::RateLimit, "rate-limit"),
     ];
 
     /// Returns its name, as the command line and the dev endpoint spell it.
@@ -227,7 +238,7 @@ impl Faults {
 }
 
 /// The middleware that commits the faults.
-pub async fn inject(State(faults): State<Faults>, request: Request, next: Next) -> Response {
+pub async fn inject(State(faults): State<Faults>, mut request: Request, next: Next) -> Response {
     let Some((fault, count)) = faults.take(&request) else {
         return next.run(request).await;
     };
@@ -265,6 +276,17 @@ pub async fn inject(State(faults): State<Faults>, request: Request, next: Next) 
         }
         Fault::ChangingBody if count % 2 == 1 => spoil(next.run(request).await, Fault::WrongBytes),
         Fault::ChangingBody => next.run(request).await,
+        Fault::NoRanges => {
+            request.headers_mut().remove(header::RANGE);
+            let mut response = next.run(request).await;
+            response.headers_mut().remove(header::ACCEPT_RANGES);
+            response
+        }
+        Fault::Gzip => {
+            request.headers_mut().remove(header::RANGE);
+            compressed(next.run(request).await).await
+        }
+        Fault::RateLimit => rate_limited(),
     }
 }
 
@@ -274,6 +296,41 @@ fn later(status: StatusCode, message: &str) -> Response {
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
+}
+
+/// As the hub says it, by the draft `draft-ietf-httpapi-ratelimit-headers`.
+fn rate_limited() -> Response {
+    let message = "We had to rate limit you";
+    let mut response = super::error(StatusCode::TOO_MANY_REQUESTS, message);
+    let headers = response.headers_mut();
+    let limit = HeaderValue::from_static("\"resolvers\";r=0;t=1");
+    headers.insert("ratelimit", limit);
+    let policy = HeaderValue::from_static("\"fixed window\";\"resolvers\";q=3000;w=300");
+    headers.insert("ratelimit-policy", policy);
+    response
+}
+
+/// Compresses the body of a successful answer; others pass unharmed.
+async fn compressed(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if !parts.status.is_success() {
+        return Response::from_parts(parts, body);
+    }
+    let compress = async {
+        let bytes = to_bytes(body, usize::MAX).await.ok()?;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&bytes).ok()?;
+        encoder.finish().ok()
+    };
+    let Some(bytes) = compress.await else {
+        return super::error(StatusCode::INTERNAL_SERVER_ERROR, "could not compress");
+    };
+    parts.headers.remove(header::ACCEPT_RANGES);
+    let length = bytes.len().into();
+    parts.headers.insert(header::CONTENT_LENGTH, length);
+    let gzip = HeaderValue::from_static("gzip");
+    parts.headers.insert(header::CONTENT_ENCODING, gzip);
+    Response::from_parts(parts, Body::from(bytes))
 }
 
 fn redirect(to: &str) -> Response {

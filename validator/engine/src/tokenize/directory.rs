@@ -3,13 +3,16 @@
 use std::{io, path::Path};
 
 use model::{
-    Compatibility, Fault, MachineFaultKind, ModelFaultKind, tokenizer_class::TokenizerClass,
+    Compatibility, Fault, Layout, MachineFaultKind, ModelFaultKind,
+    layout::{CONFIG_FILE, ModelFiles},
+    tokenizer_class::TokenizerClass,
 };
 use serde_json::Value;
 use shared::file;
 use tokenizers::{Tokenizer, TruncationDirection};
 
 use super::refused;
+use crate::folder::{Folder, fault_of_layout};
 
 /// The largest vocabularies in use take about 35 MB as JSON.
 const MAX_VOCABULARY: u64 = 64 << 20;
@@ -51,12 +54,14 @@ pub(super) struct Directory<'a> {
 impl<'a> Directory<'a> {
     /// Reads the configuration and finds the class.
     pub(super) fn open(path: &'a Path, compatibility: Compatibility) -> Result<Self, Fault> {
-        if !path.is_dir() {
-            let text = format_args!("{} is no directory", path.display());
-            return Err(Fault::machine(MachineFaultKind::Storage, text));
-        }
+        let folder = Folder::open(path)?;
         let config = json(path, "tokenizer_config.json")?;
-        let model_config = json(path, "config.json")?.unwrap_or_default();
+        let model_config = if folder.contains(CONFIG_FILE) {
+            let name = Layout::config_of(&folder).map_err(fault_of_layout)?;
+            json(path, &name)?.unwrap_or_default()
+        } else {
+            Value::Null
+        };
         let class = TokenizerClass::resolve(config.as_ref(), &model_config, compatibility);
         let class = class.map_err(refused)?;
         Ok(Self {

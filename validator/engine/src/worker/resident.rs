@@ -4,21 +4,20 @@ use std::{path::Path, thread};
 
 use candle_core::Device;
 use model::{
-    ContentHash, Dtype, Fault, MachineFaultKind, ModelFaultKind,
+    ContentHash, Dtype, Fault, Layout, MachineFaultKind, ModelFaultKind,
     config::{DecoderSpec, MAX_CONFIG_BYTES},
     hash,
+    layout::ModelFiles,
     norms::NormVerdict,
     protocol::{ModelSource, Phase},
-    tokenizer_class::newest_accepted,
 };
 use nix::sys::resource::{Resource, getrlimit};
-use serde_json::Value;
-use shared::file;
 
 use super::Channel;
 use crate::{
     decoder::Model,
     device,
+    folder::{Folder, fault_of_layout},
     load::{self, LoadReport},
 };
 
@@ -247,47 +246,11 @@ fn check_size(source: &ModelSource, spec: &DecoderSpec, device: &Device) -> Resu
 
 /// Reads `config.json`, or the file it names for this version of transformers.
 fn read_spec(source: &ModelSource) -> Result<DecoderSpec, Fault> {
-    let wrong = |error: &dyn std::fmt::Display| Fault::model(ModelFaultKind::Config, error);
-    let mut json = read_config(&source.directory, "config.json")?;
-    let fields: Value = serde_json::from_slice(&json).unwrap_or_default();
-    if let Some(names) = fields["configuration_files"].as_array() {
-        let names = names.iter().filter_map(Value::as_str);
-        if let Some(name) = newest_accepted("config", names).map_err(|error| wrong(&error))? {
-            if Path::new(name).components().count() != 1 {
-                return Err(wrong(&format_args!(
-                    "configuration file {name:?} is elsewhere"
-                )));
-            }
-            json = read_config(&source.directory, name)?;
-        }
-    }
+    let folder = Folder::open(&source.directory)?;
+    let config = Layout::config_of(&folder).map_err(fault_of_layout)?;
+    let json = folder.read(&config, MAX_CONFIG_BYTES as u64)?;
     DecoderSpec::parse(&json, source.architecture, source.compatibility)
-        .map_err(|error| wrong(&error))
-}
-
-fn read_config(directory: &Path, name: &str) -> Result<Vec<u8>, Fault> {
-    let path = directory.join(name);
-    if !directory.is_dir() {
-        let text = format_args!("{} is no directory", directory.display());
-        return Err(Fault::machine(MachineFaultKind::Storage, text));
-    }
-    let missing = || Fault::model(ModelFaultKind::Config, format_args!("{name} is missing"));
-    // Opening a pipe would wait for ever.
-    if path.exists() && !path.is_file() {
-        return Err(missing());
-    }
-    match file::read_limited(&path, MAX_CONFIG_BYTES as u64) {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(missing()),
-        Err(error) if error.source.kind() == std::io::ErrorKind::FileTooLarge => Err(Fault::model(
-            ModelFaultKind::Config,
-            format_args!("{name}: {}", error.source),
-        )),
-        Err(error) => {
-            let text = format_args!("{error}: {}", error.source);
-            Err(Fault::machine(MachineFaultKind::Storage, text))
-        }
-    }
+        .map_err(|error| Fault::model(ModelFaultKind::Config, error))
 }
 
 fn weights_bytes(directory: &Path) -> u64 {

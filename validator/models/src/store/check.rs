@@ -11,19 +11,19 @@ use shared::file::FileError;
 use super::{Store, StoreError, entries, remove_file};
 use crate::digest::Digest;
 
-/// How closely to look.
+/// How closely a check of the store looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// At sizes and names.
+    /// At sizes, names and links.
     Sizes,
-    /// At every byte.
+    /// At the hash of every file.
     Bytes,
 }
 
 /// Something in the store that is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Damage {
-    /// The file.
+    /// The file that is not as it should be.
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: String,

@@ -51,9 +51,9 @@ pub enum StoreError {
     /// There is no room, and nothing left that may go.
     #[error("no room for {needed} bytes in {}: {reason}", root.display())]
     Full {
-        /// The store.
+        /// The folder of the store.
         root: PathBuf,
-        /// Bytes asked for.
+        /// Bytes that were asked for.
         needed: u64,
         /// Which limit stands in the way.
         reason: String,

@@ -23,12 +23,12 @@ pub struct Limits {
     pub min_free: u64,
 }
 
-/// What the store takes.
+/// Bytes that the store takes on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Usage {
     /// Bytes of whole files, each counted once.
     pub blobs: u64,
-    /// Bytes of unfinished downloads.
+    /// Of downloads that are not finished.
     pub staging: u64,
 }
 

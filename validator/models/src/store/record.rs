@@ -14,22 +14,22 @@ pub const FORMAT: u32 = 1;
 /// What was verified of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelRecord {
-    /// Version of this format.
+    /// Version of this format: [`super::RECORD_FORMAT`].
     pub format: u32,
     /// Its content hash.
     #[serde(with = "as_text")]
     pub content_hash: ContentHash,
-    /// Its files, by path.
+    /// Its files, sorted by path.
     pub files: Vec<FileRecord>,
     /// Where it was fetched from first.
     pub repository: String,
-    /// The commit there.
+    /// The commit of the repository.
     pub commit: String,
     /// Norms of its projections, unrounded; `None` where the norm is NaN.
     pub norms: Vec<(usize, Projection, Option<f64>)>,
     /// Digests of its tensors, by name.
     pub tensors: BTreeMap<String, TensorDigest>,
-    /// When it was verified.
+    /// When its last byte was verified.
     pub added: Timestamp,
 }
 
@@ -38,18 +38,18 @@ pub struct ModelRecord {
 pub struct FileRecord {
     /// Path in the model's folder.
     pub path: String,
-    /// Bytes.
+    /// Its size in bytes.
     pub size: u64,
-    /// Its blob.
+    /// Its SHA-256, which names its blob.
     pub sha256: Digest,
 }
 
 /// Tells tensors apart well enough to report near-copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorDigest {
-    /// CRC-32 of its bytes.
+    /// CRC-32 of its bytes: enough to tell copies, not forgeries.
     pub crc32: u32,
-    /// How many bytes.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 

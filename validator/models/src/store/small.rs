@@ -25,7 +25,7 @@ impl Store {
         Ok(bytes.filter(|bytes| Digest::of(bytes) == digest))
     }
 
-    /// Remembers a small file.
+    /// Keeps a small file under the hash of its git object.
     pub fn put_small(&self, blob_id: &str, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = self.put(bytes)?;
         file::write_atomic(

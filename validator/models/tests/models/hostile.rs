@@ -3,14 +3,14 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, body::Body, extract::State, http::Request, response::Response};
+use hub::{Hub, HubOptions, Token};
 use localnet::{
     http::{Fault, Rule},
     hub::{Access, Kind},
 };
 use model::Architecture;
 use models::{
-    Hub, HubOptions, Rejection, Store, Verifier,
-    hub::Token,
+    Rejection, Store, Verifier,
     store::{Depth, Limits, Usage},
 };
 use shared::task::TaskSet;
@@ -53,6 +53,8 @@ async fn faults_of_the_hub_are_never_the_models() {
         (Fault::Downgrade, None, Outside),
         (Fault::WrongEtag, None, Outside),
         (Fault::Gated, None, Unavailable),
+        (Fault::NoRanges, None, Fine),
+        (Fault::Gzip, None, Fine),
     ];
     for (fault, times, expect) in faults {
         suffer(fault, false, times, expect).await;
@@ -78,6 +80,8 @@ async fn faults_of_the_cdn_are_never_the_models() {
         (Fault::Downgrade, None, Outside),
         (Fault::Gated, None, Outside),
         (Fault::Endless, None, Outside),
+        (Fault::NoRanges, None, Fine),
+        (Fault::Gzip, None, Fine),
     ];
     for (fault, times, expect) in faults {
         suffer(fault, true, times, expect).await;

@@ -10,6 +10,7 @@ mod defects;
 mod golden;
 mod hostile;
 mod manifest;
+mod mirrors;
 mod process;
 mod refusals;
 mod sync;

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use hub::{ListedFile, Listing};
 use model::Compatibility;
-use models::{
-    hub::{Entry, Listing},
-    manifest::{Contents, Manifest, Missing},
-};
+use models::manifest::{Contents, Manifest, Missing};
 
 use crate::world::fixture_json;
 
@@ -17,7 +15,7 @@ fn manifest(files: &[(&str, &str)]) -> Result<Vec<String>, String> {
         let size = Some(content.len() as u64);
         (
             (*path).to_owned(),
-            Entry {
+            ListedFile {
                 size,
                 blob_id: None,
                 sha256: None,

@@ -1,8 +1,9 @@
 //! What a refusal costs, measured at the hub.
 
+use hub::Hub;
 use localnet::hub::Content;
 use model::Architecture;
-use models::{Hub, Rules, Verifier};
+use models::{Rules, Verifier};
 
 use crate::world::{
     Files, World, claim, content_hash, golden, large_model, refusal, rules, verify_with,
@@ -76,7 +77,7 @@ async fn mad_norms_end_the_download() {
     let (files, hash) = large_model(400_000, 100.0);
     let commit = world.server.commit_model("miner/mad", files);
     let mut options = world.hub_options();
-    options.connections = 1;
+    options.http.connections = 1;
     let verifier = Verifier {
         hub: Hub::new(options).unwrap(),
         store: Some(world.store()),

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
+use http_client::RetryPolicy;
+use hub::{Hub, HubOptions};
 use indicatif::ProgressBar;
 use localnet::hub::{Content, Hub as HubServer, Ports};
 use model::{Architecture, Compatibility, ContentHash, Dtype, config::DecoderSpec, hash::walk};
 use models::{
-    Hub, HubOptions, Rejection, Report, Rules, Store, Verifier,
-    hub::Patience,
+    Rejection, Report, Rules, Store, Verifier,
     store::{Limits, StoredModel},
     verify::{Assertion, Reach},
 };
@@ -43,12 +44,11 @@ impl World {
 
     pub(crate) fn hub_options(&self) -> HubOptions {
         let mut options = HubOptions::new(self.server.url().parse().unwrap());
-        options.patience = Patience {
-            pause: Duration::from_millis(1),
-            stall: Duration::from_millis(1500),
-            tries: 2,
+        options.http.timeouts.stall = Duration::from_millis(1500);
+        options.http.retry = RetryPolicy {
+            attempts: 2,
+            first_pause: Duration::from_millis(1),
             longest_pause: Duration::from_millis(1500),
-            ..Patience::default()
         };
         options
     }

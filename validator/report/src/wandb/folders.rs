@@ -16,7 +16,7 @@ pub(super) const JOURNAL: &str = "history.jsonl";
 /// Runs that have not arrived whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unsent {
-    /// Their folders, oldest first.
+    /// The folders of their runs, oldest first.
     pub folders: Vec<PathBuf>,
     /// What they take on disk.
     pub bytes: u64,

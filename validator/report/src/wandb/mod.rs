@@ -42,7 +42,7 @@ pub const MAX_UNSENT_BYTES: u64 = 8 << 30;
 /// Signs the id of a run with the hotkey; returns the signature.
 pub type Sign = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
-/// Where rows go.
+/// Where the rows of steps go, and how runs are named.
 #[derive(Clone)]
 pub struct Settings {
     /// Base address of the API.
@@ -51,7 +51,7 @@ pub struct Settings {
     pub key: Option<String>,
     /// Who owns the project; the key's default if none.
     pub entity: Option<String>,
-    /// The project.
+    /// Name of the project at W&B.
     pub project: String,
     /// Folder in which `wandb/run-..` folders are made.
     pub folder: PathBuf,
@@ -61,7 +61,7 @@ pub struct Settings {
     pub name: String,
     /// Configuration of the runs, each value as JSON.
     pub config: Vec<(String, String)>,
-    /// Signs the runs.
+    /// Signs the ids of runs, for those who check them.
     pub sign: Option<Sign>,
 }
 
@@ -107,7 +107,7 @@ struct Progress {
 }
 
 impl Logger {
-    /// Makes a logger.
+    /// Makes a logger; nothing is written yet.
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,

@@ -27,13 +27,13 @@ mod record {
 /// What the file says of the run itself.
 #[derive(Debug, Clone)]
 pub struct RunHeader<'a> {
-    /// Run id.
+    /// Id of the run in addresses.
     pub id: &'a str,
     /// Who owns the project; empty means the default of whoever syncs.
     pub entity: &'a str,
-    /// The project.
+    /// Name of the project at W&B.
     pub project: &'a str,
-    /// Name shown to people.
+    /// Name of the run on its page.
     pub name: &'a str,
     /// Configuration, each value as JSON.
     pub config: &'a [(String, String)],
@@ -41,7 +41,7 @@ pub struct RunHeader<'a> {
     pub started_at: u64,
 }
 
-/// An open `.wandb` file.
+/// Writes the `.wandb` file of a run.
 #[derive(Debug)]
 pub struct OfflineLog {
     file: File,
@@ -51,7 +51,7 @@ pub struct OfflineLog {
 }
 
 impl OfflineLog {
-    /// Begins a file.
+    /// Begins a file with the header of its run.
     pub fn create(path: &Path, run: &RunHeader<'_>) -> io::Result<Self> {
         let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
         file.write_all(&HEADER)?;

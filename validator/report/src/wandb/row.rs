@@ -9,7 +9,7 @@ use serde_json::Value;
 pub enum Cell {
     /// A number; may be NaN or infinite.
     Number(f64),
-    /// A text.
+    /// A text, sent as a JSON string.
     Text(String),
     /// Named values, such as one for each uid.
     Map(BTreeMap<String, Cell>),

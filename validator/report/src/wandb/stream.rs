@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use url::Url;
 
 use super::{Progress, Settings, folders};
-use http_client::{self, HttpError, Request};
+use http_client::{Credentials, HttpClient, HttpError, HttpOptions, HttpRequest};
+use subnet::Fault;
 
 /// Requests are at least this far apart.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -72,11 +73,19 @@ struct Lines {
 #[derive(Debug)]
 struct Target {
     url: Url,
-    client: reqwest::Client,
+    api: Api,
+}
+
+#[derive(Debug)]
+struct Api {
+    client: HttpClient,
+    credentials: Option<Credentials>,
 }
 
 /// Why the stream ends before the run does.
 enum GivenUp {
+    /// Nothing can be sent from here.
+    Setup(Fault),
     /// W&B will not take this run.
     Refused(HttpError),
     /// Somebody pressed Stop on the page.
@@ -100,6 +109,9 @@ impl Stream {
                 if let Err(error) = done {
                     tracing::debug!(%error, "could not tidy the folder of a W&B run");
                 }
+            }
+            Err(GivenUp::Setup(fault)) => {
+                tracing::warn!(%fault, folder, "W&B can't be asked; rows are kept on disk");
             }
             Err(GivenUp::Refused(error)) => {
                 tracing::warn!(%error, folder, "W&B refuses the run; rows are kept on disk");
@@ -160,8 +172,7 @@ impl Stream {
 
     /// Creates the run; the server may have its own spelling of entity, project and id.
     async fn create(&mut self) -> Result<Target, GivenUp> {
-        let client = http_client::client()
-            .map_err(|fault| GivenUp::Journal(std::io::Error::other(fault)))?;
+        let api = Api::new(self.settings.key.as_deref()).map_err(GivenUp::Setup)?;
         let mut config = serde_json::Map::new();
         for (key, value) in &self.config {
             let value: Value = serde_json::from_str(value).unwrap_or(Value::Null);
@@ -184,10 +195,11 @@ impl Stream {
         let body =
             json!({"operationName": "UpsertBucket", "query": UPSERT, "variables": variables});
         let url = self.url(&["graphql"]);
-        let answer = self.persist(&client, &url, body).await?;
+        let answer = self.persist(&api, &url, body).await?;
         if let Some(message) = answer.pointer("/errors/0/message").and_then(Value::as_str) {
+            let url = http_client::shown(&url);
             return Err(GivenUp::Refused(HttpError::Malformed {
-                url: http_client::shown(&url),
+                url,
                 expected: "a run",
                 reason: message.to_owned(),
             }));
@@ -206,11 +218,11 @@ impl Stream {
         let id = named(&format!("{bucket}/name"), &self.id);
         tracing::info!(run = %id, %entity, %project, "W&B run created");
         let url = self.url(&["files", &entity, &project, &id, "file_stream"]);
-        Ok(Target { url, client })
+        Ok(Target { url, api })
     }
 
     async fn post(&self, target: &Target, body: impl Serialize) -> Result<(), GivenUp> {
-        let answer = self.persist(&target.client, &target.url, body).await?;
+        let answer = self.persist(&target.api, &target.url, body).await?;
         match answer.get("stopped").and_then(Value::as_bool) {
             Some(true) => Err(GivenUp::Stopped),
             _ => Ok(()),
@@ -218,20 +230,15 @@ impl Stream {
     }
 
     /// Sends until it is taken; gives up only where trying again can't help.
-    async fn persist(
-        &self,
-        client: &reqwest::Client,
-        url: &Url,
-        body: impl Serialize,
-    ) -> Result<Value, GivenUp> {
-        let request = Request::post(url.clone(), &body, MAX_ANSWER_BYTES, DEADLINE)
-            .basic("api", self.settings.key.as_deref());
+    async fn persist(&self, api: &Api, url: &Url, body: impl Serialize) -> Result<Value, GivenUp> {
+        let request = HttpRequest::post(url.clone(), &body, MAX_ANSWER_BYTES, DEADLINE)
+            .credentials(api.credentials.clone());
         // The request has its own copy; it may be here for long.
         drop(body);
         let mut away: Option<Instant> = None;
         let mut wait = FIRST_WAIT;
         loop {
-            match request.send(client).await {
+            match request.send(&api.client).await {
                 // An empty or odd body of a success is tolerated.
                 Ok(body) => {
                     if let Some(since) = away {
@@ -246,7 +253,7 @@ impl Stream {
                         away = Some(Instant::now());
                         tracing::warn!(run = %self.id, %error, "W&B is away, rows wait on disk");
                     }
-                    tokio::time::sleep(wait).await;
+                    tokio::time::sleep(error.retry_after().unwrap_or_default().max(wait)).await;
                     wait = (wait * 2).min(MAX_WAIT);
                 }
             }
@@ -259,6 +266,17 @@ impl Stream {
             path.pop_if_empty().extend(segments);
         }
         url
+    }
+}
+
+impl Api {
+    fn new(key: Option<&str>) -> Result<Self, Fault> {
+        let credentials = key.map(|key| Credentials::basic("api", key)).transpose()?;
+        let client = HttpClient::new(HttpOptions::default())?;
+        Ok(Self {
+            client,
+            credentials,
+        })
     }
 }
 

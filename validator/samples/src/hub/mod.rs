@@ -3,10 +3,11 @@
 pub mod parquet_rows;
 mod viewer;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
-use hf_hub::{HFClient, HFError, HFRepository, RepoTypeDataset, repository::RepoTreeEntry};
+use ::hub::{Hub, HubFile, HubOptions, Listing, RepositoryKind, RepositoryName, Token};
+use bytes::Bytes;
+use http_client::{HttpClient, HttpError};
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use url::Url;
@@ -19,10 +20,12 @@ const MAX_BYTES: u64 = 44 << 20;
 /// What is read of a JSONL file at once, and how often at most.
 const WINDOW: u64 = 512 << 10;
 const MAX_WINDOWS: u64 = 64;
-/// More files than this are not listed.
+/// More files than this are not considered.
 const MAX_FILES: usize = 10_000;
 /// Usable records are fewer than those read: some are refusals, some duplicates.
 const SPARE: usize = 2;
+/// The branch that is read if none is named.
+const BRANCH: &str = "main";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How the hub is reached.
@@ -32,7 +35,7 @@ pub struct Access {
     pub endpoint: Url,
     /// Base address of the dataset viewer.
     pub viewer: Url,
-    /// Access token.
+    /// Token for private and gated datasets.
     pub token: Option<String>,
 }
 
@@ -52,7 +55,7 @@ impl Default for Access {
 pub struct Dataset {
     /// `namespace/name`.
     pub name: String,
-    /// Commit, branch or tag.
+    /// Commit, branch or tag; `main` if none.
     pub revision: Option<String>,
     /// Folder its files must lie under.
     pub config: Option<String>,
@@ -61,16 +64,16 @@ pub struct Dataset {
 }
 
 /// A file of the dataset.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 struct DataFile {
     path: String,
-    size: u64,
+    remote: HubFile,
 }
 
 /// Reads about `wanted` records from places that `seed` picks; the viewer is asked where the
 /// dataset has no file we can read, or the hub does not answer.
 pub async fn fetch(
-    client: &reqwest::Client,
+    client: &HttpClient,
     access: &Access,
     dataset: &Dataset,
     wanted: usize,
@@ -105,28 +108,11 @@ async fn from_files(
     wanted: usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Harvest, Fault> {
-    let outside = |error| refused(dataset, &error);
-    let (namespace, name) = dataset.name.split_once('/').unwrap_or(("", &dataset.name));
-    let mut builder = HFClient::builder()
-        .endpoint(access.endpoint.as_str().trim_end_matches('/'))
-        .cache_enabled(false)
-        .client(http_client::client()?);
-    if let Some(token) = &access.token {
-        builder = builder.token(token);
-    }
-    let repository = builder.build().map_err(outside)?.dataset(namespace, name);
-    let mut files = tokio::time::timeout(DEADLINE, list(&repository, dataset))
-        .await
-        .map_err(|_| Fault::outside(format!("{}: no file list within 60 s", dataset.name)))?
-        .map_err(outside)?;
+    let mut reader = RangeReader::open(access, dataset).await?;
+    let mut files = reader.files();
     files.shuffle(rng);
 
     let mut harvest = Harvest::default();
-    let mut reader = RangeReader {
-        repository,
-        dataset: dataset.clone(),
-        left: MAX_BYTES,
-    };
     for file in files {
         if harvest.records.len() >= wanted || reader.left == 0 {
             break;
@@ -135,7 +121,7 @@ async fn from_files(
         let result = if is_parquet(&file.path) {
             let handle = tokio::runtime::Handle::current();
             let job = parquet_rows::Job {
-                file,
+                file: Arc::new(file),
                 wanted: missing,
                 seed: rng.random(),
             };
@@ -163,47 +149,15 @@ async fn from_files(
 }
 
 /// Says what the hub objects to. To those without the right it shows no private dataset.
-fn refused(dataset: &Dataset, error: &HFError) -> Fault {
+fn refused(dataset: &Dataset, error: &HttpError) -> Fault {
     let name = &dataset.name;
-    let status = match error {
-        HFError::Http { context }
-        | HFError::AuthRequired { context }
-        | HFError::Forbidden { context } => context.status.as_u16(),
-        HFError::RepoNotFound { .. } => 404,
-        _ => 0,
-    };
-    Fault::outside(match status {
-        401 | 403 | 404 => format!(
+    Fault::outside(if error.is_unavailable() {
+        format!(
             "the hub shows no dataset {name}; a private or gated one needs HF_TOKEN or --hub-token"
-        ),
-        _ => format!("{name}: {error}"),
+        )
+    } else {
+        format!("{name}: {error}")
     })
-}
-
-/// Lists the files of the wanted configuration and split in order of their paths, so that the
-/// seed alone decides which are read.
-async fn list(
-    repository: &HFRepository<RepoTypeDataset>,
-    dataset: &Dataset,
-) -> Result<Vec<DataFile>, HFError> {
-    let entries = repository
-        .list_tree()
-        .maybe_revision(dataset.revision.clone())
-        .recursive(true)
-        .limit(MAX_FILES)
-        .send()?;
-    let mut entries = std::pin::pin!(entries);
-    let mut files = Vec::new();
-    while let Some(entry) = entries.next().await {
-        match entry? {
-            RepoTreeEntry::File { path, size, .. } if size > 0 && fits(&path, dataset) => {
-                files.push(DataFile { path, size });
-            }
-            _ => {}
-        }
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
 }
 
 fn fits(path: &str, dataset: &Dataset) -> bool {
@@ -232,43 +186,73 @@ fn is_jsonl(path: &str) -> bool {
     has_extension(path, "jsonl") || has_extension(path, "ndjson")
 }
 
-/// Ranged reads within a budget.
+/// Ranged reads of a dataset's files, within a budget.
 struct RangeReader {
-    repository: HFRepository<RepoTypeDataset>,
+    hub: Hub,
     dataset: Dataset,
+    repository: RepositoryName,
+    listing: Listing,
+    /// Bytes that may still be read.
     left: u64,
 }
 
 impl RangeReader {
-    async fn read(&mut self, path: &str, start: u64, length: u64) -> Result<bytes::Bytes, String> {
+    async fn open(access: &Access, dataset: &Dataset) -> Result<Self, Fault> {
+        let options = HubOptions {
+            token: access.token.as_deref().and_then(Token::new),
+            ..HubOptions::new(access.endpoint.clone())
+        };
+        let hub = Hub::new(options).map_err(Fault::config)?;
+        let repository: RepositoryName = dataset.name.parse().map_err(Fault::config)?;
+        let revision = dataset.revision.as_deref().unwrap_or(BRANCH);
+        let listing = hub.listing(RepositoryKind::Dataset, &repository, revision);
+        let listing = listing.await.map_err(|error| refused(dataset, &error))?;
+        Ok(Self {
+            hub,
+            dataset: dataset.clone(),
+            repository,
+            listing,
+            left: MAX_BYTES,
+        })
+    }
+
+    /// Returns the files of the wanted configuration and split in order of their paths, so that
+    /// the seed alone decides which are read.
+    fn files(&self) -> Vec<DataFile> {
+        let files = self.listing.files.iter();
+        files
+            .filter(|(path, _)| fits(path, &self.dataset))
+            .filter_map(|(path, listed)| {
+                let size = listed.size.filter(|size| *size > 0)?;
+                let (kind, commit) = (RepositoryKind::Dataset, &self.listing.commit);
+                let known = (size, listed.sha256);
+                let remote = self.hub.file(kind, &self.repository, commit, path, known);
+                let path = path.clone();
+                Some(DataFile { path, remote })
+            })
+            .take(MAX_FILES)
+            .collect()
+    }
+
+    async fn read(&mut self, file: &DataFile, start: u64, length: u64) -> Result<Bytes, String> {
+        let path = &file.path;
         if length > self.left {
             self.left = 0;
             return Err(format!("{path}: stopped after {} MiB", MAX_BYTES >> 20));
         }
         self.left -= length;
-        let request = self
-            .repository
-            .download_file_to_bytes()
-            .filename(path)
-            .maybe_revision(self.dataset.revision.clone())
-            .range(start..start + length)
-            .send();
-        let bytes = tokio::time::timeout(DEADLINE, request)
+        let _connection = self.hub.http().connection().await;
+        // Where a server serves no ranges, nobody reads a large file up to its end.
+        let range = self.hub.part(&file.remote, start..start + length);
+        let pieces = tokio::time::timeout(DEADLINE, range)
             .await
             .map_err(|_| format!("{path}: no answer within {} s", DEADLINE.as_secs()))?
             .map_err(|error| format!("{path}: {error}"))?;
-        if bytes.len() as u64 == length {
-            Ok(bytes)
-        } else {
-            Err(format!(
-                "{path}: asked for {length} bytes, got {}",
-                bytes.len()
-            ))
-        }
+        Ok(pieces.concat().into())
     }
 
     fn origin(&self, path: &str) -> String {
-        let revision = self.dataset.revision.as_deref().unwrap_or("main");
+        let revision = self.dataset.revision.as_deref().unwrap_or(BRANCH);
         format!("hf:{}@{revision}/{path}", self.dataset.name)
     }
 }
@@ -282,7 +266,7 @@ async fn jsonl_windows(
     harvest: &mut Harvest,
 ) -> Result<(), String> {
     let enough = harvest.records.len() + wanted;
-    for _ in 0..file.size.div_ceil(WINDOW).min(MAX_WINDOWS) {
+    for _ in 0..file.remote.size().div_ceil(WINDOW).min(MAX_WINDOWS) {
         if harvest.records.len() >= enough || reader.left == 0 {
             break;
         }
@@ -298,12 +282,12 @@ async fn jsonl_window(
     rng: &mut ChaCha8Rng,
     harvest: &mut Harvest,
 ) -> Result<(), String> {
-    let length = WINDOW.min(file.size).min(reader.left);
-    let start = rng.random_range(0..=file.size - length);
-    let bytes = reader.read(&file.path, start, length).await?;
+    let length = WINDOW.min(file.remote.size()).min(reader.left);
+    let start = rng.random_range(0..=file.remote.size() - length);
+    let bytes = reader.read(file, start, length).await?;
     let text = String::from_utf8_lossy(&bytes);
     let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
-    if start + length < file.size && !text.ends_with('\n') {
+    if start + length < file.remote.size() && !text.ends_with('\n') {
         lines.pop();
     }
     let origin = reader.origin(&file.path);

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Access, Dataset};
 use crate::harvest::Harvest;
-use http_client::{HttpError, Request};
+use http_client::{Credentials, HttpClient, HttpRequest};
 use subnet::Fault;
 
 /// The most rows the viewer gives at once.
@@ -32,7 +32,7 @@ struct Row {
 
 /// Reads pages until about `wanted` records are had.
 pub(super) async fn fetch(
-    client: &reqwest::Client,
+    client: &HttpClient,
     access: &Access,
     dataset: &Dataset,
     wanted: usize,
@@ -52,7 +52,7 @@ pub(super) async fn fetch(
                     harvest.read_value(&row, format!("viewer:{}#{row_idx}", dataset.name));
                 }
             }
-            Err(error) if harvest.records.is_empty() => return Err(error.into()),
+            Err(error) if harvest.records.is_empty() => return Err(error),
             Err(error) => {
                 harvest.note(error);
                 break;
@@ -63,12 +63,12 @@ pub(super) async fn fetch(
 }
 
 async fn page(
-    client: &reqwest::Client,
+    client: &HttpClient,
     access: &Access,
     dataset: &Dataset,
     offset: u64,
     length: u64,
-) -> Result<Page, HttpError> {
+) -> Result<Page, Fault> {
     let mut url = access.viewer.clone();
     url.set_path(&format!("{}/rows", url.path().trim_end_matches('/')));
     url.query_pairs_mut()
@@ -77,8 +77,8 @@ async fn page(
         .append_pair("split", dataset.split.as_deref().unwrap_or("train"))
         .append_pair("offset", &offset.to_string())
         .append_pair("length", &length.to_string());
-    Request::get(url, MAX_PAGE_BYTES, DEADLINE)
-        .bearer(access.token.as_deref())
-        .json(client)
-        .await
+    let credentials = access.token.as_deref().map(Credentials::bearer);
+    let request =
+        HttpRequest::get(url, MAX_PAGE_BYTES, DEADLINE).credentials(credentials.transpose()?);
+    Ok(request.json(client).await?)
 }

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use reqwest::header::{DATE, HeaderMap};
 use serde_json::{Value, json};
 use shared::clock;
 use tokio::time::{Instant, timeout};
 
 use super::{Level, Line, Settings, hotkey, text};
 use chain::{ChainSnapshot, Client, Deadlines, Endpoints};
-use http_client::{self, Request};
-use models::{self, Hub, Store};
+use http_client::{
+    Credentials, HttpClient, HttpOptions, HttpRequest,
+    header::{DATE, HeaderMap},
+};
+use hub::Hub;
+use models::{self, Store};
 use samples::Fetcher;
 use subnet::{Fault, FaultKind};
 
@@ -148,12 +151,9 @@ pub(super) fn neuron(settings: &Settings, snapshot: &ChainSnapshot) -> Vec<Line>
 
 /// Asks the hub for anything at all; `None` if it does not answer.
 pub(super) async fn ask_hub(settings: &Settings) -> Option<HeaderMap> {
-    let ask = async {
-        let client = http_client::client().ok()?;
-        let answer = client.head(settings.hub.endpoint.clone()).send();
-        Some(answer.await.ok()?.headers().clone())
-    };
-    timeout(ENDPOINT_LIMIT, ask).await.ok().flatten()
+    let client = HttpClient::new(HttpOptions::default()).ok()?;
+    let request = HttpRequest::get(settings.hub.endpoint.clone(), 0, ENDPOINT_LIMIT);
+    request.headers(&client).await.ok()
 }
 
 /// Compares our clock with that of the hub, as its answer tells it.
@@ -282,15 +282,21 @@ pub(super) async fn wandb(settings: &Settings) -> Line {
     }
     let question =
         json!({"operationName": "Viewer", "query": "query Viewer { viewer { username } }"});
-    let request = Request::post(url, &question, MAX_ANSWER_BYTES, ENDPOINT_LIMIT);
-    let request = request.basic("api", Some(key));
+    let request = HttpRequest::post(url, &question, MAX_ANSWER_BYTES, ENDPOINT_LIMIT);
     let refused = |why: String| {
         let detail = format!("{project}: the key is refused{why}, rows stay on disk");
         Line::warn(SUBJECT, detail, KEY)
     };
-    let answer = match http_client::client() {
-        Ok(client) => request.json::<Value>(&client).await,
-        Err(fault) => return Line::fail(SUBJECT, fault.kind, fault, "check --wandb-url"),
+    let credentials = match Credentials::basic("api", key) {
+        Ok(credentials) => credentials,
+        Err(error) => return refused(format!(" ({error})")),
+    };
+    let answer = match HttpClient::new(HttpOptions::default()) {
+        Ok(client) => {
+            let request = request.credentials(Some(credentials));
+            request.json::<Value>(&client).await
+        }
+        Err(error) => return Line::fail(SUBJECT, FaultKind::Machine, error, "see the log"),
     };
     match answer {
         Ok(answer) => match answer["data"]["viewer"]["username"].as_str() {

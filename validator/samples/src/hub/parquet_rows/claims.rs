@@ -24,7 +24,6 @@ use parquet::{
 
 use super::compact::{Compact, Kind};
 
-/// The longest footer read.
 const MAX_FOOTER: u64 = 16 << 20;
 /// Columns and groups of columns, and how deep groups lie in groups.
 const MAX_COLUMNS: u64 = 10_000;
@@ -55,7 +54,6 @@ struct Budget {
 }
 
 impl<R: ChunkReader + 'static> Table<R> {
-    /// Reads the footer.
     pub(super) fn open(file: R) -> Result<Self> {
         let no_footer = || refused("it has no parquet footer");
         let end = file.len().checked_sub(TAIL).ok_or_else(no_footer)?;

@@ -75,7 +75,6 @@ impl<R: Read> Compact<R> {
         Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
 
-    /// Passes over a value.
     pub(super) fn skip(&mut self, kind: Kind, depth: u32) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(ParquetError::General("nested too deeply".into()));

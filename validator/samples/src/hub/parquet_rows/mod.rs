@@ -20,7 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use self::{claims::Table, remote::RemoteFile};
+use self::{claims::Table, remote::RemoteTable};
 use super::{DataFile, RangeReader};
 use crate::{harvest::Harvest, record::FIELDS};
 
@@ -29,12 +29,10 @@ const ROWS_PER_GROUP: usize = 100;
 /// Rows that may be decoded and passed over to begin at a random one.
 const MAX_SKIP: usize = 200;
 
-/// Values decoded at once.
 const BATCH: usize = 32;
 
-/// What to read.
 pub(super) struct Job {
-    pub(super) file: DataFile,
+    pub(super) file: Arc<DataFile>,
     pub(super) wanted: usize,
     pub(super) seed: u64,
 }
@@ -48,7 +46,7 @@ pub(super) fn read(
     harvest: &mut Harvest,
 ) -> (RangeReader, Result<(), String>) {
     let origin = reader.origin(&job.file.path);
-    let file = RemoteFile::new(&job.file, reader, handle);
+    let file = RemoteTable::new(Arc::clone(&job.file), reader, handle);
     let result = read_table(file.clone(), &origin, job.wanted, job.seed, harvest);
     let result = result.map_err(|error| format!("{origin}: {error}"));
     (file.into_reader(), result)

@@ -28,18 +28,16 @@ struct State {
 
 /// A file on the hub.
 #[derive(Clone)]
-pub(super) struct RemoteFile {
-    path: String,
-    size: u64,
+pub(super) struct RemoteTable {
+    data: Arc<DataFile>,
     state: Arc<Mutex<State>>,
     handle: Handle,
 }
 
-impl RemoteFile {
-    pub(super) fn new(file: &DataFile, reader: RangeReader, handle: Handle) -> Self {
+impl RemoteTable {
+    pub(super) fn new(data: Arc<DataFile>, reader: RangeReader, handle: Handle) -> Self {
         Self {
-            path: file.path.clone(),
-            size: file.size,
+            data,
             state: Arc::new(Mutex::new(State {
                 reader,
                 blocks: BTreeMap::new(),
@@ -56,15 +54,19 @@ impl RemoteFile {
         state.reader
     }
 
+    fn size(&self) -> u64 {
+        self.data.remote.size()
+    }
+
     fn bytes(&self, start: u64, length: u64) -> ParquetResult<Bytes> {
         let end = start
             .checked_add(length)
-            .filter(|end| *end <= self.size)
+            .filter(|end| *end <= self.size())
             .ok_or_else(|| {
-                ParquetError::EOF(format!("{} ends before {start}+{length}", self.path))
+                ParquetError::EOF(format!("{} ends before {start}+{length}", self.data.path))
             })?;
         if length > MAX_BYTES {
-            let problem = format!("{} wants {length} bytes at once", self.path);
+            let problem = format!("{} wants {length} bytes at once", self.data.path);
             return Err(ParquetError::General(problem));
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,11 +96,10 @@ impl RemoteFile {
         Ok(out.freeze())
     }
 
-    /// Reads the blocks `first..last`.
     fn fetch(&self, state: &mut State, first: u64, last: u64) -> ParquetResult<()> {
         let from = first * BLOCK;
-        let wanted = (last * BLOCK).min(self.size) - from;
-        let read = state.reader.read(&self.path, from, wanted);
+        let wanted = (last * BLOCK).min(self.size()) - from;
+        let read = state.reader.read(&self.data, from, wanted);
         let bytes = self
             .handle
             .block_on(read)
@@ -112,13 +113,13 @@ impl RemoteFile {
     }
 }
 
-impl Length for RemoteFile {
+impl Length for RemoteTable {
     fn len(&self) -> u64 {
-        self.size
+        self.size()
     }
 }
 
-impl ChunkReader for RemoteFile {
+impl ChunkReader for RemoteTable {
     type T = RemoteRead;
 
     fn get_read(&self, start: u64) -> ParquetResult<RemoteRead> {
@@ -135,14 +136,14 @@ impl ChunkReader for RemoteFile {
 
 /// Reads on from a place, a block at a time.
 pub(super) struct RemoteRead {
-    file: RemoteFile,
+    file: RemoteTable,
     position: u64,
 }
 
 impl Read for RemoteRead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let to_block_end = BLOCK - self.position % BLOCK;
-        let left = self.file.size.saturating_sub(self.position);
+        let left = self.file.size().saturating_sub(self.position);
         let length = (buffer.len() as u64).min(to_block_end).min(left);
         let bytes = self
             .file

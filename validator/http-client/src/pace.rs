@@ -12,14 +12,14 @@ use tokio::time::Instant;
 
 /// A limit on bytes per second, shared by all connections.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     bytes_per_second: Option<u64>,
     /// When the bytes let through so far will have been paid for.
     paid_until: Mutex<Option<Instant>>,
 }
 
 impl Pace {
-    pub(super) const fn new(bytes_per_second: Option<u64>) -> Self {
+    pub(crate) const fn new(bytes_per_second: Option<u64>) -> Self {
         Self {
             bytes_per_second,
             paid_until: Mutex::new(None),
@@ -27,7 +27,7 @@ impl Pace {
     }
 
     /// Waits until `bytes` that have just come in are within the limit.
-    pub(super) async fn pass(&self, bytes: u64) {
+    pub(crate) async fn pass(&self, bytes: u64) {
         let Some(rate) = self.bytes_per_second else {
             return;
         };
@@ -46,16 +46,15 @@ impl Pace {
     }
 }
 
-/// Bytes of bodies received.
 #[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
+pub(crate) struct ByteCounter(AtomicU64);
 
-impl Counter {
-    pub(super) fn add(&self, bytes: u64) {
+impl ByteCounter {
+    pub(crate) fn add(&self, bytes: u64) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

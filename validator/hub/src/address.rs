@@ -1,4 +1,4 @@
-//! Names on the hub: repositories, commits, paths. All of them are a miner's word until parsed.
+//! Names on the hub: repositories and commits. All of them are a miner's word until parsed.
 
 use std::fmt;
 
@@ -46,7 +46,7 @@ impl RepositoryName {
         }
     }
 
-    /// Returns the two parts.
+    /// Returns namespace and name.
     pub fn parts(&self) -> [&str; 2] {
         [&self.namespace, &self.name]
     }
@@ -86,20 +86,6 @@ pub fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-const MAX_DEPTH: usize = 16;
-const MAX_NAME: usize = 255;
-
-/// Returns whether a path can become a file inside a folder of ours: relative, no `..`, no control
-/// characters, names and nesting of a reasonable size.
-pub fn is_safe_path(path: &str) -> bool {
-    let safe_name = |name: &str| {
-        !matches!(name, "" | "." | "..")
-            && name.len() <= MAX_NAME
-            && !name.contains(|c: char| c.is_control() || c == '\\')
-    };
-    path.split('/').count() <= MAX_DEPTH && path.split('/').all(safe_name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,37 +105,6 @@ mod tests {
             "a/b.git", "a/-b", "a/b--c", "a/b..c", "a/\u{e9}", "a%2f/b", "a/b\n", &long,
         ] {
             assert!(bad.parse::<RepositoryName>().is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_path_stays_inside() {
-        for good in [
-            "config.json",
-            "shards/a/b.safetensors",
-            "\u{e9}.json",
-            "..a",
-            "a b",
-        ] {
-            assert!(is_safe_path(good), "{good:?}");
-        }
-        let deep = "d/".repeat(300) + "f";
-        let long = "x".repeat(256);
-        for bad in [
-            "",
-            "/etc/passwd",
-            "a/../b",
-            "..",
-            "a//b",
-            "a/",
-            "./a",
-            "a\0b",
-            "a\nb",
-            "a\\b",
-            &deep,
-            &long,
-        ] {
-            assert!(!is_safe_path(bad), "{bad:?}");
         }
     }
 }

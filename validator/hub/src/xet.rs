@@ -9,25 +9,26 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::StreamExt;
 use hf_hub::HFClient;
+use http_client::HttpError;
 use tokio::sync::mpsc;
 
-use super::{Hub, HubError, RemoteFile};
+use crate::{Hub, HubFile};
 
 /// Bytes asked of the library at once.
 const STRETCH: u64 = 256 << 20;
 
 impl Hub {
-    /// Fetches `range` of a file over xet into `pieces`, in order; returns how far it came. A
-    /// receiver that hangs up ends it without an error.
-    pub(crate) async fn over_xet(
+    /// Fetches `range` of a model's file over xet into `pieces`, in order. A receiver that hangs up
+    /// ends it without an error.
+    pub async fn over_xet(
         &self,
-        file: &RemoteFile,
+        file: &HubFile,
         range: Range<u64>,
         pieces: &mpsc::Sender<Bytes>,
-    ) -> Result<(), HubError> {
-        let fail = |why: String| HubError::Transport {
+    ) -> Result<(), HttpError> {
+        let fail = |reason: String| HttpError::NoAnswer {
             url: file.name().to_owned(),
-            why,
+            reason,
         };
         let client = self.xet_client().map_err(|error| fail(error.to_string()))?;
         let [namespace, name] = file.repository().parts();
@@ -51,8 +52,7 @@ impl Hub {
                 let mut piece = piece.map_err(|error| fail(error.to_string()))?;
                 piece.truncate(usize::try_from(stretch.end - at).unwrap_or(usize::MAX));
                 at += piece.len() as u64;
-                self.fetched.add(piece.len() as u64);
-                self.shared.pace.pass(piece.len() as u64).await;
+                self.http().count(piece.len() as u64).await;
                 if pieces.send(piece).await.is_err() {
                     return Ok(());
                 }
@@ -64,18 +64,18 @@ impl Hub {
     async fn in_time<T>(
         &self,
         work: impl Future<Output = T>,
-        fail: impl Fn(String) -> HubError,
-    ) -> Result<T, HubError> {
-        tokio::time::timeout(self.shared.options.patience.stall, work)
+        fail: impl Fn(String) -> HttpError,
+    ) -> Result<T, HttpError> {
+        tokio::time::timeout(self.options.http.timeouts.stall, work)
             .await
             .map_err(|_| fail("no bytes over xet for too long".into()))
     }
 
     fn xet_client(&self) -> hf_hub::HFResult<HFClient> {
-        let options = &self.shared.options;
+        let options = &self.options;
         let mut builder = HFClient::builder()
             .endpoint(options.endpoint.as_str())
-            .client(self.shared.client.clone())
+            .client(self.http().library().clone())
             .cache_enabled(false)
             .retry_max_attempts(1);
         if let Some(token) = &options.token {

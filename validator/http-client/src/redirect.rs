@@ -1,31 +1,42 @@
-//! Where a request may go, and whether our token goes with it.
+//! Where a redirect may lead, and where credentials may go.
 
-use url::{Host, Url};
+use reqwest::Url;
+use url::Host;
 
 /// Most redirects followed for one request; the hub needs two.
-pub(super) const MAX_HOPS: usize = 8;
+pub(crate) const MAX_REDIRECTS: usize = 8;
 
-/// Returns whether two addresses have the same scheme, host and port.
-pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+/// Returns whether secrets may travel there: https anywhere, plain http on this machine only.
+pub fn keeps_secrets(url: &Url) -> bool {
+    url.scheme() == "https" || is_loopback(url)
+}
+
+/// Returns whether credentials meant for `origin` may be sent to `url`: to the same scheme, host
+/// and port only, and never unencrypted over a network.
+pub(crate) fn may_authenticate(origin: &Url, url: &Url) -> bool {
+    same_origin(origin, url) && keeps_secrets(url)
+}
+
+pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin()
 }
 
-/// Decides on a redirect from `from` to `location`.
+/// Decides on a redirect from `from` to `location`, for a request that began at `origin`.
 ///
-/// Only https is followed, unless the target is the endpoint itself or both are this machine's
+/// Only https is followed, unless the target is the origin itself or both are this machine's
 /// loopback: a server elsewhere must not send us to our own services.
-pub(super) fn follow(endpoint: &Url, from: &Url, location: &str) -> Result<Url, String> {
+pub(crate) fn follow(origin: &Url, from: &Url, location: &str) -> Result<Url, String> {
     let Ok(mut target) = from.join(location) else {
-        return Err("a redirect to an address that is none".into());
+        return Err("a redirect to something that is not an address".into());
     };
     target.set_fragment(None);
     if !target.username().is_empty() || target.password().is_some() {
         return Err("a redirect with a user name in it".into());
     }
     let permitted = match target.scheme() {
-        _ if same_origin(&target, endpoint) => true,
-        "https" => !is_loopback(&target) || is_loopback(endpoint),
-        "http" => is_loopback(&target) && is_loopback(endpoint),
+        _ if same_origin(&target, origin) => true,
+        "https" => !is_loopback(&target) || is_loopback(origin),
+        "http" => is_loopback(&target) && is_loopback(origin),
         _ => false,
     };
     if permitted {
@@ -78,5 +89,23 @@ mod tests {
         let mirror = "http://mirror.lan:8000";
         assert!(follow(mirror, "/x").is_ok());
         assert!(follow(mirror, "http://other.lan/x").is_err());
+    }
+
+    #[test]
+    fn credentials_stay_with_their_origin_and_off_the_open_network() {
+        let may = |origin: &str, url: &str| {
+            may_authenticate(&Url::parse(origin).unwrap(), &Url::parse(url).unwrap())
+        };
+        assert!(may("https://huggingface.co/a", "https://huggingface.co/b"));
+        assert!(may("http://127.0.0.1:80/a", "http://127.0.0.1/b"));
+        for (origin, url) in [
+            ("https://huggingface.co", "https://cdn.huggingface.co"),
+            ("https://huggingface.co", "https://huggingface.co:444"),
+            ("https://huggingface.co", "http://huggingface.co"),
+            ("http://127.0.0.1:1", "http://127.0.0.1:2"),
+            ("http://mirror.lan", "http://mirror.lan"),
+        ] {
+            assert!(!may(origin, url), "{origin} {url}");
+        }
     }
 }

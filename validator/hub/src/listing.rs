@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::address::is_commit;
+use crate::address::is_commit;
 
 /// The files of a repository at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,12 +12,12 @@ pub struct Listing {
     /// The commit the revision stands for.
     pub commit: String,
     /// Every file by its path.
-    pub files: BTreeMap<String, Entry>,
+    pub files: BTreeMap<String, ListedFile>,
 }
 
 /// One file of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListedFile {
     /// Bytes; the hub may not know.
     pub size: Option<u64>,
     /// Hash of the git object, which names small files for our cache.
@@ -26,14 +26,14 @@ pub struct Entry {
     pub sha256: Option<[u8; 32]>,
 }
 
-/// Why an answer of the hub is no listing.
+/// Why an answer of the hub is not a listing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListingError {
     /// It is not JSON, or not of this shape.
-    #[error("the hub's answer is no listing of files: {0}")]
+    #[error("not a listing: {0}")]
     Json(String),
     /// A field makes no sense.
-    #[error("the hub's listing has {0}")]
+    #[error("it has {0}")]
     Value(String),
 }
 
@@ -89,7 +89,7 @@ impl Listing {
     }
 }
 
-fn entry(sibling: RawSibling) -> Result<(String, Entry), ListingError> {
+fn entry(sibling: RawSibling) -> Result<(String, ListedFile), ListingError> {
     let path = sibling.rfilename;
     let mut sha256 = None;
     if let Some(lfs) = sibling.lfs {
@@ -106,7 +106,7 @@ fn entry(sibling: RawSibling) -> Result<(String, Entry), ListingError> {
     let blob_id = sibling.blob_id.filter(|id| is_commit(id));
     Ok((
         path,
-        Entry {
+        ListedFile {
             size: sibling.size,
             blob_id,
             sha256,
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn nonsense_is_told_from_a_listing() {
         let bad = |siblings| parse(siblings).unwrap_err().to_string();
-        assert!(bad(r#"{"rfilename":"a","size":-1}"#).contains("no listing"));
+        assert!(bad(r#"{"rfilename":"a","size":-1}"#).contains("not a listing"));
         assert!(bad(r#"{"rfilename":"a","size":1,"size":2}"#).contains("duplicate field"));
         assert!(bad(r#"{"rfilename":"a"},{"rfilename":"a"}"#).contains("twice"));
         assert!(bad(r#"{"rfilename":"a","lfs":{"sha256":"xy"}}"#).contains("SHA-256"));
