@@ -31,7 +31,7 @@ snap:
 doc:
     cargo doc --workspace --no-deps --open
 
-# Licences, sources and bans of dependencies
+# Licenses, sources and bans of dependencies
 deny:
     cargo deny check bans licenses sources
 
