@@ -18,6 +18,7 @@ mod linear;
 pub mod load;
 pub mod loss;
 mod norm;
+pub mod reference;
 mod rotary;
 pub mod sandbox;
 mod teams;

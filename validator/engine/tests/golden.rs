@@ -8,6 +8,8 @@ use std::{
 };
 
 use candle_core::Device;
+#[cfg(feature = "cuda")]
+use engine::device::DeviceSpec;
 use engine::{
     decoder::Model,
     load::{LoadReport, Options, load},
@@ -27,6 +29,14 @@ fn json(name: &str) -> Value {
     serde_json::from_slice(&fs::read(fixtures().join(name)).unwrap()).unwrap()
 }
 
+/// What a build with a GPU computes on is its GPU, real or simulated.
+fn device() -> Device {
+    #[cfg(feature = "cuda")]
+    return DeviceSpec::Cuda(vec![0]).open().unwrap().device;
+    #[cfg(not(feature = "cuda"))]
+    Device::Cpu
+}
+
 fn model(name: &str, dtype: Dtype, attention: Attention) -> (Model, LoadReport) {
     let folder = fixtures().join("models").join(name);
     let config = fs::read(folder.join("config.json")).unwrap();
@@ -35,7 +45,7 @@ fn model(name: &str, dtype: Dtype, attention: Attention) -> (Model, LoadReport) 
     let options = Options {
         dtype,
         attention,
-        device: &Device::Cpu,
+        device: &device(),
     };
     load(&folder, &spec, options, &|_| ()).unwrap()
 }

@@ -14,7 +14,7 @@ use shared::{Exit, Failure};
 
 pub use self::{
     evaluator::{Evaluator, Patience, Started},
-    worker::{ENVIRONMENT, Options},
+    worker::{COMPUTE_CACHE, ENVIRONMENT, Options},
 };
 use crate::subnet;
 

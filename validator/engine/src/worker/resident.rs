@@ -246,7 +246,7 @@ fn check_size(source: &ModelSource, spec: &DecoderSpec, device: &Device) -> Resu
 }
 
 /// Reads `config.json`, or the file it names for this version of transformers.
-fn read_spec(source: &ModelSource) -> Result<DecoderSpec, Fault> {
+pub(super) fn read_spec(source: &ModelSource) -> Result<DecoderSpec, Fault> {
     let wrong = |error: &dyn std::fmt::Display| Fault::model(ModelFaultKind::Config, error);
     let mut json = read_config(&source.directory, "config.json")?;
     let fields: Value = serde_json::from_slice(&json).unwrap_or_default();
