@@ -17,6 +17,7 @@ using std::isnan; using std::signbit; using std::max; using std::min;
 #define __shared__ static
 #define __restrict__
 #define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
 #define __CUDACC_VER_MAJOR__ 13
 #define __CUDACC_VER_MINOR__ 0
 #define CUDA_VERSION 13000
@@ -29,6 +30,15 @@ inline void __syncthreads() { sim_barrier(); }
 template <class T> T __shfl_xor_sync(unsigned, T v, int mask, int = 32) {
     static_assert(sizeof(T) <= 8); uint64_t w = 0; memcpy(&w, &v, sizeof(T)); w = sim_exchange(w, mask); memcpy(&v, &w, sizeof(T)); return v;
 }
+// What the lanes of a warp show each other: 32 bytes each, from the constructor until all have let go.
+class sim_warp {
+public:
+    sim_warp(const void *mine, size_t bytes);
+    ~sim_warp();
+    int lane() const;
+    const void *of(int lane) const;
+};
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 inline float2 make_float2(float x, float y) { return {x, y}; }
@@ -86,6 +96,7 @@ inline __half __float2half(float f) { return __half(f); }
 inline float __bfloat162float(__nv_bfloat16 h) { return h; }
 inline __nv_bfloat16 __float2bfloat16(float f) { return __nv_bfloat16(f); }
 inline __nv_bfloat16 __float2bfloat16_rn(float f) { return __nv_bfloat16(f); }
+inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 h) { return h.bits; }
 inline unsigned short __half_as_ushort(__half h) { return h.bits; }
 inline __half __ushort_as_half(unsigned short b) { __half h; h.bits = b; return h; }
 inline __nv_bfloat162 __hadd2(__nv_bfloat162 a, __nv_bfloat162 b) { return {a.x + b.x, a.y + b.y}; }

@@ -39,7 +39,7 @@ struct Fiber {
     char *stack;
     State state;
     uint3s index;
-    uint64_t exchanged;
+    uint64_t shown[4];
 };
 
 thread_local std::vector<Fiber> pool;
@@ -141,16 +141,33 @@ uint64_t sim_exchange(uint64_t value, int lane_mask) {
         return value;
     }
     int me = current - pool.data();
-    current->exchanged = value;
+    current->shown[0] = value;
     pause_as(State::AtWarp);
     int other = (me & ~(WARP - 1)) | ((me & (WARP - 1)) ^ lane_mask);
     uint64_t got = value;
     if (other < count_of_fibers && pool[other].state != State::Done)
-        got = pool[other].exchanged;
+        got = pool[other].shown[0];
     else
         problem("a shuffle with a thread that is not there");
     pause_as(State::AtWarp);
     return got;
+}
+
+sim_warp::sim_warp(const void *mine, size_t bytes) {
+    if (!current) {
+        problem("a warp that the first thread of the block does not meet");
+        return;
+    }
+    memcpy(current->shown, mine, bytes);
+    pause_as(State::AtWarp);
+}
+sim_warp::~sim_warp() {
+    if (current) pause_as(State::AtWarp);
+}
+int sim_warp::lane() const { return current ? (current - pool.data()) % WARP : 0; }
+const void *sim_warp::of(int lane) const {
+    int first = current ? (current - pool.data()) / WARP * WARP : 0;
+    return pool[first + lane].shown;
 }
 
 void run_kernel(const Kernel &kernel, uint3s grid, uint3s block, void **arguments) {

@@ -1,5 +1,7 @@
 //! CUDA devices: opened for one stream of work, with memory that stays with the process.
 
+pub mod kernels;
+
 use std::path::Path;
 
 use candle_core::{
@@ -7,20 +9,20 @@ use candle_core::{
     cuda_backend::{
         CudaError,
         cudarc::driver::{self, sys::CUresult},
-        kernels,
+        kernels as candle_kernels,
     },
 };
 
-/// The modules of kernels that models need, and a kernel of each.
-const MODULES: [(&kernels::Module, &str); 8] = [
-    (&kernels::AFFINE, "affine_f32"),
-    (&kernels::BINARY, "badd_f32"),
-    (&kernels::CAST, "cast_u32_f32"),
-    (&kernels::FILL, "copy2d_f32"),
-    (&kernels::INDEXING, "is_u32_f32"),
-    (&kernels::REDUCE, "softmax_f32"),
-    (&kernels::TERNARY, "where_u8_f32"),
-    (&kernels::UNARY, "usilu_f32"),
+/// The tensor library's modules of kernels that models need, and a kernel of each.
+const MODULES: [(&candle_kernels::Module, &str); 8] = [
+    (&candle_kernels::AFFINE, "affine_f32"),
+    (&candle_kernels::BINARY, "badd_f32"),
+    (&candle_kernels::CAST, "cast_u32_f32"),
+    (&candle_kernels::FILL, "copy2d_f32"),
+    (&candle_kernels::INDEXING, "is_u32_f32"),
+    (&candle_kernels::REDUCE, "softmax_f32"),
+    (&candle_kernels::TERNARY, "where_u8_f32"),
+    (&candle_kernels::UNARY, "usilu_f32"),
 ];
 
 /// Opens a device.
@@ -32,6 +34,10 @@ pub(crate) fn open(number: usize) -> std::result::Result<Device, Cause> {
     // Compiled now, because later the walls keep the driver's cache from being written.
     for (module, kernel) in MODULES {
         let loaded = device.get_or_load_func(kernel, module);
+        loaded.map_err(|error| Cause::of(&error))?;
+    }
+    for (module, ptx, kernel) in kernels::MODULES {
+        let loaded = device.get_or_load_custom_func(kernel, module, ptx);
         loaded.map_err(|error| Cause::of(&error))?;
     }
     try_kernel(&device).map_err(|error| Cause::of(&error))?;

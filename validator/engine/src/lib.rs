@@ -6,10 +6,10 @@
 //! [`sandbox`].
 
 mod activation;
-mod attention;
+pub mod attention;
 mod cpu;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub mod cuda;
 pub mod decoder;
 pub mod device;
 mod fault;
