@@ -4,13 +4,14 @@
 //! ids.
 #![expect(clippy::print_stdout, reason = "the measurements are the output")]
 
-use std::{error::Error, fs, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, error::Error, fs, path::PathBuf, time::Instant};
 
 use clap::Parser;
 use engine::{
     device::DeviceSpec,
     load::{Options, load},
     loss::{Rounding, evaluate},
+    sandbox::{self, Allowed},
 };
 use model::{
     Architecture, Attention, Compatibility, Dtype, PackingPlan, TokenizedSample,
@@ -39,6 +40,17 @@ struct Args {
     /// Tokens of a pack; 1 for one sample at a time.
     #[arg(long, default_value_t = 8192)]
     pack_tokens: usize,
+    /// Directories of libraries beyond the usual ones.
+    #[arg(
+        long,
+        value_name = "DIRS",
+        env = "LD_LIBRARY_PATH",
+        value_delimiter = ':'
+    )]
+    libraries: Vec<PathBuf>,
+    /// Where the GPU's driver keeps the kernels it compiled.
+    #[arg(long, env = "CUDA_CACHE_PATH")]
+    compute_cache: Option<PathBuf>,
     /// How often to evaluate; the last time counts.
     #[arg(long, default_value_t = 1)]
     repeat: usize,
@@ -46,11 +58,19 @@ struct Args {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
+    // Behind the walls of the worker: a GPU that they keep from starting is to be found here.
+    let allowed = Allowed {
+        readable: vec![args.model.clone(), args.batches.clone()],
+        libraries: args.libraries,
+        compute_cache: args.compute_cache,
+        memory: None,
+    };
+    let entered = sandbox::enter(&args.device, &allowed);
+    let device = entered.device?;
     let samples: Vec<TokenizedSample> = serde_json::from_slice(&fs::read(&args.batches)?)?;
     let config = fs::read(args.model.join("config.json"))?;
     let architecture = Architecture::declared(&config)?;
     let spec = DecoderSpec::parse(&config, architecture, Compatibility::V4_40)?;
-    let device = args.device.open()?;
     let (dtype, attention) = (args.dtype, args.attention);
     let options = Options {
         dtype,
@@ -89,6 +109,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "computed_tokens": counters.computed_tokens,
         "head_rows": counters.head_rows,
         "scored_rows": counters.scored_rows,
+        "walls": entered.walls.iter().map(|wall| (&wall.name, wall.stands.is_ok())).collect::<BTreeMap<_, _>>(),
         "parameters": report.parameters,
         "warnings": report.warnings,
         "mean_loss": finite.iter().sum::<f64>() / finite.len() as f64,

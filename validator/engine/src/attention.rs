@@ -1,7 +1,7 @@
 //! Causal attention over packed sequences, on any device.
 //!
-//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, flash attention
-//! on CUDA (feature `flash-attn`), and plain matrix products in chunks of queries everywhere.
+//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, one kernel on CUDA
+//! in 16 bits, and plain matrix products in chunks of queries everywhere.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +14,8 @@ use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
 use model::Attention;
 
 use crate::cpu::attention::PackedAttention;
+#[cfg(feature = "cuda")]
+use crate::cuda::kernels;
 
 /// Queries whose scores exist at the same time in the unfused way.
 const CHUNK: usize = 256;
@@ -23,9 +25,9 @@ const CHUNK: usize = 256;
 pub(crate) enum Way {
     /// Blocks on the CPU, in f32.
     Blocks,
-    /// Flash attention on CUDA.
-    #[cfg(feature = "flash-attn")]
-    Flash,
+    /// One kernel on CUDA, in 16 bits.
+    #[cfg(feature = "cuda")]
+    Fused,
     /// Matrix products and a softmax in f32.
     Unfused,
 }
@@ -38,41 +40,31 @@ impl Way {
         head_dim: usize,
         device: &Device,
     ) -> (Self, Option<String>) {
-        let blocks = device.is_cpu() && dtype == DType::F32;
-        let best = if blocks { Self::Blocks } else { Self::Unfused };
-        if asked != Attention::Flash || device.is_cpu() {
-            return (best, None);
+        if device.is_cpu() {
+            let blocks = dtype == DType::F32;
+            return (if blocks { Self::Blocks } else { Self::Unfused }, None);
         }
-        match flash(dtype, head_dim) {
-            Ok(way) => (way, None),
-            Err(reason) => (best, Some(format!("{reason}, sdpa is used"))),
+        #[cfg(feature = "cuda")]
+        if kernels::can_attend(dtype, head_dim) {
+            return (Self::Fused, None);
         }
+        let needs =
+            "flash_attention_2 needs 16 bits and heads of at most 256 dimensions, by eights";
+        let replaced = (asked == Attention::Flash)
+            .then(|| format!("{needs}; for {dtype:?} and {head_dim} sdpa is used"));
+        (Self::Unfused, replaced)
     }
-}
-
-/// Returns flash attention, or why it can't be had.
-#[cfg(feature = "flash-attn")]
-fn flash(dtype: DType, head_dim: usize) -> std::result::Result<Way, &'static str> {
-    if dtype == DType::F32 {
-        return Err("flash_attention_2 needs bfloat16 or float16");
-    }
-    if head_dim > 512 || !head_dim.is_multiple_of(8) {
-        return Err("flash_attention_2 needs heads of 8 to 512 dimensions, by eights");
-    }
-    Ok(Way::Flash)
-}
-
-#[cfg(not(feature = "flash-attn"))]
-const fn flash(_: DType, _: usize) -> std::result::Result<Way, &'static str> {
-    Err("this build is without flash_attention_2")
 }
 
 /// Shape of the attention of a model.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Heads {
-    pub(crate) queries: usize,
-    pub(crate) keys: usize,
-    pub(crate) dim: usize,
+pub struct Heads {
+    /// Query heads.
+    pub queries: usize,
+    /// Key and value heads; divides `queries`.
+    pub keys: usize,
+    /// Width of a head.
+    pub dim: usize,
 }
 
 /// Where each sequence of a pack begins and ends.
@@ -83,19 +75,16 @@ pub(crate) struct Sequences {
     longest: usize,
     /// Masks for the unfused way, by window: made when first needed.
     bands: Mutex<BTreeMap<Option<usize>, Tensor>>,
-    /// Starts of the sequences and the end of the last, on the device.
-    #[cfg(feature = "flash-attn")]
-    bounds: Tensor,
+    /// The work list of the one kernel, on the device.
+    #[cfg(feature = "cuda")]
+    tiles: Tensor,
 }
 
 impl Sequences {
     /// Lays sequences of the given lengths one after another. `seen` tokens of each came before.
     #[cfg_attr(
-        not(feature = "flash-attn"),
-        expect(
-            clippy::unnecessary_wraps,
-            reason = "only flash attention needs the device"
-        )
+        not(feature = "cuda"),
+        expect(clippy::unnecessary_wraps, reason = "only a GPU is handed anything")
     )]
     pub(crate) fn new(
         lengths: impl Iterator<Item = usize>,
@@ -110,17 +99,13 @@ impl Sequences {
                 start..end
             })
             .collect();
-        #[cfg(not(feature = "flash-attn"))]
+        #[cfg(not(feature = "cuda"))]
         let _ = device;
         Ok(Self {
             longest: seen + spans.iter().map(Range::len).max().unwrap_or(0),
             bands: Mutex::default(),
-            #[cfg(feature = "flash-attn")]
-            bounds: {
-                let ends = spans.iter().map(|span| span.end as u32);
-                let bounds: Vec<u32> = std::iter::once(0).chain(ends).collect();
-                Tensor::new(bounds, device)?
-            },
+            #[cfg(feature = "cuda")]
+            tiles: Tensor::new(kernels::attention_tiles(&spans), device)?,
             spans,
         })
     }
@@ -199,7 +184,7 @@ pub(crate) fn split(qkv: &Tensor, heads: Heads) -> Result<(Tensor, Tensor, Tenso
     ))
 }
 
-/// Attends within each sequence: from `[tokens, queries | keys | values]` to
+/// Attends within each sequence, and may rotate `qkv` in place: from `[tokens, queries | keys | values]` to
 /// `[tokens, queries * dim]`. A token sees `window` tokens before itself, or all.
 pub(crate) fn attend(
     way: Way,
@@ -219,27 +204,15 @@ pub(crate) fn attend(
         };
         return qkv.apply_op3_no_bwd(&rotation.cos, &rotation.sin, &attention);
     }
+    #[cfg(feature = "cuda")]
+    if way == Way::Fused {
+        if rotation.cos.dim(1)? > 0 {
+            qkv.inplace_op3(&rotation.cos, &rotation.sin, &kernels::Rotate(heads))?;
+        }
+        return qkv.apply_op2_no_bwd(&sequences.tiles, &kernels::Attend { heads, window });
+    }
     let (q, k, v) = split(qkv, heads)?;
     let (q, k) = (rotate(&q, rotation)?, rotate(&k, rotation)?);
-    #[cfg(feature = "flash-attn")]
-    if way == Way::Flash {
-        let longest = sequences.spans.iter().map(Range::len).max().unwrap_or(0);
-        let bounds = &sequences.bounds;
-        let scale = 1.0 / (heads.dim as f32).sqrt();
-        return candle_flash_attn::flash_attn_varlen_windowed(
-            &q,
-            &k,
-            &v,
-            bounds,
-            bounds,
-            longest,
-            longest,
-            scale,
-            window,
-            Some(0),
-        )?
-        .flatten_from(1);
-    }
     let band = sequences.band(window, qkv.device())?;
     let mut parts = Vec::with_capacity(sequences.spans.len());
     for span in sequences.spans.iter() {

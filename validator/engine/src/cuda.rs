@@ -1,16 +1,46 @@
 //! CUDA devices: opened for one stream of work, with memory that stays with the process.
 
+pub mod kernels;
+
 use std::path::Path;
 
-use candle_core::{CudaDevice, DType, Device, Error, Result, Tensor, cuda_backend::cudarc::driver};
+use candle_core::{
+    CudaDevice, DType, Device, Error, Result, Tensor,
+    cuda_backend::{
+        CudaError,
+        cudarc::driver::{self, sys::CUresult},
+        kernels as candle_kernels,
+    },
+};
+
+/// The tensor library's modules of kernels that models need, and a kernel of each.
+const MODULES: [(&candle_kernels::Module, &str); 8] = [
+    (&candle_kernels::AFFINE, "affine_f32"),
+    (&candle_kernels::BINARY, "badd_f32"),
+    (&candle_kernels::CAST, "cast_u32_f32"),
+    (&candle_kernels::FILL, "copy2d_f32"),
+    (&candle_kernels::INDEXING, "is_u32_f32"),
+    (&candle_kernels::REDUCE, "softmax_f32"),
+    (&candle_kernels::TERNARY, "where_u8_f32"),
+    (&candle_kernels::UNARY, "usilu_f32"),
+];
 
 /// Opens a device.
 ///
 /// # Errors
 /// What is missing, in words.
-pub(crate) fn open(number: usize) -> std::result::Result<Device, String> {
-    let device = CudaDevice::new_with_stream(number).map_err(|error| explain(&error))?;
-    try_kernel(&device).map_err(|error| explain(&error))?;
+pub(crate) fn open(number: usize) -> std::result::Result<Device, Cause> {
+    let device = CudaDevice::new_with_stream(number).map_err(|error| Cause::of(&error))?;
+    // Compiled now, because later the walls keep the driver's cache from being written.
+    for (module, kernel) in MODULES {
+        let loaded = device.get_or_load_func(kernel, module);
+        loaded.map_err(|error| Cause::of(&error))?;
+    }
+    for (module, ptx, kernel) in kernels::MODULES {
+        let loaded = device.get_or_load_custom_func(kernel, module, ptx);
+        loaded.map_err(|error| Cause::of(&error))?;
+    }
+    try_kernel(&device).map_err(|error| Cause::of(&error))?;
     if let Err(error) = keep_memory(&device) {
         tracing::warn!(%error, "the driver won't keep freed memory: allocations are slow");
     }
@@ -62,48 +92,78 @@ fn keep_memory(device: &CudaDevice) -> Result<()> {
     }
 }
 
-/// What the driver or a library says, and what it means to the owner of the machine.
-const CAUSES: [(&str, &str); 14] = [
-    (
-        "NO_DEVICE",
-        "libcuda.so.1 is missing, or CUDA_VISIBLE_DEVICES hides all GPUs",
-    ),
-    ("STUB_LIBRARY", "libcuda.so.1 is not the NVIDIA driver's"),
-    ("INVALID_DEVICE", "there is no device of this number"),
-    ("SYSTEM_DRIVER_MISMATCH", "the driver was replaced: reboot"),
-    ("COMPAT_NOT_SUPPORTED", DRIVER_TOO_OLD),
-    ("NEWER_DRIVER", DRIVER_TOO_OLD),
-    ("UNSUPPORTED_PTX", DRIVER_TOO_OLD),
-    ("NO_BINARY_FOR_GPU", GPU_TOO_OLD),
-    ("INVALID_PTX", GPU_TOO_OLD),
-    ("SYSTEM_NOT_READY", "is nvidia-fabricmanager running?"),
-    (
-        "DEVICE_UNAVAILABLE",
-        "another program has the GPU to itself",
-    ),
-    ("OUT_OF_MEMORY", "other programs left no memory on the GPU"),
-    ("CublasError", "is libcublas in LD_LIBRARY_PATH?"),
-    ("CurandError", "is libcurand in LD_LIBRARY_PATH?"),
-];
-const DRIVER_TOO_OLD: &str = "the NVIDIA driver is too old for this build's CUDA";
-const GPU_TOO_OLD: &str = "this build is for newer GPUs: see CUDA_COMPUTE_CAP";
+/// Why a GPU can't be had, and what that means to the owner of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Cause {
+    /// Nothing is known of the driver.
+    #[error("no NVIDIA driver is loaded, /dev/nvidiactl is missing")]
+    NoDriver,
+    /// The driver would run this itself, but no program can be started from within the walls.
+    #[error("/dev/nvidia-uvm is missing: run `nvidia-modprobe -u -c 0`")]
+    NoMemoryDevice,
+    /// `cuInit` was refused what it does at its start: see [`crate::sandbox`].
+    #[error(
+        "the system refuses what the driver does at its start (CUDA_ERROR_OPERATING_SYSTEM): if \
+         `nvidia-smi` works, the container or this worker's walls stand in its way; please report \
+         the release of the driver"
+    )]
+    OperatingSystem,
+    /// The driver says what is wrong.
+    #[error("{meaning} ({0:?})", meaning = meaning(*.0))]
+    Driver(CUresult),
+    /// A library beside the driver does not start.
+    #[error("is {0} in LD_LIBRARY_PATH? ({1})")]
+    Library(&'static str, String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
 
-fn explain(error: &Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    let missing = |files: &[&str]| files.iter().all(|file| !Path::new(file).exists());
-    let cause = if line.contains("NO_DEVICE") && missing(&["/dev/nvidiactl", "/dev/dxg"]) {
-        "no NVIDIA driver is loaded, /dev/nvidiactl is missing"
-    } else if line.contains("ERROR_UNKNOWN") && missing(&["/dev/nvidia-uvm", "/dev/dxg"]) {
-        // The driver would run this itself, but no program can be started from within the walls.
-        "/dev/nvidia-uvm is missing: run `nvidia-modprobe -u -c 0`"
-    } else {
-        match CAUSES.iter().find(|(name, _)| line.contains(name)) {
-            Some((_, cause)) => cause,
-            None => return line.to_owned(),
+impl Cause {
+    fn of(error: &Error) -> Self {
+        match error {
+            Error::WithBacktrace { inner, .. } | Error::Context { inner, .. } => Self::of(inner),
+            Error::Cuda(cause) => match cause.downcast_ref::<CudaError>() {
+                Some(CudaError::Cuda(cuda) | CudaError::Load { cuda, .. }) => Self::driver(cuda.0),
+                Some(CudaError::Cublas(error)) => Self::Library("libcublas", format!("{error:?}")),
+                Some(CudaError::Curand(error)) => Self::Library("libcurand", format!("{error:?}")),
+                _ => Self::Other(cause.to_string()),
+            },
+            other => Self::Other(other.to_string()),
         }
-    };
-    // From `DriverError(CUDA_ERROR_NO_DEVICE, "..")`, the name of the error.
-    let code = line.split(['(', ',', ')']).nth(1).unwrap_or(line);
-    format!("{cause} ({code})")
+    }
+
+    fn driver(code: CUresult) -> Self {
+        let missing = |files: &[&str]| files.iter().all(|file| !Path::new(file).exists());
+        match code {
+            CUresult::CUDA_ERROR_OPERATING_SYSTEM => Self::OperatingSystem,
+            CUresult::CUDA_ERROR_NO_DEVICE if missing(&["/dev/nvidiactl", "/dev/dxg"]) => {
+                Self::NoDriver
+            }
+            CUresult::CUDA_ERROR_UNKNOWN if missing(&["/dev/nvidia-uvm", "/dev/dxg"]) => {
+                Self::NoMemoryDevice
+            }
+            code => Self::Driver(code),
+        }
+    }
+}
+
+fn meaning(code: CUresult) -> &'static str {
+    const DRIVER_TOO_OLD: &str = "the NVIDIA driver is too old for this build's CUDA";
+    const GPU_TOO_OLD: &str = "this build is for newer GPUs: see CUDA_COMPUTE_CAP";
+    match code {
+        CUresult::CUDA_ERROR_NO_DEVICE => {
+            "libcuda.so.1 is missing, or CUDA_VISIBLE_DEVICES hides all GPUs"
+        }
+        CUresult::CUDA_ERROR_STUB_LIBRARY => "libcuda.so.1 is not the NVIDIA driver's",
+        CUresult::CUDA_ERROR_INVALID_DEVICE => "there is no device of this number",
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => "the driver was replaced: reboot",
+        CUresult::CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE
+        | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => DRIVER_TOO_OLD,
+        CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU | CUresult::CUDA_ERROR_INVALID_PTX => GPU_TOO_OLD,
+        CUresult::CUDA_ERROR_SYSTEM_NOT_READY => "is nvidia-fabricmanager running?",
+        CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE => "another program has the GPU to itself",
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => "other programs left no memory on the GPU",
+        _ => "the driver does not start",
+    }
 }

@@ -6,6 +6,8 @@ use model::{
     config::{DecoderSpec, Norm as NormSpec},
 };
 
+#[cfg(feature = "cuda")]
+use crate::cuda::kernels::Gate;
 use crate::{
     activation::activate,
     attention::{Heads, KeysAndValues, Rotation, Sequences, Way, attend, attend_cached, split},
@@ -306,6 +308,10 @@ impl Model {
     fn gated(&self, gate_up: &Tensor) -> Result<Tensor> {
         if self.device.is_cpu() {
             return gate_up.apply_op1_no_bwd(&Gated(self.spec.activation));
+        }
+        #[cfg(feature = "cuda")]
+        if let Some(gate) = Gate::of(self.spec.activation) {
+            return gate_up.apply_op1_no_bwd(&gate);
         }
         let width = self.spec.intermediate_size;
         let gate = gate_up.narrow(1, 0, width)?;

@@ -1,6 +1,6 @@
 //! Which devices to compute on, and what is missing if they can't be had.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, fs, path::PathBuf, str::FromStr};
 
 use candle_core::Device;
 use model::{Fault, MachineFaultKind};
@@ -67,20 +67,67 @@ impl DeviceSpec {
         }
     }
 
-    /// Opens the (first) device.
-    ///
-    /// # Errors
-    /// A fault of the machine that says what is missing.
-    pub fn open(&self) -> Result<Device, Fault> {
+    /// Returns whether a GPU's driver is started to open it.
+    pub(crate) fn may_be_cuda(&self) -> bool {
+        cfg!(feature = "cuda") && *self != Self::Cpu
+    }
+
+    /// Opens the (first) device, whatever walls there are.
+    pub fn open(&self) -> Result<Opened, Fault> {
+        let opened = |device| Opened {
+            device,
+            no_gpu: None,
+        };
         match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(numbers) => cuda(numbers.first().copied().unwrap_or(0)),
-            Self::Auto => cuda(0).or_else(|fault| {
-                tracing::warn!(%fault, "no CUDA device, computing on the CPU");
-                Ok(Device::Cpu)
-            }),
+            Self::Cpu => Ok(opened(Device::Cpu)),
+            Self::Cuda(numbers) => cuda(numbers.first().copied().unwrap_or(0)).map(opened),
+            Self::Auto => Ok(cuda(0).map_or_else(
+                |fault| Opened {
+                    device: Device::Cpu,
+                    no_gpu: Some(fault),
+                },
+                opened,
+            )),
         }
     }
+}
+
+/// An open device.
+#[derive(Debug)]
+pub struct Opened {
+    /// The device.
+    pub device: Device,
+    /// Why it is the CPU although a GPU was looked for.
+    pub no_gpu: Option<Fault>,
+}
+
+impl Opened {
+    /// Says why work is done on the CPU of a machine with a GPU, whose device files are `files`.
+    pub(crate) fn unused_gpu(&self, files: &[PathBuf]) -> Option<String> {
+        let is_gpu = |path: &&PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name == "dxg"
+                || name
+                    .strip_prefix("nvidia")
+                    .is_some_and(|number| number.parse::<u32>().is_ok())
+        };
+        let gpu = files.iter().find(is_gpu).filter(|_| self.device.is_cpu())?;
+        let reason = match &self.no_gpu {
+            Some(fault) => fault.to_string(),
+            None => "the CPU was asked for".to_owned(),
+        };
+        Some(format!("{} is not used: {reason}", gpu.display()))
+    }
+}
+
+/// Returns the device files of GPUs; `dxg` is what Windows lends to Linux within it.
+pub(crate) fn files() -> Vec<PathBuf> {
+    let named = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("nvidia") || name == "dri" || name == "dxg"
+    };
+    let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(named).collect()
 }
 
 /// A device as people know it.
@@ -154,8 +201,27 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_that_is_not_used_is_named() {
+        let files = ["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1"].map(PathBuf::from);
+        let refused = Fault::machine(MachineFaultKind::Device, "cuda:0: refused");
+        let cpu = |no_gpu| Opened {
+            device: Device::Cpu,
+            no_gpu,
+        };
+        assert_eq!(
+            cpu(Some(refused.clone())).unused_gpu(&files).unwrap(),
+            "/dev/nvidia0 is not used: device: cuda:0: refused"
+        );
+        assert_eq!(
+            cpu(None).unused_gpu(&files).unwrap(),
+            "/dev/nvidia0 is not used: the CPU was asked for"
+        );
+        assert_eq!(cpu(Some(refused)).unused_gpu(&files[..1]), None);
+    }
+
+    #[test]
     fn only_auto_falls_back() {
-        assert!(DeviceSpec::Cpu.open().unwrap().is_cpu());
+        assert!(DeviceSpec::Cpu.open().unwrap().device.is_cpu());
         assert_eq!("cuda".parse(), Ok(DeviceSpec::Cuda(vec![0])));
         let two: DeviceSpec = "cuda:0,cuda:1".parse().unwrap();
         assert_eq!(

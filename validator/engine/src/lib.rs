@@ -6,10 +6,10 @@
 //! [`sandbox`].
 
 mod activation;
-mod attention;
+pub mod attention;
 mod cpu;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub mod cuda;
 pub mod decoder;
 pub mod device;
 mod fault;
@@ -19,6 +19,7 @@ mod linear;
 pub mod load;
 pub mod loss;
 mod norm;
+pub mod reference;
 mod rotary;
 pub mod sandbox;
 mod teams;

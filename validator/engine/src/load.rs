@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -154,6 +154,12 @@ fn storage(path: &Path, error: &io::Error) -> Fault {
         MachineFaultKind::Storage,
         format!("{}: {error}", path.display()),
     )
+}
+
+/// Returns where the weights of a model lie.
+pub(crate) fn weight_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let names = shard_names(directory, &mut BTreeMap::new())?;
+    Ok(names.iter().map(|name| directory.join(name)).collect())
 }
 
 /// Returns the weights files of a model: the only one, or those its index names.

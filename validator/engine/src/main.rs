@@ -36,6 +36,9 @@ struct Args {
         value_delimiter = ':'
     )]
     libraries: Vec<PathBuf>,
+    /// Where the GPU's driver keeps the kernels it compiled
+    #[arg(long, value_name = "DIR", env = "CUDA_CACHE_PATH")]
+    compute_cache: Option<PathBuf>,
     /// The most memory to take, in bytes
     #[arg(long, value_name = "BYTES")]
     memory: Option<u64>,
@@ -73,6 +76,7 @@ fn run(args: Args, release: &str) -> Result<Exit, Failure> {
         device,
         readable,
         libraries,
+        compute_cache,
         memory,
         device_memory,
         threads,
@@ -80,11 +84,13 @@ fn run(args: Args, release: &str) -> Result<Exit, Failure> {
     } = args;
     log::init(&log, log::Format::Text);
     let frames = take_stdout().map_err(|error| Failure::of(Exit::Machine, &error))?;
-    let sandbox = sandbox::enter(&Allowed {
+    let allowed = Allowed {
         readable,
         libraries,
+        compute_cache,
         memory,
-    });
+    };
+    let entered = sandbox::enter(&device, &allowed);
     let threads = threads
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     rayon::ThreadPoolBuilder::new()
@@ -96,7 +102,7 @@ fn run(args: Args, release: &str) -> Result<Exit, Failure> {
         release: release.to_owned(),
         device,
         device_memory,
-        sandbox,
+        entered,
     };
     let requests = receive();
     // The main thread's stack is whatever the system gave it.

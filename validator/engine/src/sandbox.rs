@@ -2,20 +2,42 @@
 //!
 //! The worker keeps what it needs to compute: threads, memory up to a limit, its device files,
 //! the directories of models and tokenizers (to read). It loses the rest of the file system, the
-//! network and the right to start programs. A kernel without one of the walls is no error: what
-//! stands is reported and logged.
+//! network and the right to start programs. A kernel without one of the walls is not an error:
+//! what stands is reported and logged.
+//!
+//! # The driver of a GPU
+//!
+//! Since release 570, `cuInit` of the NVIDIA driver names its threads by writing
+//! `/proc/self/task/TID/comm`, and binds and listens on an abstract socket,
+//! `@cuda-uvmfd-NS-PID`. If either is refused, it answers `CUDA_ERROR_OPERATING_SYSTEM`. Therefore
+//! a worker that may use a GPU raises its walls in two steps, both before the first request:
+//!
+//! 1. All walls, with three gaps for the driver ([`Gpu::Starting`]): writing below
+//!    `/proc/self/task`, `bind` and `listen`, and writing the cache of compiled kernels. Behind
+//!    them the device is opened and the kernels are compiled.
+//! 2. The gaps are closed ([`Gpu::Running`]): a second layer of landlock, a second seccomp filter.
+//!    Without a GPU the device files go too ([`Gpu::None`]).
+//!
+//! Starting the driver before any wall would need no gap, but landlock holds only the calling
+//! thread and those it starts later: the driver's own threads, which live as long as the worker,
+//! would stay outside for good. As it is, they keep the gaps in files of step 1, and no more; the
+//! seccomp filters hold every thread. What a gap lets through is little: neither landlock nor
+//! seccomp can look at the name of a socket, but a socket can only be local or netlink, landlock
+//! lets none appear in the file system, and nothing can connect to anything. The cache is written
+//! in step 1 only, so that no model can leave compiled code for the next worker.
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
+use candle_core::Device;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
     RulesetStatus, Scope, path_beneath_rules,
 };
-use model::protocol::Wall;
+use model::{Fault, protocol::Wall};
 use nix::{
     libc,
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -24,6 +46,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
 };
+
+use crate::device::{self, DeviceSpec};
 
 /// Where libraries, drivers and what they look up at start are.
 const SYSTEM: [&str; 8] = [
@@ -35,6 +59,9 @@ const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/rand
 /// Open files at the same time; a model has at most a few dozen shards.
 const MAX_FILES: u64 = 1024;
 
+/// Where a driver finds the threads of this process by number, to name them.
+const OWN_THREADS: &str = "/proc/self/task";
+
 /// What the worker may use.
 #[derive(Debug, Clone, Default)]
 pub struct Allowed {
@@ -42,18 +69,73 @@ pub struct Allowed {
     pub readable: Vec<PathBuf>,
     /// Directories of libraries beyond the usual ones.
     pub libraries: Vec<PathBuf>,
+    /// Where the driver keeps the kernels it compiled.
+    pub compute_cache: Option<PathBuf>,
     /// Memory in bytes; nine tenths of the machine's if not given.
     pub memory: Option<u64>,
 }
 
-/// Raises all walls around this process. Call it while the process has one thread: what landlock
-/// forbids, it forbids the calling thread and those it starts later.
-pub fn enter(allowed: &Allowed) -> Vec<Wall> {
-    vec![
-        wall("limits", limit_resources(allowed.memory)),
-        wall("landlock", restrict_files(allowed)),
-        wall("seccomp", restrict_calls()),
-    ]
+/// What a GPU's driver needs at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gpu {
+    /// There is none, or it is not used.
+    None,
+    /// The driver starts.
+    Starting,
+    /// The device is open, the kernels are compiled.
+    Running,
+}
+
+/// What came of [`enter`].
+#[derive(Debug)]
+pub struct Entered {
+    /// The device, or why there is none.
+    pub device: Result<Device, Fault>,
+    /// Why the CPU computes on a machine with a GPU, if it does.
+    pub unused_gpu: Option<String>,
+    /// Which walls stand.
+    pub walls: Vec<Wall>,
+}
+
+/// Raises all walls around this process and opens the device behind them. Call it while the
+/// process has one thread: what landlock forbids, it forbids the calling thread and those it
+/// starts later.
+pub fn enter(spec: &DeviceSpec, allowed: &Allowed) -> Entered {
+    // None can be found once the walls stand.
+    let gpus = device::files();
+    let files = |gpu| restrict_files(allowed, &gpus, gpu);
+    let limits = limit_resources(allowed.memory);
+    let (opened, files, calls) = if spec.may_be_cuda() {
+        if let Some(folder) = &allowed.compute_cache
+            && let Err(error) = fs::create_dir_all(folder)
+        {
+            let folder = folder.display();
+            tracing::warn!(%error, %folder, "the GPU's kernels are compiled at every start");
+        }
+        // Rules are for inodes, and those of /proc last only as long as somebody holds them.
+        let _held = fs::File::open(OWN_THREADS);
+        let (first_files, first_calls) = (files(Gpu::Starting), restrict_calls(Gpu::Starting));
+        let opened = spec.open();
+        let gpu = match &opened {
+            Ok(opened) if opened.device.is_cuda() => Gpu::Running,
+            _ => Gpu::None,
+        };
+        let calls = first_calls.and_then(|_| restrict_calls(gpu));
+        (opened, first_files.and_then(|_| files(gpu)), calls)
+    } else {
+        let (files, calls) = (files(Gpu::None), restrict_calls(Gpu::None));
+        (spec.open(), files, calls)
+    };
+    let unused_gpu = opened.as_ref().ok().and_then(|o| o.unused_gpu(&gpus));
+    Entered {
+        device: opened.map(|opened| opened.device),
+        unused_gpu,
+        walls: vec![
+            wall("limits", limits),
+            wall("landlock", files),
+            wall("seccomp", calls),
+        ],
+    }
 }
 
 fn wall(name: &str, stands: Result<String, String>) -> Wall {
@@ -95,8 +177,8 @@ fn nine_tenths_of_memory() -> Option<u64> {
     Some(kibibytes * 1024 / 10 * 9)
 }
 
-fn restrict_files(allowed: &Allowed) -> Result<String, String> {
-    let status = landlock(allowed).map_err(|error| error.to_string())?;
+fn restrict_files(allowed: &Allowed, gpus: &[PathBuf], gpu: Gpu) -> Result<String, String> {
+    let status = landlock(allowed, gpus, gpu).map_err(|error| error.to_string())?;
     match status {
         RulesetStatus::FullyEnforced => Ok("files, TCP, signals".to_owned()),
         RulesetStatus::PartiallyEnforced => Ok("what this kernel knows of it".to_owned()),
@@ -104,13 +186,26 @@ fn restrict_files(allowed: &Allowed) -> Result<String, String> {
     }
 }
 
-fn landlock(allowed: &Allowed) -> Result<RulesetStatus, RulesetError> {
+fn landlock(allowed: &Allowed, gpus: &[PathBuf], gpu: Gpu) -> Result<RulesetStatus, RulesetError> {
     // What later kernels add is added here once it was tried there.
     let abi = ABI::V6;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let device = read | AccessFs::WriteFile | AccessFs::IoctlDev;
-    let graphics = device_files().unwrap_or_default();
-    let devices = DEVICES.iter().map(PathBuf::from).chain(graphics);
+    let write = AccessFs::WriteFile | AccessFs::Truncate;
+    let cache = match gpu {
+        Gpu::Starting => {
+            let make = AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::Refer;
+            read | write | make | AccessFs::RemoveFile | AccessFs::RemoveDir
+        }
+        Gpu::Running | Gpu::None => read,
+    };
+    let gpus = if gpu == Gpu::None { &[] } else { gpus };
+    let threads = (gpu == Gpu::Starting).then_some(OWN_THREADS);
+    let cached = (gpu != Gpu::None).then_some(&allowed.compute_cache);
+    let devices = DEVICES
+        .iter()
+        .map(Path::new)
+        .chain(gpus.iter().map(PathBuf::as_path));
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(abi))?
         .handle_access(AccessNet::from_all(abi))?
@@ -122,25 +217,16 @@ fn landlock(allowed: &Allowed) -> Result<RulesetStatus, RulesetError> {
             read | AccessFs::Execute,
         ))?
         .add_rules(path_beneath_rules(devices, device))?
+        .add_rules(path_beneath_rules(threads, write))?
+        .add_rules(path_beneath_rules(cached.into_iter().flatten(), cache))?
         .add_rules(path_beneath_rules(&allowed.readable, read))?
         .restrict_self()?;
     Ok(status.ruleset)
 }
 
-/// The files of GPUs; `dxg` is what Windows lends to Linux within it.
-fn device_files() -> io::Result<Vec<PathBuf>> {
-    let named = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("nvidia") || name == "dri" || name == "dxg"
-    };
-    let paths = fs::read_dir("/dev")?.map(|entry| entry.map(|entry| entry.path()));
-    let paths: Vec<PathBuf> = paths.collect::<io::Result<_>>()?;
-    Ok(paths.into_iter().filter(|path| named(path)).collect())
-}
-
 /// Calls that no computation needs: starting programs, looking into other processes, the network,
 /// and roads around the walls.
-const FORBIDDEN: [libc::c_long; 28] = [
+const FORBIDDEN: [libc::c_long; 26] = [
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -148,8 +234,6 @@ const FORBIDDEN: [libc::c_long; 28] = [
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
     libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_io_uring_setup,
@@ -171,17 +255,27 @@ const FORBIDDEN: [libc::c_long; 28] = [
     libc::SYS_kexec_load,
 ];
 
-fn restrict_calls() -> Result<String, String> {
-    let program = forbidding_program().map_err(|error| error.to_string())?;
+/// What a driver needs besides while it starts.
+const FORBIDDEN_AFTER_START: [libc::c_long; 2] = [libc::SYS_bind, libc::SYS_listen];
+
+fn restrict_calls(gpu: Gpu) -> Result<String, String> {
+    let program = forbidding_program(gpu).map_err(|error| error.to_string())?;
     seccompiler::apply_filter_all_threads(&program).map_err(|error| error.to_string())?;
     Ok("no programs, no network".to_owned())
 }
 
-fn forbidding_program() -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        FORBIDDEN.iter().map(|&call| (call, Vec::new())).collect();
-    // A GPU driver may ask the kernel things through a netlink or local socket; with bind and
-    // connect gone neither leads anywhere.
+fn forbidding_program(gpu: Gpu) -> Result<BpfProgram, seccompiler::BackendError> {
+    let later = match gpu {
+        Gpu::Starting => &[][..],
+        Gpu::None | Gpu::Running => &FORBIDDEN_AFTER_START,
+    };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN
+        .iter()
+        .chain(later)
+        .map(|&call| (call, Vec::new()))
+        .collect();
+    // A GPU driver may ask the kernel things through a netlink or local socket; without connect
+    // neither leads anywhere.
     let not = |family: libc::c_int| {
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family as u64)
     };

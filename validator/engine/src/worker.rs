@@ -14,12 +14,15 @@ use std::{
 use candle_core::Device;
 use model::{
     Fault, MachineFaultKind,
-    protocol::{self, Answer, Hello, Phase, Progress, ProtocolError, Reply, Request, Wall},
+    protocol::{self, Answer, Hello, Phase, Progress, ProtocolError, Reply, Request},
 };
 use shared::{Exit, Failure, task::panic_message};
 
 use self::resident::Residents;
-use crate::device::{self, Description, DeviceSpec};
+use crate::{
+    device::{self, Description, DeviceSpec},
+    sandbox::Entered,
+};
 
 /// Progress is reported no more often than this.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
@@ -29,12 +32,12 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 pub struct Setup {
     /// Release of this program.
     pub release: String,
-    /// Where to compute.
+    /// Where it was to compute.
     pub device: DeviceSpec,
     /// The most device memory for models that stay loaded, in bytes.
     pub device_memory: Option<u64>,
-    /// The walls around this process.
-    pub sandbox: Vec<Wall>,
+    /// The walls around this process, and the device behind them.
+    pub entered: Entered,
 }
 
 /// A worker at its device.
@@ -62,8 +65,13 @@ impl Worker {
             release,
             device: spec,
             device_memory,
-            sandbox,
+            entered,
         } = setup;
+        let Entered {
+            device,
+            unused_gpu,
+            walls: sandbox,
+        } = entered;
         let channel = Channel {
             frames: Mutex::new(frames),
         };
@@ -73,14 +81,17 @@ impl Worker {
                 Err(why) => tracing::warn!(wall = wall.name, why, "no sandbox"),
             }
         }
-        let opened = spec.open();
-        let described = opened.as_ref().map_err(Clone::clone).map(describe);
+        let described = device.as_ref().map_err(Clone::clone).map(describe);
+        if let Some(why) = &unused_gpu {
+            tracing::warn!("computing on the CPU: {why}");
+        }
         channel.hello(&Hello {
             release,
             device: described,
             sandbox,
+            unused_gpu,
         })?;
-        let device = opened.map_err(|fault| {
+        let device = device.map_err(|fault| {
             Failure::new(Exit::Machine, format_args!("no device {spec}"))
                 .because(fault)
                 .hint("--device cpu computes without a GPU, --device auto takes one if it is there")
@@ -114,6 +125,7 @@ impl Worker {
             Request::Generate(request) => {
                 answers::generate(&self.channel, &mut self.residents, &request)
             }
+            Request::Compare(request) => answers::compare(&self.channel, &self.device, &request),
             Request::Shutdown => Ok(Answer::Goodbye),
         }));
         answer.unwrap_or_else(|panic| {

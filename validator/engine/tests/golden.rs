@@ -8,6 +8,8 @@ use std::{
 };
 
 use candle_core::Device;
+#[cfg(feature = "cuda")]
+use engine::device::DeviceSpec;
 use engine::{
     decoder::Model,
     load::{LoadReport, Options, load},
@@ -27,7 +29,24 @@ fn json(name: &str) -> Value {
     serde_json::from_slice(&fs::read(fixtures().join(name)).unwrap()).unwrap()
 }
 
+/// What a build with a GPU computes on is its GPU, real or simulated.
+fn device() -> Device {
+    #[cfg(feature = "cuda")]
+    return DeviceSpec::Cuda(vec![0]).open().unwrap().device;
+    #[cfg(not(feature = "cuda"))]
+    Device::Cpu
+}
+
 fn model(name: &str, dtype: Dtype, attention: Attention) -> (Model, LoadReport) {
+    model_on(&device(), name, dtype, attention)
+}
+
+fn model_on(
+    device: &Device,
+    name: &str,
+    dtype: Dtype,
+    attention: Attention,
+) -> (Model, LoadReport) {
     let folder = fixtures().join("models").join(name);
     let config = fs::read(folder.join("config.json")).unwrap();
     let architecture = Architecture::declared(&config).unwrap();
@@ -35,7 +54,7 @@ fn model(name: &str, dtype: Dtype, attention: Attention) -> (Model, LoadReport) 
     let options = Options {
         dtype,
         attention,
-        device: &Device::Cpu,
+        device,
     };
     load(&folder, &spec, options, &|_| ()).unwrap()
 }
@@ -122,7 +141,7 @@ fn losses_in_f32_are_those_of_the_reference() {
 fn losses_do_not_depend_on_the_number_of_threads() {
     for (name, tokenizer) in [("llama_gqa", "llama3"), ("stablelm_nobias_gqa", "zephyr")] {
         let all = samples(tokenizer);
-        let (model, _) = model(name, Dtype::F32, Attention::Sdpa);
+        let (model, _) = model_on(&Device::Cpu, name, Dtype::F32, Attention::Sdpa);
         for some in [all.as_slice(), &all[..1]] {
             let bits = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
@@ -152,11 +171,17 @@ fn losses_in_bf16_are_near_those_of_the_reference() {
             .collect();
         let samples = &samples(golden["tokenizer"].as_str().unwrap())[..expected.len()];
         let found = losses(&model, samples, 8192);
+        // A model whose activations nearly overflow, made to be refused: any other order of sums shows.
+        let (one, all) = match name.as_str() {
+            "norm_soft_refused" if cfg!(feature = "cuda") => (1.0, 0.5),
+            _ if cfg!(feature = "cuda") => (0.1, 0.08),
+            _ => (0.1, 0.06),
+        };
         for (found, expected) in found.iter().zip(&expected) {
-            assert_near(*found, *expected, 0.1, name);
+            assert_near(*found, *expected, one, name);
         }
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-        assert_near(mean(&found), mean(&expected), 0.06, name);
+        assert_near(mean(&found), mean(&expected), all, name);
         if model.spec().loss_in_logits_dtype {
             // The loss itself is a number of 16 bits: a multiple of 1/32 from 4 on.
             let fractions = found.iter().map(|loss| (loss * 32.0).fract().abs());

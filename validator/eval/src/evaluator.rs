@@ -7,7 +7,9 @@ use std::{
 
 use model::{
     ContentHash, Fault, MachineFaultKind, TokenizedSample,
-    protocol::{Answer, Evaluate, Generate, Generation, Hello, Request, SelfTest, Tokenize},
+    protocol::{
+        Answer, Compare, Evaluate, Generate, Generation, Hello, Request, SelfTest, Tokenize,
+    },
 };
 use tokio::{sync, time::Instant};
 
@@ -156,6 +158,23 @@ impl Evaluator {
             .await?
         {
             Answer::Evaluated(evaluation) if evaluation.losses.len() == samples => Ok(*evaluation),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Computes losses with the independent implementation; says what of a model that leaves out.
+    pub async fn compare(
+        &self,
+        request: Compare,
+        patience: TimeLimits,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Result<Vec<f64>, String>, Fault> {
+        let hash = request.model.content_hash;
+        match self
+            .ask(Request::Compare(request), hash, patience, on_progress)
+            .await?
+        {
+            Answer::Compared(compared) => Ok(compared),
             other => Err(unexpected(&other)),
         }
     }

@@ -25,14 +25,18 @@ use tokio::{
 use super::{OnProgress, limits::TimeLimits};
 
 /// Environment variables passed on to workers, if set. No other is: a worker holds no secrets.
-pub const ENVIRONMENT: [&str; 6] = [
+pub const ENVIRONMENT: [&str; 7] = [
     "PATH",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
+    COMPUTE_CACHE,
     "RAYON_NUM_THREADS",
     "RUST_BACKTRACE",
 ];
+
+/// Names the folder where the GPU's driver keeps the kernels it compiled.
+pub const COMPUTE_CACHE: &str = "CUDA_CACHE_PATH";
 
 /// How long a worker may take to find its device and say hello.
 const HELLO_LIMIT: Duration = Duration::from_mins(2);
@@ -142,6 +146,7 @@ impl Worker {
             release: String::new(),
             device: Err(Fault::machine(MachineFaultKind::Bug, "not ready")),
             sandbox: Vec::new(),
+            unused_gpu: None,
         };
         let stdout = BufReader::new(stdout);
         let mut worker = Self {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Rises with every change of the wire form.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The most bytes in a frame: 400 samples of 2048 tokens take 4 MB.
 pub const MAX_FRAME: usize = 64 << 20;
@@ -38,6 +38,8 @@ pub struct Hello {
     pub device: Result<Device, Fault>,
     /// The walls around it, and which of them stand.
     pub sandbox: Vec<Wall>,
+    /// Why it computes on the CPU of a machine that has a GPU, if it does.
+    pub unused_gpu: Option<String>,
 }
 
 /// A device as people know it.
@@ -73,6 +75,8 @@ pub enum Request {
     Generate(Generate),
     /// End.
     Shutdown,
+    /// Compute the losses of a model with an independent implementation.
+    Compare(Compare),
 }
 
 /// Turn conversations into samples.
@@ -120,6 +124,15 @@ pub struct Evaluate {
     pub plan: PackingPlan,
     /// The model that comes next; its weights are read while this one computes.
     pub next: Option<ModelSource>,
+}
+
+/// Compute the losses of a model with an independent implementation, one sample at a time in f32.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compare {
+    /// The model; its dtype and attention are not looked at.
+    pub model: ModelSource,
+    /// The samples.
+    pub samples: Vec<TokenizedSample>,
 }
 
 /// Let a model answer a prompt.
@@ -183,12 +196,14 @@ pub enum Answer {
     Generated(Generation),
     /// The worker ends.
     Goodbye,
+    /// The losses of the independent implementation, or what of the model it leaves out.
+    Compared(Result<Vec<f64>, String>),
 }
 
 /// The outcome of a self-test.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SelfTest {
-    /// The largest difference to the known losses.
+    /// The largest difference to the known losses, and to those of the independent implementation.
     pub worst: f64,
     /// How long it took.
     pub seconds: f64,

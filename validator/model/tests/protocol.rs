@@ -38,7 +38,7 @@ fn evaluate(samples: Vec<TokenizedSample>) -> Request {
 #[test]
 fn the_wire_form_is_a_contract() {
     let hex = |bytes: Vec<u8>| hex::encode(bytes);
-    assert_eq!(protocol::VERSION, 1);
+    assert_eq!(protocol::VERSION, 2);
     let hello = Hello {
         release: "0.3.0".into(),
         device: Ok(Device {
@@ -50,8 +50,9 @@ fn the_wire_form_is_a_contract() {
             name: "seccomp".into(),
             stands: Ok("on".into()),
         }],
+        unused_gpu: None,
     };
-    insta::assert_snapshot!(hex(hello.frame().unwrap()), @"220000004556414c0105302e332e30000363707503435055000107736563636f6d7000026f6e");
+    insta::assert_snapshot!(hex(hello.frame().unwrap()), @"230000004556414c0205302e332e30000363707503435055000107736563636f6d7000026f6e00");
     let requests = [
         Request::SelfTest,
         Request::Tokenize(Tokenize {

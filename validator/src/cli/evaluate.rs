@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::ArgGroup;
 use model::{
     Architecture, Attention, Conversation, Dtype, Fault, PackingPlan, TokenizedSample,
-    protocol::{Device, Evaluate, Evaluation, ModelSource},
+    protocol::{Compare, Device, Evaluate, Evaluation, ModelSource},
 };
 use serde_json::{Value, json};
 use shared::{Exit, Failure, file, term};
 
 use super::{
     flags::SubnetArg,
+    reference::Reference,
     tokenize::{self, read_conversations, read_text},
     workers::{self, Bar},
 };
@@ -59,6 +60,9 @@ pub struct Args {
     /// Tokens packed into one forward pass at most; 1 evaluates one sample at a time
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pack_tokens: usize,
+    /// Compare with an independent implementation, in float32 and one token at a time: slow
+    #[arg(long)]
+    reference: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -147,8 +151,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
         Ok((evaluated, device))
     })?;
     match evaluated {
-        Ok(evaluation) if args.json => {
+        Ok((evaluation, reference)) if args.json => {
             let mut report = report(&evaluation, args, architecture);
+            report["reference"] = json!(reference.map(|found| found.json()));
             report["tokenizer"] = json!(tokenizer);
             if let Some(device) = device {
                 report["device"] = json!(device.id);
@@ -157,8 +162,8 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
             term::json(&report);
             Ok(Exit::Ok)
         }
-        Ok(evaluation) => {
-            print_table(&evaluation, args, architecture);
+        Ok((evaluation, reference)) => {
+            print_table(&evaluation, reference.as_ref(), args, architecture);
             Ok(Exit::Ok)
         }
         Err(fault) => {
@@ -181,7 +186,7 @@ async fn evaluate(
     model: ModelSource,
     input: Input,
     parameters: &Parameters,
-) -> Result<Evaluation, Fault> {
+) -> Result<(Evaluation, Option<Reference>), Fault> {
     let bar = Bar::new();
     let show = |progress| bar.show(progress);
     let patience = workers::patience(args.time_limit);
@@ -196,13 +201,25 @@ async fn evaluate(
         }
     };
     let plan = PackingPlan::new(&samples, args.pack_tokens);
+    let compare = args.reference.then(|| Compare {
+        model: model.clone(),
+        samples: samples.clone(),
+    });
     let request = Evaluate {
         model,
         samples,
         plan,
         next: None,
     };
-    evaluator.evaluate(request, patience, &show).await
+    let evaluation = evaluator.evaluate(request, patience, &show).await?;
+    let reference = match compare {
+        Some(compare) => {
+            let compared = evaluator.compare(compare, patience, &show).await?;
+            Some(Reference::of(compared, &evaluation.losses))
+        }
+        None => None,
+    };
+    Ok((evaluation, reference))
 }
 
 fn competition<'a>(parameters: &'a Parameters, id: &str) -> Result<&'a Competition, Failure> {
@@ -258,7 +275,7 @@ fn read_batches(path: &std::path::Path) -> Result<Vec<TokenizedSample>, Failure>
 }
 
 /// JSON has no numbers for what is not finite.
-fn number(value: f64) -> Value {
+pub(super) fn number(value: f64) -> Value {
     if value.is_finite() {
         json!(value)
     } else if value.is_nan() {
@@ -269,7 +286,7 @@ fn number(value: f64) -> Value {
 }
 
 /// The mean over the samples that have a label at all.
-fn mean(losses: &[f64]) -> f64 {
+pub(super) fn mean(losses: &[f64]) -> f64 {
     let scored: Vec<f64> = losses
         .iter()
         .copied()
@@ -324,7 +341,12 @@ fn fault_json(fault: &Fault) -> Value {
     }
 }
 
-fn print_table(evaluation: &Evaluation, args: &Args, architecture: Architecture) {
+fn print_table(
+    evaluation: &Evaluation,
+    reference: Option<&Reference>,
+    args: &Args,
+    architecture: Architecture,
+) {
     let Evaluation {
         losses,
         counters,
@@ -348,6 +370,9 @@ fn print_table(evaluation: &Evaluation, args: &Args, architecture: Architecture)
     ]);
     table.add_row(["mean loss", &format!("{mean:.6}")]);
     table.add_row(["perplexity", &format!("{:.4}", mean.exp())]);
+    if let Some(reference) = reference {
+        table.add_row(["reference", &reference.to_string()]);
+    }
     table.add_row(["tokens", &counters.tokens.to_string()]);
     table.add_row([
         "time",

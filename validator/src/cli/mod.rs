@@ -12,6 +12,7 @@ pub mod inspect_chain;
 pub mod inspect_store;
 pub mod models;
 pub mod records;
+mod reference;
 pub mod replay;
 pub mod run;
 pub mod samples;

@@ -13,7 +13,9 @@ use model::{
 };
 use shared::{Exit, Failure, term};
 
-use eval::{self, Options, TimeLimits};
+use eval::{self, COMPUTE_CACHE, Options, TimeLimits};
+
+use super::flags::expand_home;
 
 /// Makes the options of workers for `devices` (`auto`, `cpu`, `cuda:0,cuda:1`), which may read
 /// what lies in `readable`.
@@ -27,6 +29,12 @@ pub fn options(
         reason = "the command line reads the environment"
     )]
     let value = |name: &str| env::var(name).ok().map(|value| (name.to_owned(), value));
+    let mut environment: Vec<_> = eval::ENVIRONMENT.into_iter().filter_map(value).collect();
+    if !environment.iter().any(|(name, _)| name == COMPUTE_CACHE) {
+        // Not the user's own ~/.nv: what a worker may write, no other program should run.
+        let folder = expand_home(Path::new("~/.cache/finetune-vali/kernels"));
+        environment.push((COMPUTE_CACHE.to_owned(), folder.display().to_string()));
+    }
     Ok(Options {
         program: eval::program(program)?,
         devices: devices
@@ -37,7 +45,7 @@ pub fn options(
         memory: None,
         device_memory: None,
         threads: None,
-        environment: eval::ENVIRONMENT.into_iter().filter_map(value).collect(),
+        environment,
     })
 }
 

@@ -229,6 +229,11 @@ async fn device(evaluator: &Evaluator) -> Result<String, Failure> {
             Err(fault) => fault,
             Ok(hello) => match hello.device {
                 Ok(device) => {
+                    if let Some(why) = hello.unused_gpu {
+                        tracing::error!(
+                            "this machine has a GPU and computes on its CPU: {why}; `validator check` says more"
+                        );
+                    }
                     devices.push(device.id);
                     continue;
                 }

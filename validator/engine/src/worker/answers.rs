@@ -2,13 +2,19 @@
 
 use std::time::Instant;
 
+use candle_core::Device;
 use model::{
     Fault, MachineFaultKind,
-    protocol::{Answer, Counters, Evaluate, Evaluation, Generate, Generation, Phase, Tokenize},
+    protocol::{
+        Answer, Compare, Counters, Evaluate, Evaluation, Generate, Generation, Phase, Tokenize,
+    },
 };
 
-use super::{Channel, resident::Residents};
-use crate::{generate, loss, tokenize::ChatTokenizer};
+use super::{
+    Channel,
+    resident::{Residents, read_spec},
+};
+use crate::{generate, loss, reference, tokenize::ChatTokenizer};
 
 pub(super) fn tokenize(channel: &Channel, request: &Tokenize) -> Result<Answer, Fault> {
     let reporter = channel.progress(Phase::Tokenize, request.conversations.len() as u64);
@@ -59,6 +65,21 @@ pub(super) fn evaluate(
         })
     })?;
     Ok(Answer::Evaluated(Box::new(evaluation)))
+}
+
+pub(super) fn compare(
+    channel: &Channel,
+    device: &Device,
+    request: &Compare,
+) -> Result<Answer, Fault> {
+    let Compare { model, samples } = request;
+    let tokens = samples.iter().map(|sample| sample.ids.len() as u64).sum();
+    let reporter = channel.progress(Phase::Evaluate, tokens);
+    reporter.set(0);
+    let spec = read_spec(model)?;
+    let progress = |more| reporter.add(more);
+    reference::of_directory(&model.directory, &spec, samples, device, &progress)
+        .map(Answer::Compared)
 }
 
 pub(super) fn generate(

@@ -245,7 +245,7 @@ fn check_size(source: &ModelSource, spec: &DecoderSpec, device: &Device) -> Resu
 }
 
 /// Reads `config.json`, or the file it names for this version of transformers.
-fn read_spec(source: &ModelSource) -> Result<DecoderSpec, Fault> {
+pub(super) fn read_spec(source: &ModelSource) -> Result<DecoderSpec, Fault> {
     let folder = Folder::open(&source.directory)?;
     let config = Layout::config_of(&folder).map_err(fault_of_layout)?;
     let json = folder.read(&config, MAX_CONFIG_BYTES as u64)?;

@@ -1,4 +1,5 @@
-//! A tiny built-in model with known losses: does the device compute as it should?
+//! A tiny built-in model with known losses: does the device compute as it should, with our code and
+//! with the independent [`reference`]?
 
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use model::{
 use crate::{
     decoder::{Build, Parameter},
     fault, loss,
+    reference::{self, Tensors},
 };
 
 const CONFIG: &str = r#"{
@@ -29,22 +31,10 @@ const TOLERANCE: f64 = 1e-3;
 /// Evaluates the built-in model on the device.
 pub(super) fn run(device: &Device) -> Result<SelfTest, Fault> {
     let begun = Instant::now();
-    let losses = losses(device)?;
-    let difference = |(loss, known): (&f64, &f64)| (loss - known).abs();
-    // A NaN must not get lost in a maximum.
-    let worst = losses
-        .iter()
-        .zip(&KNOWN)
-        .map(difference)
-        .fold(0.0, |worst: f64, off| {
-            if off.is_nan() {
-                f64::INFINITY
-            } else {
-                worst.max(off)
-            }
-        });
-    if losses.len() != KNOWN.len() || worst > TOLERANCE {
-        let text = format!("the built-in model has losses {losses:?} instead of {KNOWN:?}");
+    let found = losses(device)?;
+    let worst = apart(&found, &KNOWN).max(apart(&found, &referenced(device)?));
+    if worst > TOLERANCE {
+        let text = format!("the built-in model has losses {found:?} instead of {KNOWN:?}");
         return Err(Fault::machine(MachineFaultKind::Device, text));
     }
     Ok(SelfTest {
@@ -53,9 +43,32 @@ pub(super) fn run(device: &Device) -> Result<SelfTest, Fault> {
     })
 }
 
+/// Returns the largest difference; a NaN is infinitely far from everything.
+fn apart(found: &[f64], expected: &[f64]) -> f64 {
+    let difference = |(found, expected): (&f64, &f64)| (found - expected).abs();
+    let no_nan = |off: f64| if off.is_nan() { f64::INFINITY } else { off };
+    if found.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    let differences = found.iter().zip(expected).map(difference).map(no_nan);
+    differences.fold(0.0, f64::max)
+}
+
+fn spec() -> Result<DecoderSpec, Fault> {
+    DecoderSpec::parse(CONFIG.as_bytes(), Architecture::Llama, Compatibility::V4_40)
+        .map_err(|error| Fault::machine(MachineFaultKind::Bug, error))
+}
+
+fn samples() -> [TokenizedSample; 3] {
+    let sample = |length: u32, prompt_len| TokenizedSample {
+        ids: (0..length).map(|t| (t * t + 7 * t + length) % 64).collect(),
+        prompt_len,
+    };
+    [sample(9, 3), sample(40, 11), sample(64, 1)]
+}
+
 fn losses(device: &Device) -> Result<Vec<f64>, Fault> {
-    let spec = DecoderSpec::parse(CONFIG.as_bytes(), Architecture::Llama, Compatibility::V4_40)
-        .map_err(|error| Fault::machine(MachineFaultKind::Bug, error))?;
+    let (spec, samples) = (spec()?, samples());
     let build = Build {
         spec: &spec,
         dtype: Dtype::F32,
@@ -65,14 +78,44 @@ fn losses(device: &Device) -> Result<Vec<f64>, Fault> {
     let model = build
         .build(|parameter| weights(parameter, device))
         .map_err(|error| fault::of_tensors(&error))?;
-    let sample = |length: u32, prompt_len| TokenizedSample {
-        ids: (0..length).map(|t| (t * t + 7 * t + length) % 64).collect(),
-        prompt_len,
-    };
-    let samples = [sample(9, 3), sample(40, 11), sample(64, 1)];
     let plan = PackingPlan::new(&samples, 8192);
     let losses = loss::evaluate(&model, &samples, &plan, loss::Rounding::default(), |_| {})?;
     Ok(losses.losses)
+}
+
+fn referenced(device: &Device) -> Result<Vec<f64>, Fault> {
+    let spec = spec()?;
+    let build = Build {
+        spec: &spec,
+        dtype: Dtype::F32,
+        attention: Attention::Eager,
+        device,
+    };
+    // The reference wants each tensor of the checkpoint by itself.
+    let mut tensors = Tensors::new();
+    let losses = build
+        .build(|parameter| {
+            let whole = weights(parameter, device)?;
+            let rows = rows_of(parameter, &spec);
+            let mut first = 0;
+            for (name, rows) in parameter.parts.iter().zip(rows) {
+                tensors.insert(name.clone(), whole.narrow(0, first, rows)?.contiguous()?);
+                first += rows;
+            }
+            Ok(whole)
+        })
+        .and_then(|_| reference::losses(tensors, &spec, &samples(), device, &|_| ()))
+        .map_err(|error| fault::of_tensors(&error))?;
+    losses.map_err(|limit| Fault::machine(MachineFaultKind::Bug, limit))
+}
+
+/// Returns how many rows each part of a parameter has.
+fn rows_of(parameter: &Parameter, spec: &DecoderSpec) -> Vec<usize> {
+    let keys = spec.kv_heads * spec.head_dim;
+    match parameter.parts.len() {
+        3 => vec![spec.heads * spec.head_dim, keys, keys],
+        parts => vec![parameter.shape[0] / parts; parts],
+    }
 }
 
 /// Weights without any pattern a matrix product could hide: digits of a linear congruence.

@@ -5,6 +5,8 @@
     reason = "a test's panic is its verdict"
 )]
 
+#[cfg(feature = "cudasim")]
+mod cudasim;
 mod hostile;
 mod process;
 
@@ -14,13 +16,13 @@ use model::{
 };
 use serde_json::json;
 
-use self::process::{Worker, copy, edit_json, fixtures, kind, samples, source, tokenize};
+use self::process::{DEVICE, Worker, copy, edit_json, fixtures, kind, samples, source, tokenize};
 
 #[test]
 fn it_says_hello_tests_itself_evaluates_and_ends() {
     let model = fixtures().join("models/llama_gqa");
     let mut worker = Worker::start(&[&model], &["--device-memory", "100000000"]);
-    assert_eq!(worker.hello.device.as_ref().unwrap().id, "cpu");
+    assert_eq!(worker.hello.device.as_ref().unwrap().id, DEVICE);
     assert_eq!(worker.hello.sandbox.len(), 3);
     let (answer, _) = worker.ask(&Request::SelfTest);
     let Answer::SelfTest(passed) = answer.unwrap() else {

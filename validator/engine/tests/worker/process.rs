@@ -27,12 +27,38 @@ pub(crate) struct Worker {
     pub(crate) hello: Hello,
 }
 
+/// What a build with a GPU computes on is its GPU, real or simulated.
+pub(crate) const DEVICE: &str = if cfg!(feature = "cuda") {
+    "cuda:0"
+} else {
+    "cpu"
+};
+
 impl Worker {
     pub(crate) fn start(readable: &[&Path], options: &[&str]) -> Self {
-        let mut command = shared::process::blocking_command(e2e::program("eval-worker"));
+        Self::start_in(&[], readable, options)
+    }
+
+    /// Starts a worker with more in its environment.
+    pub(crate) fn start_in(
+        environment: &[(&str, &str)],
+        readable: &[&Path],
+        options: &[&str],
+    ) -> Self {
+        // As shipped, but for the GPU, which no shipped build here has.
+        let program = if cfg!(feature = "cuda") {
+            PathBuf::from(env!("CARGO_BIN_EXE_eval-worker"))
+        } else {
+            e2e::program("eval-worker")
+        };
+        let mut command = shared::process::blocking_command(program);
         command
-            .args(["--device", "cpu", "--threads", "2"])
-            .args(options);
+            .args(["--threads", "2"])
+            .args(options)
+            .envs(environment.iter().copied());
+        if !options.iter().any(|option| option.starts_with("--device=")) {
+            command.args(["--device", DEVICE]);
+        }
         for directory in readable {
             command.arg("--readable").arg(directory);
         }

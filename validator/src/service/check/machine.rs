@@ -20,10 +20,16 @@ pub(super) async fn device(settings: &Settings) -> Line {
     const REMEDY: &str = "--device auto or cpu computes without a GPU; see docs/operating.md";
     let evaluator = Evaluator::new(settings.workers.clone());
     let mut names = Vec::new();
-    let mut problem = None;
+    let (mut problem, mut unused_gpu) = (None, None);
     for started in evaluator.start().await {
-        match started.hello.and_then(|hello| hello.device) {
-            Ok(device) => names.push(format!("{} ({})", device.id, device.name)),
+        let found = started
+            .hello
+            .and_then(|hello| Ok((hello.device?, hello.unused_gpu)));
+        match found {
+            Ok((device, unused)) => {
+                names.push(format!("{} ({})", device.id, device.name));
+                unused_gpu = unused_gpu.or(unused);
+            }
             Err(fault) => problem = Some(fault),
         }
     }
@@ -36,9 +42,14 @@ pub(super) async fn device(settings: &Settings) -> Line {
         }
     }
     evaluator.shut_down().await;
-    match problem {
-        Some(fault) => Line::fail(SUBJECT, FaultKind::Machine, fault, REMEDY),
-        None => Line::ok(SUBJECT, names.join(", ")),
+    match (problem, unused_gpu) {
+        (Some(fault), _) => Line::fail(SUBJECT, FaultKind::Machine, fault, REMEDY),
+        (None, Some(why)) => Line::warn(
+            SUBJECT,
+            format_args!("{}; {why}", names.join(", ")),
+            "a GPU is many times faster: docs/operating.md says what it needs",
+        ),
+        (None, None) => Line::ok(SUBJECT, names.join(", ")),
     }
 }
 

@@ -1,0 +1,294 @@
+// The calls of libcuda that cudarc makes. `NEED` refuses what the real one refuses without a context.
+#include "driver.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <vector>
+
+static thread_local void *context;
+#define NEED                                                       \
+    if (!context) {                                                \
+        problem(std::string(__func__) + " without a context"); \
+        return INVALID_CONTEXT;                                    \
+    }
+
+// ---- devices
+
+// CUDASIM_CUINIT: what it returns instead.
+API cuInit(unsigned) {
+    const char *given = getenv("CUDASIM_CUINIT");
+    static int result = given ? atoi(given) : demand_what_drivers_demand();
+    return result;
+}
+API cuDriverGetVersion(int *version) {
+    *version = 13000;
+    return SUCCESS;
+}
+API cuDeviceGetCount(int *count) {
+    *count = 1;
+    return SUCCESS;
+}
+API cuDeviceGet(int *device, int number) {
+    *device = number;
+    return number == 0 ? SUCCESS : INVALID_DEVICE;
+}
+API cuDeviceGetName(char *name, int length, int) {
+    snprintf(name, length, "cudasim");
+    return SUCCESS;
+}
+API cuDeviceGetAttribute(int *value, int attribute, int) {
+    switch (attribute) {
+    case 16: *value = 132; break; // multiprocessors
+    case 75: *value = 9; break;   // compute capability, major
+    case 76: *value = 0; break;   // and minor
+    default: *value = 1;
+    }
+    return SUCCESS;
+}
+API cuDeviceTotalMem_v2(size_t *bytes, int) {
+    *bytes = total_bytes();
+    return SUCCESS;
+}
+API cuDevicePrimaryCtxRetain(void **handle, int) {
+    *handle = (void *)16;
+    return SUCCESS;
+}
+API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+API cuCtxSetCurrent(void *handle) {
+    context = handle;
+    return SUCCESS;
+}
+API cuCtxGetCurrent(void **handle) {
+    *handle = context;
+    return SUCCESS;
+}
+API cuCtxSynchronize() {
+    stream_of(nullptr).synchronize();
+    return SUCCESS;
+}
+
+// ---- streams and events
+
+API cuStreamCreate(void **handle, unsigned) {
+    NEED *handle = new Stream;
+    return SUCCESS;
+}
+API cuStreamDestroy_v2(void *handle) {
+    delete (Stream *)handle;
+    return SUCCESS;
+}
+API cuStreamSynchronize(void *handle) {
+    NEED count("wait");
+    stream_of(handle).synchronize();
+    return SUCCESS;
+}
+API cuStreamIsCapturing(void *, int *status) {
+    *status = 0;
+    return SUCCESS;
+}
+
+struct Event {
+    std::mutex lock;
+    std::condition_variable changed;
+    long recorded = 0, done = 0;
+    long latest() {
+        std::lock_guard<std::mutex> guard(lock);
+        return recorded;
+    }
+    void wait(long until) {
+        std::unique_lock<std::mutex> guard(lock);
+        changed.wait(guard, [&] { return done >= until; });
+    }
+};
+API cuEventCreate(void **handle, unsigned) {
+    NEED *handle = new Event;
+    count("event");
+    return SUCCESS;
+}
+// Kept: what waits for it may still look.
+API cuEventDestroy_v2(void *) { return SUCCESS; }
+API cuEventRecord(void *handle, void *stream) {
+    NEED Event *event = (Event *)handle;
+    long number;
+    {
+        std::lock_guard<std::mutex> guard(event->lock);
+        number = ++event->recorded;
+    }
+    stream_of(stream).push([event, number] {
+        std::lock_guard<std::mutex> guard(event->lock);
+        event->done = number;
+        event->changed.notify_all();
+    });
+    return SUCCESS;
+}
+API cuEventSynchronize(void *handle) {
+    Event *event = (Event *)handle;
+    event->wait(event->latest());
+    return SUCCESS;
+}
+API cuEventQuery(void *handle) {
+    Event *event = (Event *)handle;
+    std::lock_guard<std::mutex> guard(event->lock);
+    return event->done >= event->recorded ? SUCCESS : NOT_READY;
+}
+API cuStreamWaitEvent(void *stream, void *handle, unsigned) {
+    Event *event = (Event *)handle;
+    long until = event->latest();
+    stream_of(stream).push([event, until] { event->wait(until); });
+    return SUCCESS;
+}
+
+// ---- memory
+
+API cuMemAllocAsync(device_ptr *at, size_t bytes, void *) {
+    NEED count("allocation", bytes);
+    return allocate(at, bytes);
+}
+API cuMemAlloc_v2(device_ptr *at, size_t bytes) {
+    NEED count("allocation", bytes);
+    return allocate(at, bytes);
+}
+API cuMemFreeAsync(device_ptr at, void *stream) {
+    stream_of(stream).push([at] { release(at); });
+    return SUCCESS;
+}
+API cuMemFree_v2(device_ptr at) {
+    stream_of(nullptr).synchronize();
+    release(at);
+    return SUCCESS;
+}
+API cuMemHostAlloc(void **at, size_t bytes, unsigned) {
+    NEED *at = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    remember_pinned(*at, bytes);
+    return SUCCESS;
+}
+API cuMemFreeHost(void *at) {
+    forget_pinned(at);
+    free(at);
+    return SUCCESS;
+}
+API cuMemGetInfo_v2(size_t *available, size_t *total) {
+    NEED *available = free_bytes();
+    *total = total_bytes();
+    return SUCCESS;
+}
+API cuDeviceGetDefaultMemPool(void **pool, int) {
+    *pool = (void *)32;
+    return SUCCESS;
+}
+API cuMemPoolSetAttribute(void *, int, void *) { return SUCCESS; }
+
+API cuMemcpyHtoDAsync_v2(device_ptr to, const void *from, size_t bytes, void *stream) {
+    NEED check(to, bytes, "copy");
+    if (is_pinned(from)) {
+        count("upload, pinned", bytes);
+        stream_of(stream).push([=] { memcpy((void *)to, from, bytes); });
+        return SUCCESS;
+    }
+    // The real one copies pageable memory before it returns.
+    count("upload, pageable", bytes);
+    std::vector<char> staged((const char *)from, (const char *)from + bytes);
+    stream_of(stream).push([to, staged = std::move(staged)] { memcpy((void *)to, staged.data(), staged.size()); });
+    return SUCCESS;
+}
+API cuMemcpyHtoD_v2(device_ptr to, const void *from, size_t bytes) {
+    check(to, bytes, "copy");
+    count("upload, pageable", bytes);
+    stream_of(nullptr).synchronize();
+    memcpy((void *)to, from, bytes);
+    return SUCCESS;
+}
+API cuMemcpyDtoHAsync_v2(void *to, device_ptr from, size_t bytes, void *stream) {
+    NEED check(from, bytes, "copy");
+    count("download", bytes);
+    stream_of(stream).synchronize();
+    memcpy(to, (void *)from, bytes);
+    return SUCCESS;
+}
+API cuMemcpyDtoDAsync_v2(device_ptr to, device_ptr from, size_t bytes, void *stream) {
+    NEED check(to, bytes, "copy");
+    check(from, bytes, "copy");
+    count("copy", bytes);
+    stream_of(stream).push([=] { memmove((void *)to, (void *)from, bytes); });
+    return SUCCESS;
+}
+API cuMemsetD8Async(device_ptr at, unsigned char value, size_t bytes, void *stream) {
+    check(at, bytes, "set");
+    count("set", bytes);
+    stream_of(stream).push([=] { memset((void *)at, value, bytes); });
+    return SUCCESS;
+}
+
+// ---- modules and kernels
+
+struct Module {
+    std::string ptx;
+};
+API cuModuleLoadData(void **module, const void *image) {
+    NEED *module = new Module{(const char *)image};
+    count("module", strlen((const char *)image));
+    return SUCCESS;
+}
+API cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void *) { return cuModuleLoadData(module, image); }
+API cuModuleUnload(void *) { return SUCCESS; }
+API cuModuleGetFunction(void **function, void *module, const char *name) {
+    if (((Module *)module)->ptx.find(std::string(".entry ") + name + "(") == std::string::npos) {
+        problem(std::string("the PTX has no ") + name);
+        return NOT_FOUND;
+    }
+    const Kernel *kernel = find_kernel(name);
+    if (!kernel) {
+        problem(std::string("there is no kernel ") + name);
+        return NOT_FOUND;
+    }
+    *function = (void *)kernel;
+    return SUCCESS;
+}
+API cuFuncSetAttribute(void *, int, int) { return SUCCESS; }
+
+API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void *stream, void **parameters, void **) {
+    NEED const Kernel &kernel = *(const Kernel *)function;
+    uint64_t threads = (uint64_t)bx * by * bz, blocks = (uint64_t)gx * gy * gz;
+    if (!threads || !blocks || threads > 1024 || bz > 64 || gx > 0x7fffffff || gy > 65535 || gz > 65535 || shared > 232448) {
+        problem("launch of " + kernel.name + " with a bad grid");
+        return INVALID_VALUE;
+    }
+    count("kernel " + kernel.name, threads * blocks);
+    // Arguments are copied now, as the driver does.
+    auto copied = std::make_shared<std::vector<std::vector<uint64_t>>>();
+    for (const unsigned *size = kernel.sizes; *size; size++) {
+        copied->emplace_back((*size + 7) / 8);
+        memcpy(copied->back().data(), parameters[copied->size() - 1], *size);
+    }
+    stream_of(stream).push([=, &kernel] {
+        std::vector<void *> arguments;
+        for (auto &argument : *copied) arguments.push_back(argument.data());
+        static std::mutex one_at_a_time; // shared memory is static
+        std::lock_guard<std::mutex> guard(one_at_a_time);
+        run_kernel(kernel, {gx, gy, gz}, {bx, by, bz}, arguments.data());
+    });
+    return SUCCESS;
+}
+
+// ---- errors
+
+API cuGetErrorName(int error, const char **name) {
+    static const std::map<int, const char *> names = {
+        {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"},
+        {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
+        {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE"},
+        {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"},
+        {OPERATING_SYSTEM, "CUDA_ERROR_OPERATING_SYSTEM"},
+        {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
+    };
+    auto found = names.find(error);
+    *name = found == names.end() ? "CUDA_ERROR_UNKNOWN" : found->second;
+    return SUCCESS;
+}
+API cuGetErrorString(int, const char **text) {
+    *text = "simulated";
+    return SUCCESS;
+}

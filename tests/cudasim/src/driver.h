@@ -1,0 +1,85 @@
+// What the parts of the simulated driver share.
+#pragma once
+#include "sim.h"
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+
+// Results of the driver's calls, as in cuda.h.
+enum Result {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    INVALID_DEVICE = 101,
+    INVALID_CONTEXT = 201,
+    OPERATING_SYSTEM = 304,
+    NOT_FOUND = 500,
+    NOT_READY = 600,
+};
+
+typedef unsigned long long device_ptr;
+
+// A function of the library.
+#define API extern "C" __attribute__((visibility("default"))) int
+
+// ---- counts.cpp: what was done, and what was wrong with it
+
+// Counts an event; `amount` is bytes, threads or floating-point operations.
+void count(const std::string &what, double amount = 0);
+// Notes a mistake of the program. The run goes on, so that all are found.
+void problem(const std::string &text);
+
+// ---- start.cpp: what the driver demands of the system
+
+Result demand_what_drivers_demand();
+// Which of the driver's demands the system would grant now.
+std::string granted_now();
+
+// ---- launch.cpp
+
+struct Kernel {
+    std::string name;
+    sim_call call;
+    // Sizes of its arguments, ended by 0.
+    const unsigned *sizes;
+};
+const Kernel *find_kernel(const std::string &name);
+void run_kernel(const Kernel &kernel, uint3s grid, uint3s block, void **arguments);
+
+// ---- stream.cpp
+
+// A queue of work, done in order by a thread of its own.
+class Stream {
+public:
+    Stream();
+    ~Stream();
+    void push(std::function<void()> work);
+    void synchronize();
+
+private:
+    void loop();
+    std::mutex lock;
+    std::condition_variable changed;
+    std::deque<std::function<void()>> waiting;
+    bool busy = false, stopping = false;
+    std::thread thread;
+};
+Stream &stream_of(void *handle);
+
+// ---- memory.cpp
+
+Result allocate(device_ptr *at, size_t bytes);
+void release(device_ptr at);
+long total_bytes();
+long free_bytes();
+long peak_bytes();
+long unreleased_blocks();
+void remember_pinned(void *at, size_t bytes);
+void forget_pinned(void *at);
+bool is_pinned(const void *at);
+// Notes a problem unless all of the bytes are one allocation's.
+void check(device_ptr at, size_t bytes, const char *what);

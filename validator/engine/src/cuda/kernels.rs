@@ -1,0 +1,415 @@
+//! Our own kernels (`engine/kernels/*.cu`), compiled to PTX by the build script: what they take, how
+//! they are launched.
+
+use std::ops::Range;
+
+use candle_core::{
+    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, InplaceOp3, Layout, Result,
+    Shape,
+    backend::BackendStorage,
+    bail,
+    cuda_backend::{
+        CudaDType, WrapErr,
+        cudarc::driver::{
+            CudaFunction, CudaSlice, CudaView, DeviceRepr, LaunchConfig, PushKernelArg,
+        },
+    },
+};
+use half::{bf16, f16};
+use model::config::Activation;
+
+use crate::attention::Heads;
+
+/// Modules of kernels: name, PTX, and a kernel of each.
+pub(super) const MODULES: [(&str, &str, &str); 2] = [
+    (ATTENTION, ATTENTION_PTX, "attention_bf16_64"),
+    (ROWS, ROWS_PTX, "gated_f32"),
+];
+const ATTENTION: &str = "attention";
+const ATTENTION_PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/attention.ptx"));
+const ROWS: &str = "rows";
+const ROWS_PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/rows.ptx"));
+
+/// Queries of a block of the attention, and its threads.
+const QUERIES: usize = 64;
+const ATTENTION_THREADS: u32 = 128;
+
+/// Threads of a block of the other kernels.
+const THREADS: u32 = 256;
+
+/// Widths of heads the attention is compiled for; narrower heads are filled up with zeros.
+const WIDTHS: [usize; 4] = [64, 96, 128, 256];
+
+/// A number type of the kernels, and its name there.
+trait Number: CudaDType + DeviceRepr {
+    const NAME: &'static str;
+}
+impl Number for f32 {
+    const NAME: &'static str = "f32";
+}
+impl Number for bf16 {
+    const NAME: &'static str = "bf16";
+}
+impl Number for f16 {
+    const NAME: &'static str = "f16";
+}
+
+fn function(device: &CudaDevice, module: &str, name: &str) -> Result<CudaFunction> {
+    let ptx = if module == ATTENTION {
+        ATTENTION_PTX
+    } else {
+        ROWS_PTX
+    };
+    let function = device.get_or_load_custom_func(name, module, ptx)?;
+    Ok(function.into_cuda_function())
+}
+
+/// Returns the elements of a contiguous tensor.
+fn elements<'a, T: CudaDType>(
+    storage: &'a CudaStorage,
+    layout: &Layout,
+) -> Result<CudaView<'a, T>> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(storage.as_cuda_slice::<T>()?.slice(start..end)),
+        None => bail!("the kernel's input is not contiguous"),
+    }
+}
+
+/// Launches a kernel with the arguments that follow.
+///
+/// The caller's kernel reads and writes within its arguments: their shapes were checked before.
+macro_rules! launch {
+    ($device:expr, $function:expr, $grid:expr, $threads:expr, $($argument:expr),+ $(,)?) => {{
+        let (stream, function) = ($device.cuda_stream(), $function);
+        let mut builder = stream.launch_builder(&function);
+        $(builder.arg($argument);)+
+        let config = LaunchConfig {
+            grid_dim: $grid,
+            block_dim: ($threads, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        #[expect(unsafe_code, reason = "kernels are launched by address")]
+        // SAFETY: the arguments are those the kernel declares, and it stays within their shapes.
+        unsafe { builder.launch(config) }.w()?
+    }};
+}
+
+/// Allocates what a kernel writes whole.
+fn output<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
+    #[expect(unsafe_code, reason = "zeroing what is overwritten costs a pass")]
+    // SAFETY: the kernel that follows on the same stream writes every element.
+    unsafe {
+        device.alloc::<T>(count)
+    }
+}
+
+/// Returns whether attention of such heads in such a type is one launch.
+pub fn can_attend(dtype: DType, head_dim: usize) -> bool {
+    matches!(dtype, DType::BF16 | DType::F16)
+        && head_dim.is_multiple_of(8)
+        && WIDTHS.into_iter().any(|width| head_dim <= width)
+}
+
+/// Returns the work list of the attention: first token, length and first query of each block, the
+/// longest work first.
+pub fn attention_tiles(spans: &[Range<usize>]) -> Vec<u32> {
+    let mut tiles: Vec<[u32; 3]> = spans
+        .iter()
+        .flat_map(|span| {
+            let starts = (0..span.len()).step_by(QUERIES);
+            starts.map(|first| [span.start as u32, span.len() as u32, first as u32])
+        })
+        .collect();
+    tiles.sort_by_key(|&[_, _, first]| std::cmp::Reverse(first));
+    tiles.concat()
+}
+
+/// Attention over packed sequences: from rotated `[tokens, queries | keys | values]` and the work
+/// list (`[tiles * 3]`) to `[tokens, queries * dim]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Attend {
+    /// Its heads.
+    pub heads: Heads,
+    /// How many tokens before the current one are seen, if not all.
+    pub window: Option<usize>,
+}
+
+impl Attend {
+    fn run<T: Number>(
+        self,
+        device: &CudaDevice,
+        qkv: &CudaView<'_, T>,
+        tiles: &CudaView<'_, u32>,
+        tokens: usize,
+    ) -> Result<CudaStorage> {
+        let Heads { queries, keys, dim } = self.heads;
+        let Some(width) = WIDTHS.into_iter().find(|&width| dim <= width) else {
+            bail!("no attention for heads of {dim}")
+        };
+        let mut out = output::<T>(device, tokens * queries * dim)?;
+        let grid = ((tiles.len() / 3) as u32, queries as u32, 1);
+        let name = format!("attention_{}_{width}", T::NAME);
+        let (heads, kv_heads, dim) = (queries as i32, keys as i32, dim as i32);
+        let window = self.window.map_or(-1, |window| window.min(1 << 30) as i32);
+        let scale = 1.0 / (dim as f32).sqrt();
+        launch!(
+            device,
+            function(device, ATTENTION, &name)?,
+            grid,
+            ATTENTION_THREADS,
+            qkv,
+            tiles,
+            &mut out,
+            &heads,
+            &kv_heads,
+            &dim,
+            &window,
+            &scale,
+        );
+        Ok(CudaStorage::wrap_cuda_slice(out, device.clone()))
+    }
+}
+
+impl CustomOp2 for Attend {
+    fn name(&self) -> &'static str {
+        "attend"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("the CPU has an attention of its own")
+    }
+
+    fn cuda_fwd(
+        &self,
+        qkv: &CudaStorage,
+        qkv_layout: &Layout,
+        tiles: &CudaStorage,
+        tiles_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (tokens, width) = qkv_layout.shape().dims2()?;
+        let Heads { queries, keys, dim } = self.heads;
+        if width != (queries + 2 * keys) * dim {
+            bail!("{width} columns for {:?}", self.heads)
+        }
+        let (device, tiles) = (qkv.device(), elements(tiles, tiles_layout)?);
+        let out = match qkv.dtype() {
+            DType::BF16 => self.run::<bf16>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?,
+            DType::F16 => self.run::<f16>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?,
+            dtype => bail!("no attention in {dtype:?}"),
+        };
+        Ok((out, (tokens, queries * dim).into()))
+    }
+}
+
+/// Rotates the query and key heads of `[tokens, queries | keys | values]` in place by cosines and
+/// sines (`[tokens, rotated / 2]` each).
+#[derive(Debug, Clone, Copy)]
+pub struct Rotate(pub Heads);
+
+impl Rotate {
+    fn run<T: Number>(
+        self,
+        qkv: &mut CudaStorage,
+        (cos, cos_layout): (&CudaStorage, &Layout),
+        (sin, sin_layout): (&CudaStorage, &Layout),
+    ) -> Result<()> {
+        let device = qkv.device().clone();
+        let (tokens, half) = cos_layout.shape().dims2()?;
+        let (cos, sin) = (
+            elements::<T>(cos, cos_layout)?,
+            elements::<T>(sin, sin_layout)?,
+        );
+        let Heads { queries, keys, dim } = self.0;
+        let (stride, dim) = (((queries + 2 * keys) * dim) as i32, dim as i32);
+        let (heads, half) = ((queries + keys) as i32, half as i32);
+        launch!(
+            &device,
+            function(&device, ROWS, &format!("rotate_{}", T::NAME))?,
+            (tokens as u32, 1, 1),
+            THREADS,
+            qkv.as_cuda_slice_mut::<T>()?,
+            &cos,
+            &sin,
+            &stride,
+            &heads,
+            &dim,
+            &half,
+        );
+        Ok(())
+    }
+}
+
+impl InplaceOp3 for Rotate {
+    fn name(&self) -> &'static str {
+        "rotate"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &mut CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<()> {
+        bail!("the CPU rotates within its attention")
+    }
+
+    fn cuda_fwd(
+        &self,
+        qkv: &mut CudaStorage,
+        qkv_layout: &Layout,
+        cos: &CudaStorage,
+        cos_layout: &Layout,
+        sin: &CudaStorage,
+        sin_layout: &Layout,
+    ) -> Result<()> {
+        let Heads { queries, keys, dim } = self.0;
+        let tokens = cos_layout.shape().dims2()?.0;
+        let whole = qkv_layout.contiguous_offsets() == Some((0, qkv_layout.shape().elem_count()));
+        if !whole || qkv_layout.shape().dims2()? != (tokens, (queries + 2 * keys) * dim) {
+            bail!("{:?} for {:?}", qkv_layout.shape(), self.0)
+        }
+        let (cos, sin) = ((cos, cos_layout), (sin, sin_layout));
+        match qkv.dtype() {
+            DType::F32 => self.run::<f32>(qkv, cos, sin),
+            DType::BF16 => self.run::<bf16>(qkv, cos, sin),
+            DType::F16 => self.run::<f16>(qkv, cos, sin),
+            dtype => bail!("no rotation in {dtype:?}"),
+        }
+    }
+}
+
+/// The gated activation on the device: from `[rows, gate | up]` to `[rows, width]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Gate(i32);
+
+impl Gate {
+    /// Returns the kernel of an activation, if there is one.
+    pub const fn of(activation: Activation) -> Option<Self> {
+        match activation {
+            Activation::Silu => Some(Self(0)),
+            Activation::GeluTanh => Some(Self(1)),
+            Activation::Gelu => Some(Self(2)),
+            _ => None,
+        }
+    }
+
+    fn run<T: Number>(
+        self,
+        device: &CudaDevice,
+        gate_up: &CudaView<'_, T>,
+        width: usize,
+    ) -> Result<CudaStorage> {
+        let count = gate_up.len() / 2;
+        let mut out = output::<T>(device, count)?;
+        let blocks = count.div_ceil(THREADS as usize).min(1 << 20) as u32;
+        let (width, count) = (width as i32, count as u64);
+        launch!(
+            device,
+            function(device, ROWS, &format!("gated_{}", T::NAME))?,
+            (blocks, 1, 1),
+            THREADS,
+            gate_up,
+            &mut out,
+            &width,
+            &self.0,
+            &count,
+        );
+        Ok(CudaStorage::wrap_cuda_slice(out, device.clone()))
+    }
+}
+
+impl CustomOp1 for Gate {
+    fn name(&self) -> &'static str {
+        "gate"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("the CPU has a gate of its own")
+    }
+
+    fn cuda_fwd(&self, gate_up: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (rows, columns) = layout.shape().dims2()?;
+        let (device, width) = (gate_up.device(), columns / 2);
+        let out = match gate_up.dtype() {
+            DType::F32 => self.run::<f32>(device, &elements(gate_up, layout)?, width)?,
+            DType::BF16 => self.run::<bf16>(device, &elements(gate_up, layout)?, width)?,
+            DType::F16 => self.run::<f16>(device, &elements(gate_up, layout)?, width)?,
+            dtype => bail!("no activation of {dtype:?}"),
+        };
+        Ok((out, (rows, width).into()))
+    }
+}
+
+/// `-log softmax(row)[target]` of each row of logits (`[rows, vocabulary]`), in f32. Targets are
+/// within the vocabulary.
+#[derive(Debug, Clone, Copy)]
+pub struct CrossEntropy;
+
+impl CrossEntropy {
+    fn run<T: Number>(
+        device: &CudaDevice,
+        logits: &CudaView<'_, T>,
+        targets: &CudaView<'_, u32>,
+        (rows, width): (usize, usize),
+    ) -> Result<CudaStorage> {
+        let mut out = output::<f32>(device, rows)?;
+        let width = width as i32;
+        launch!(
+            device,
+            function(device, ROWS, &format!("cross_entropy_{}", T::NAME))?,
+            (rows as u32, 1, 1),
+            THREADS,
+            logits,
+            targets,
+            &mut out,
+            &width,
+        );
+        Ok(CudaStorage::wrap_cuda_slice(out, device.clone()))
+    }
+}
+
+impl CustomOp2 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross-entropy"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("the CPU has a cross-entropy of its own")
+    }
+
+    fn cuda_fwd(
+        &self,
+        logits: &CudaStorage,
+        layout: &Layout,
+        targets: &CudaStorage,
+        targets_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let shape = layout.shape().dims2()?;
+        if targets_layout.shape().dims1()? != shape.0 {
+            bail!("{:?} targets for {shape:?}", targets_layout.shape())
+        }
+        let (device, targets) = (logits.device(), elements(targets, targets_layout)?);
+        let out = match logits.dtype() {
+            DType::F32 => Self::run::<f32>(device, &elements(logits, layout)?, &targets, shape)?,
+            DType::BF16 => Self::run::<bf16>(device, &elements(logits, layout)?, &targets, shape)?,
+            DType::F16 => Self::run::<f16>(device, &elements(logits, layout)?, &targets, shape)?,
+            dtype => bail!("no cross-entropy of {dtype:?}"),
+        };
+        Ok((out, shape.0.into()))
+    }
+}
