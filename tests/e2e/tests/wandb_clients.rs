@@ -9,13 +9,13 @@ use std::{path::Path, time::Duration};
 use e2e::wandb_client::{CLIENTS, KEY, environment, python, run};
 use localnet::{samples::generate, wandb::Wandb};
 use report::wandb::{
-    Logger, Settings,
+    Logger, LoggerSettings,
     row::{Cell, Row},
 };
 use serde_json::Value;
 
-fn settings(server: &Wandb, folder: &Path, key: Option<&str>) -> Settings {
-    Settings {
+fn settings(server: &Wandb, folder: &Path, key: Option<&str>) -> LoggerSettings {
+    LoggerSettings {
         base_url: server.url().parse().unwrap(),
         key: key.map(ToOwned::to_owned),
         entity: Some("me".into()),
@@ -29,7 +29,7 @@ fn settings(server: &Wandb, folder: &Path, key: Option<&str>) -> Settings {
 }
 
 /// Logs three steps with numbers that JSON lacks and a text longer than a block of the log.
-async fn log(settings: Settings) {
+async fn log(settings: LoggerSettings) {
     let mut logger = Logger::new(settings);
     for step in 5..8 {
         let losses = [("1", 2.5), ("2", f64::INFINITY), ("3", f64::NAN)];

@@ -12,9 +12,9 @@ use samples::{
     harvest::Harvest,
     hub::parquet_rows::read_table,
     record::Record,
-    source::{Layout, RunFilter},
+    source::{RowLayout, RunFilter},
     text::read_text,
-    wandb::{self, Access, Project},
+    wandb::{self, Project, WandbAccess},
 };
 use tokio::{net::TcpListener, runtime::Runtime};
 
@@ -82,9 +82,9 @@ pub fn wandb_answers(data: &[u8]) {
         access,
     } = &*SERVER;
     for (layout, signed) in [
-        (Layout::Cortex, false),
-        (Layout::Sn1, false),
-        (Layout::Sn1, true),
+        (RowLayout::Cortex, false),
+        (RowLayout::Sn1, false),
+        (RowLayout::Sn1, true),
     ] {
         let project = Project {
             entity: "entity".to_owned(),
@@ -108,7 +108,7 @@ struct Server {
     runtime: Runtime,
     client: HttpClient,
     answers: Arc<Mutex<Answers>>,
-    access: Access,
+    access: WandbAccess,
 }
 
 #[derive(Default)]
@@ -132,10 +132,10 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let address = listener.local_addr().expect("it is bound");
     let base_url = format!("http://{address}").parse().expect("an address");
     runtime.spawn(async move { axum::serve(listener, router).await });
-    let access = Access {
+    let access = WandbAccess {
         base_url,
         verify: Some(|_, _, _| false),
-        ..Access::default()
+        ..WandbAccess::default()
     };
     Server {
         runtime,

@@ -16,7 +16,7 @@ use tokio::{sync, time::Instant};
 use super::{
     EvalOutcome, OnProgress,
     limits::TimeLimits,
-    worker::{Ended, Options, Worker},
+    worker::{Options, RequestEnd, Worker},
 };
 
 /// The first pause before a worker that could not be started is tried again; it doubles.
@@ -54,13 +54,13 @@ pub struct Evaluator {
 #[derive(Debug)]
 struct Slot {
     device: String,
-    state: sync::Mutex<State>,
+    state: sync::Mutex<SlotState>,
     /// The models this device met last, which it may still hold.
     met: Mutex<Vec<ContentHash>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SlotState {
     /// The idle worker. While it is asked something it is taken out, so that a request dropped
     /// half-way takes its worker along.
     worker: Option<Worker>,
@@ -220,7 +220,7 @@ impl Evaluator {
         let (slot, mut state) = self.free_slot(hash).await;
         let mut worker = self.worker(slot, &mut state).await?;
         match worker.ask(&request, limits, on_progress).await {
-            Ended::Answered(answer) => {
+            RequestEnd::Answered(answer) => {
                 // A device that failed once may go on failing until its process is gone.
                 let lost = matches!(&answer, Err(Fault::Machine(fault))
                     if fault.kind != MachineFaultKind::Storage);
@@ -233,7 +233,7 @@ impl Evaluator {
                 let Err(fault) = answer else { return answer };
                 Err(self.attributed(slot, &mut state, fault).await)
             }
-            Ended::Lost(fault) => {
+            RequestEnd::Lost(fault) => {
                 drop(worker);
                 Err(self.attributed(slot, &mut state, fault).await)
             }
@@ -241,7 +241,7 @@ impl Evaluator {
     }
 
     /// Tests the machine before a model comes under suspicion.
-    async fn attributed(&self, slot: &Slot, state: &mut State, fault: Fault) -> Fault {
+    async fn attributed(&self, slot: &Slot, state: &mut SlotState, fault: Fault) -> Fault {
         slot.met
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -256,20 +256,23 @@ impl Evaluator {
         }
     }
 
-    async fn test(&self, slot: &Slot, state: &mut State) -> Result<SelfTest, Fault> {
+    async fn test(&self, slot: &Slot, state: &mut SlotState) -> Result<SelfTest, Fault> {
         let mut worker = self.worker(slot, state).await?;
         match worker.ask(&Request::SelfTest, SELF_TEST, &|_| {}).await {
-            Ended::Answered(Ok(Answer::SelfTest(passed))) => {
+            RequestEnd::Answered(Ok(Answer::SelfTest(passed))) => {
                 state.worker = Some(worker);
                 Ok(passed)
             }
-            Ended::Answered(Ok(other)) => Err(unexpected(&other)),
-            Ended::Answered(Err(fault)) | Ended::Lost(fault) => Err(fault),
+            RequestEnd::Answered(Ok(other)) => Err(unexpected(&other)),
+            RequestEnd::Answered(Err(fault)) | RequestEnd::Lost(fault) => Err(fault),
         }
     }
 
     /// Returns a slot nobody uses, if possible one that met this model before.
-    async fn free_slot(&self, hash: Option<ContentHash>) -> (&Slot, sync::MutexGuard<'_, State>) {
+    async fn free_slot(
+        &self,
+        hash: Option<ContentHash>,
+    ) -> (&Slot, sync::MutexGuard<'_, SlotState>) {
         let free = |slot: &&Slot| slot.state.try_lock().is_ok();
         let free: Vec<&Slot> = self.slots.iter().filter(free).collect();
         let slot = free
@@ -281,7 +284,7 @@ impl Evaluator {
     }
 
     /// Takes the worker of a slot, or starts one, after a pause if the last start failed.
-    async fn worker(&self, slot: &Slot, state: &mut State) -> Result<Worker, Fault> {
+    async fn worker(&self, slot: &Slot, state: &mut SlotState) -> Result<Worker, Fault> {
         if let Some(worker) = state.worker.take() {
             return Ok(worker);
         }

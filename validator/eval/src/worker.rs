@@ -85,7 +85,7 @@ pub(super) struct Worker {
 }
 
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum RequestEnd {
     /// The worker answered and is ready for the next request.
     Answered(Result<Answer, Fault>),
     /// The worker is of no more use; this is why.
@@ -187,11 +187,11 @@ impl Worker {
         request: &Request,
         limits: TimeLimits,
         on_progress: OnProgress<'_>,
-    ) -> Ended {
+    ) -> RequestEnd {
         let deadline = Instant::now() + limits.total;
         match timeout_at(deadline, self.send(request)).await {
-            Err(_) => return Ended::Lost(self.hung(limits.total).await),
-            Ok(Err(error)) => return Ended::Lost(self.lost(error).await),
+            Err(_) => return RequestEnd::Lost(self.hung(limits.total).await),
+            Ok(Err(error)) => return RequestEnd::Lost(self.lost(error).await),
             Ok(Ok(())) => {}
         }
         loop {
@@ -205,10 +205,10 @@ impl Worker {
                 protocol::decode::<Reply>(&read_frame(&mut self.stdout).await?)
             });
             match reply.await {
-                Err(_) => return Ended::Lost(self.hung(limit).await),
-                Ok(Err(error)) => return Ended::Lost(self.lost(error).await),
+                Err(_) => return RequestEnd::Lost(self.hung(limit).await),
+                Ok(Err(error)) => return RequestEnd::Lost(self.lost(error).await),
                 Ok(Ok(Reply::Progress(progress))) => on_progress(progress),
-                Ok(Ok(Reply::Done(answer))) => return Ended::Answered(answer),
+                Ok(Ok(Reply::Done(answer))) => return RequestEnd::Answered(answer),
             }
         }
     }

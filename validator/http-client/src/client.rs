@@ -85,12 +85,12 @@ impl From<SetupError> for Fault {
 /// A client. Clones share connections and limits.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
-    shared: Arc<Shared>,
+    shared: Arc<ClientState>,
     received: Arc<ByteCounter>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ClientState {
     options: HttpOptions,
     library: reqwest::Client,
     connections: Arc<Semaphore>,
@@ -119,7 +119,7 @@ pub(crate) enum Encoding<'a> {
 }
 
 /// A success, and what the redirects to it said.
-pub(crate) struct Answer {
+pub(crate) struct Exchange {
     pub(crate) response: Response,
     pub(crate) redirects: HeaderMap,
 }
@@ -136,7 +136,7 @@ impl HttpClient {
             // Parallel ranges over one HTTP/2 connection would share its one flow-control window.
             .http1_only()
             .build()?;
-        let shared = Shared {
+        let shared = ClientState {
             options,
             library,
             connections: Arc::new(Semaphore::new(options.connections.max(1))),
@@ -189,7 +189,7 @@ impl HttpClient {
     }
 
     /// Sends one request and follows its redirects to a success.
-    pub(crate) async fn exchange(&self, outgoing: &Outgoing<'_>) -> Result<Answer, HttpError> {
+    pub(crate) async fn exchange(&self, outgoing: &Outgoing<'_>) -> Result<Exchange, HttpError> {
         let asked = outgoing.url;
         let mut url = outgoing.start.unwrap_or(asked).clone();
         let mut redirects = HeaderMap::new();
@@ -203,7 +203,7 @@ impl HttpClient {
             if !response.status().is_redirection() {
                 let at_origin = redirect::same_origin(asked, &url);
                 let response = outgoing.success(response, at_origin).await?;
-                return Ok(Answer {
+                return Ok(Exchange {
                     response,
                     redirects,
                 });

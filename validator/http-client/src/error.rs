@@ -203,7 +203,7 @@ impl From<HttpError> for Fault {
 /// Returns the beginning of a refusal's body; of JSON that says `{"error": ..}`, just that.
 async fn beginning(mut response: Response) -> String {
     #[derive(Deserialize)]
-    struct Refusal {
+    struct RefusalBody {
         error: String,
     }
     let mut body = Vec::new();
@@ -213,7 +213,7 @@ async fn beginning(mut response: Response) -> String {
         body.extend_from_slice(&chunk[..chunk.len().min(MAX_REFUSAL_BYTES - body.len())]);
     }
     match serde_json::from_slice(&body) {
-        Ok(Refusal { error }) => error,
+        Ok(RefusalBody { error }) => error,
         Err(_) => String::from_utf8_lossy(&body).into_owned(),
     }
 }

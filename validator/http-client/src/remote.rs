@@ -16,7 +16,7 @@ use reqwest::{
 };
 
 use crate::{
-    client::{Answer, Encoding, HttpClient, Outgoing},
+    client::{Encoding, Exchange, HttpClient, Outgoing},
     credentials::Credentials,
     error::HttpError,
     headers::text,
@@ -199,7 +199,7 @@ impl RemoteFile {
         &self,
         client: &HttpClient,
         range: Option<&Range<u64>>,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<Exchange, HttpError> {
         let range = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
         let direct = self.seen().direct;
         let outgoing = Outgoing {
@@ -222,7 +222,7 @@ impl RemoteFile {
 
     /// Checks that the answer is this file, and the range if it is one; returns how many bytes come
     /// before the range.
-    fn judge(&self, answer: &Answer, range: &Range<u64>) -> Result<u64, HttpError> {
+    fn judge(&self, answer: &Exchange, range: &Range<u64>) -> Result<u64, HttpError> {
         let response = &answer.response;
         let (ahead, total) = if response.status() == StatusCode::PARTIAL_CONTENT {
             (0, Some(self.judge_content_range(response, range)?))
@@ -274,7 +274,7 @@ impl RemoteFile {
         }
     }
 
-    fn opened(&self, answer: Answer, ahead: u64) -> Opened {
+    fn opened(&self, answer: Exchange, ahead: u64) -> Opened {
         let direct = answer.response.url().clone();
         self.update(|seen| {
             seen.direct = Some(direct);

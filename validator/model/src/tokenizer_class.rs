@@ -10,7 +10,7 @@ use crate::{config::Compatibility, inventory::stays_inside};
 pub struct TokenizerClass {
     name: &'static str,
     tokenizer_json: String,
-    row: &'static Row,
+    row: &'static ClassRow,
 }
 
 /// Why no tokenizer can be loaded.
@@ -46,7 +46,7 @@ enum Order {
 }
 use Order::{Fast, Slow};
 
-type Row = (Order, &'static [&'static str], &'static str);
+type ClassRow = (Order, &'static [&'static str], &'static str);
 
 const TOKENIZER_JSON: &str = "tokenizer.json";
 const CONFIG_JSON: &str = "config.json";
@@ -54,7 +54,7 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const LAST: [&str; 2] = ["added_tokens.json", "special_tokens_map.json"];
 
 /// Order of the common files, files of the class's own, and the classes that ask for them.
-static CLASSES: [Row; 33] = [
+static CLASSES: [ClassRow; 33] = [
     (
         Fast,
         &[],
@@ -311,7 +311,7 @@ fn class_field<'a>(
 fn known_class(
     name: &str,
     compatibility: Compatibility,
-) -> Result<(&'static str, &'static Row), TokenizerClassError> {
+) -> Result<(&'static str, &'static ClassRow), TokenizerClassError> {
     let name = match (name, compatibility) {
         // What transformers 5 writes for any tokenizer it knows only by its tokenizer.json.
         ("TokenizersBackend", Compatibility::Current) => "PreTrainedTokenizerFast",
@@ -324,7 +324,7 @@ fn known_class(
         .ok_or_else(|| TokenizerClassError::UnknownClass(name.to_owned()))
 }
 
-fn find(name: &str) -> Option<(&'static str, &'static Row)> {
+fn find(name: &str) -> Option<(&'static str, &'static ClassRow)> {
     CLASSES.iter().find_map(|row| {
         row.2
             .split_ascii_whitespace()

@@ -56,14 +56,14 @@ pub(super) struct Download {
 
 /// How the writing of a download ended.
 #[derive(Debug)]
-enum Written {
+enum WriteEnd {
     Whole(Staging, Scanned),
     Short,
     Rejected(Staging, Rejection, Option<Evidence>),
 }
 
 /// A part of a file, and the right to the connection it came over.
-type Part = (Vec<Bytes>, Option<OwnedSemaphorePermit>);
+type FetchedPart = (Vec<Bytes>, Option<OwnedSemaphorePermit>);
 
 impl Download {
     /// Fetches files into the store, scanning each; those that are there already are scanned where
@@ -132,15 +132,15 @@ impl Download {
         let start = staging.length();
         self.bar.inc(start);
         // The bytes on their way are in the parts, not in the queue.
-        let (parts, queue) = mpsc::channel::<Part>(1);
+        let (parts, queue) = mpsc::channel::<FetchedPart>(1);
         let (judge, header) = (Arc::clone(&self.judge), wanted.header.clone());
         let writer = blocking(move || {
             let mut scan = new_scan(header.as_ref(), &judge);
             let absorbed = absorb(&mut staging, &mut scan, queue);
             Ok(match absorbed {
-                Ok(()) if staging.length() == size => Written::Whole(staging, scan.finish()),
-                Ok(()) => Written::Short,
-                Err(rejection) => Written::Rejected(staging, rejection, scan.evidence()),
+                Ok(()) if staging.length() == size => WriteEnd::Whole(staging, scan.finish()),
+                Ok(()) => WriteEnd::Short,
+                Err(rejection) => WriteEnd::Rejected(staging, rejection, scan.evidence()),
             })
         });
         let fetcher = self.send_parts(wanted, start..size, parts);
@@ -148,18 +148,18 @@ impl Download {
         // A writer that gives up ends the fetching, and the other way round: the cause is the one
         // that was not interrupted.
         match written? {
-            Written::Whole(staging, scanned) => {
+            WriteEnd::Whole(staging, scanned) => {
                 self.publish(wanted, staging, &scanned).await?;
                 Ok(scanned)
             }
-            Written::Short => {
+            WriteEnd::Short => {
                 fetched?;
                 Err(Rejection::outside(format!(
                     "{}: the download broke off",
                     wanted.path
                 )))
             }
-            Written::Rejected(staging, rejection, evidence) => {
+            WriteEnd::Rejected(staging, rejection, evidence) => {
                 if let Rejection::Refused { .. } = rejection {
                     staging.discard()?;
                     self.confirm(wanted, evidence).await?;
@@ -224,7 +224,7 @@ impl Download {
         &self,
         wanted: &Wanted,
         mut range: Range<u64>,
-        parts: mpsc::Sender<Part>,
+        parts: mpsc::Sender<FetchedPart>,
     ) -> Result<(), HttpError> {
         if self.hub.options().xet && wanted.remote.offers_xet() {
             range.start = self.send_over_xet(wanted, range.clone(), &parts).await;
@@ -262,7 +262,7 @@ impl Download {
         &self,
         wanted: &Wanted,
         range: Range<u64>,
-        parts: &mpsc::Sender<Part>,
+        parts: &mpsc::Sender<FetchedPart>,
     ) -> u64 {
         let (sender, mut pieces) = mpsc::channel(1);
         let mut at = range.start;
@@ -288,7 +288,7 @@ impl Download {
         &'a self,
         file: &'a HubFile,
         range: Range<u64>,
-    ) -> impl Stream<Item = Result<Part, HttpError>> + 'a {
+    ) -> impl Stream<Item = Result<FetchedPart, HttpError>> + 'a {
         let starts = (range.start..range.end).step_by(PART as usize);
         let at_once = self.hub.options().http.connections.max(1);
         stream::iter(starts)
@@ -305,7 +305,7 @@ impl Download {
 fn absorb(
     staging: &mut Staging,
     scan: &mut Scan<'_>,
-    mut queue: mpsc::Receiver<Part>,
+    mut queue: mpsc::Receiver<FetchedPart>,
 ) -> Judged<()> {
     let here = staging.length();
     feed(scan, staging.reader()?, here)?;

@@ -35,7 +35,7 @@ const AT_ONCE: usize = 4;
 
 /// A repository at a commit, as far as it was looked into.
 #[derive(Debug)]
-pub(super) struct Source<'a> {
+pub(super) struct RepositorySource<'a> {
     pub(super) hub: &'a Hub,
     pub(super) store: Option<&'a Store>,
     pub(super) repository: &'a RepositoryName,
@@ -74,7 +74,7 @@ pub(super) struct SeenHeader {
     pub(super) digest: Digest,
 }
 
-impl Source<'_> {
+impl RepositorySource<'_> {
     pub(super) fn file(&self, path: &str, entry: &ListedFile) -> Judged<HubFile> {
         let size = entry.size.ok_or_else(|| no_size(path))?;
         Ok(self.hub.file(

@@ -37,7 +37,7 @@ pub enum Stage {
 /// How the claimed hash fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Claim {
+pub enum ClaimMatch {
     /// It is the content hash.
     Plain,
     /// It is the content hash bound to the hotkey.
@@ -68,7 +68,7 @@ pub struct Report {
     #[serde(serialize_with = "optional_text")]
     pub content_hash: Option<ContentHash>,
     /// How the claimed hash fits.
-    pub claim: Option<Claim>,
+    pub claim: Option<ClaimMatch>,
     /// Bytes of bodies received for this.
     pub bytes_fetched: u64,
     /// Bytes of all files of the repository.

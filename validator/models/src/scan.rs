@@ -83,11 +83,11 @@ pub(super) struct Scanned {
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
     sha256: Sha256,
-    weights: Option<Weights<'a>>,
+    weights: Option<WeightsScan<'a>>,
 }
 
 #[derive(Debug)]
-struct Weights<'a> {
+struct WeightsScan<'a> {
     judge: &'a NormJudge,
     /// The first bytes, until the data begin.
     head: Sha256,
@@ -110,7 +110,7 @@ impl<'a> Scan<'a> {
 
     /// Prepares for a weights file.
     pub(super) fn weights(seen: &SeenHeader, judge: &'a NormJudge) -> Self {
-        let weights = Weights {
+        let weights = WeightsScan {
             judge,
             head: Sha256::new(),
             head_digest: seen.digest,
@@ -149,7 +149,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-impl Weights<'_> {
+impl WeightsScan<'_> {
     fn update(&mut self, mut bytes: &[u8]) -> Judged<()> {
         // In steps that end where a tensor ends, so that a refusal rests on the last one.
         while !bytes.is_empty() {

@@ -121,11 +121,7 @@ impl Sync {
             if commitment.block < self.options.min_block {
                 continue;
             }
-            let now = shared::clock::now();
-            if !self
-                .lock()
-                .is_due(commitment, now, self.options.update_delay)
-            {
+            if !self.is_due(commitment) {
                 continue;
             }
             let place = events.reserve().await.map_err(|_| Deaf)?;
@@ -140,6 +136,18 @@ impl Sync {
     pub async fn look_now(&self, commitment: &Commitment, block: BlockNumber) -> Option<Event> {
         let competition = self.competition_of(commitment, block)?;
         Some(self.look(commitment, competition).await)
+    }
+
+    /// A model whose copy was damaged here is due too: nothing has changed on the chain.
+    fn is_due(&self, commitment: &Commitment) -> bool {
+        let now = shared::clock::now();
+        let tracker = self.lock();
+        if tracker.is_due(commitment, now, self.options.update_delay) {
+            return true;
+        }
+        let content = tracker.verified_content(commitment);
+        let store = self.verifier.store.as_ref();
+        store.is_some_and(|store| content.is_some_and(|hash| store.is_damaged(&hash)))
     }
 
     fn competition_of(&self, commitment: &Commitment, block: BlockNumber) -> Option<&Competition> {

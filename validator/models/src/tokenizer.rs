@@ -10,7 +10,7 @@ use super::{
     Rejection, Store,
     download::blocking,
     manifest::{self, Contents, Missing, TOKENIZER_CONFIG},
-    metadata::Source,
+    metadata::RepositorySource,
     rejection::Judged,
 };
 use subnet::Fault;
@@ -59,7 +59,7 @@ async fn fetch(
     if dir.is_dir() {
         return Ok(dir);
     }
-    let source = Source {
+    let source = RepositorySource {
         hub,
         store: Some(store),
         repository: name,

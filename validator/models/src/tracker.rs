@@ -46,7 +46,7 @@ pub enum Outcome {
 
 /// One commitment and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct TrackerEntry {
     /// The uid that the hotkey had.
     pub uid: Uid,
     /// Block in which the chain took the commitment.
@@ -62,7 +62,7 @@ pub struct Entry {
     pub outcome: Outcome,
 }
 
-impl Entry {
+impl TrackerEntry {
     fn is_of(&self, commitment: &Commitment) -> bool {
         self.block == commitment.block && self.model_id == commitment.model_id
     }
@@ -72,17 +72,17 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Tracker {
-    entries: BTreeMap<Hotkey, Entry>,
+    entries: BTreeMap<Hotkey, TrackerEntry>,
 }
 
 impl Tracker {
     /// Returns the entries of all hotkeys.
-    pub const fn entries(&self) -> &BTreeMap<Hotkey, Entry> {
+    pub const fn entries(&self) -> &BTreeMap<Hotkey, TrackerEntry> {
         &self.entries
     }
 
     /// Returns what came of a hotkey's commitment.
-    pub fn get(&self, hotkey: &Hotkey) -> Option<&Entry> {
+    pub fn get(&self, hotkey: &Hotkey) -> Option<&TrackerEntry> {
         self.entries.get(hotkey)
     }
 
@@ -99,6 +99,15 @@ impl Tracker {
             Outcome::Verified { .. } | Outcome::Refused { .. } => false,
             // A clock that was set back says nothing of how long it has waited.
             Outcome::Waiting { at, .. } => now >= *at || now < entry.looked_at,
+        }
+    }
+
+    /// Returns the content of a commitment's model, if that is the one verified.
+    pub(super) fn verified_content(&self, commitment: &Commitment) -> Option<ContentHash> {
+        let entry = self.entries.get(&commitment.hotkey)?;
+        match entry.outcome {
+            Outcome::Verified { content_hash, .. } if entry.is_of(commitment) => Some(content_hash),
+            _ => None,
         }
     }
 
@@ -186,7 +195,7 @@ impl Tracker {
             block,
             model_id,
         } = commitment.clone();
-        let entry = Entry {
+        let entry = TrackerEntry {
             uid,
             block,
             model_id,
@@ -210,7 +219,7 @@ impl Tracker {
 
     /// Returns how many commitments wait because of something that is not their model's fault.
     pub fn faults(&self) -> usize {
-        let waits = |entry: &&Entry| matches!(&entry.outcome, Outcome::Waiting { fault, .. } if fault.kind != FaultKind::Model);
+        let waits = |entry: &&TrackerEntry| matches!(&entry.outcome, Outcome::Waiting { fault, .. } if fault.kind != FaultKind::Model);
         self.entries.values().filter(waits).count()
     }
 }

@@ -10,9 +10,9 @@ use super::{
     Rejection, Store,
     commitment::Commitment,
     download::{Download, Wanted, blocking},
-    metadata::{Metadata, SeenHeader, Source},
+    metadata::{Metadata, RepositorySource, SeenHeader},
     rejection::Judged,
-    report::{Claim, Report, Stage},
+    report::{ClaimMatch, Report, Stage},
     rules::Rules,
     scan::{NormJudge, Scanned},
     store::{FileRecord, ModelRecord, StoredModel},
@@ -191,8 +191,12 @@ impl Verifier {
             .map(Some)
     }
 
-    fn source<'a>(&'a self, repository: &'a RepositoryName, listing: &'a Listing) -> Source<'a> {
-        Source {
+    fn source<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        listing: &'a Listing,
+    ) -> RepositorySource<'a> {
+        RepositorySource {
             hub: &self.hub,
             store: self.store.as_ref(),
             repository,
@@ -412,13 +416,13 @@ fn judge_claim(
     hash: ContentHash,
     hotkey: Option<Hotkey>,
     report: &mut Report,
-) -> Judged<Claim> {
+) -> Judged<ClaimMatch> {
     report.content_hash = Some(hash);
     if claimed == hash {
-        return Ok(Claim::Plain);
+        return Ok(ClaimMatch::Plain);
     }
     if hotkey.is_some_and(|hotkey| claimed == hash.bound_to(&hotkey.ss58())) {
-        return Ok(Claim::Bound);
+        return Ok(ClaimMatch::Bound);
     }
     let reason = format!("its content hash is {hash}, the commitment says {claimed}");
     Err(Rejection::refused(reason))

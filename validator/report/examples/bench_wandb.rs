@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error, path::PathBuf, time::Instant};
 
 use clap::Parser;
 use report::wandb::{
-    Logger, Settings,
+    Logger, LoggerSettings,
     row::{Cell, Row},
 };
 use serde_json::json;
@@ -26,7 +26,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let mut logger = Logger::new(Settings {
+    let mut logger = Logger::new(LoggerSettings {
         // Nobody listens there.
         base_url: "http://127.0.0.1:9".parse()?,
         key: Some("k".repeat(40)),

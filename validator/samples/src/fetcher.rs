@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 
 /// What the fetcher needs to know.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct FetcherSettings {
     /// The sources and their shares.
     pub sources: Vec<Weighted>,
     /// Fewer usable samples than this and the round is skipped.
@@ -37,9 +37,9 @@ pub struct Settings {
     /// Bearer token for `http` sources.
     pub http_token: Option<String>,
     /// How the hub is reached.
-    pub hub: hub::Access,
+    pub hub: hub::HubAccess,
     /// W&B's address, key and the steps to read.
-    pub wandb: wandb::Access,
+    pub wandb: wandb::WandbAccess,
 }
 
 /// What one source gave, for people and for the step record.
@@ -69,14 +69,14 @@ pub struct Pool {
 /// Fetches from the configured sources.
 #[derive(Debug)]
 pub struct Fetcher {
-    settings: Settings,
+    settings: FetcherSettings,
     cache: Option<Cache>,
     client: HttpClient,
 }
 
 impl Fetcher {
     /// Makes a fetcher; nothing is fetched yet.
-    pub fn new(settings: Settings) -> Result<Self, Fault> {
+    pub fn new(settings: FetcherSettings) -> Result<Self, Fault> {
         if settings.sources.is_empty() {
             return Err(Fault::config("no sample source: give --samples"));
         }
@@ -172,7 +172,7 @@ impl Fetcher {
     }
 
     async fn harvest(&self, source: &Source, wanted: usize, seed: u64) -> Result<Harvest, Fault> {
-        let Settings {
+        let FetcherSettings {
             http_token,
             hub,
             wandb,
@@ -307,16 +307,16 @@ mod tests {
             .collect()
     }
 
-    fn settings(sources: &[String], dir: &std::path::Path) -> Settings {
-        Settings {
+    fn settings(sources: &[String], dir: &std::path::Path) -> FetcherSettings {
+        FetcherSettings {
             sources: sources.iter().map(|spec| spec.parse().unwrap()).collect(),
             minimum: 5,
             cache: Some(dir.join("cache")),
             max_age: Duration::from_secs(3600),
             filter: Filter::default(),
             http_token: None,
-            hub: hub::Access::default(),
-            wandb: wandb::Access::default(),
+            hub: hub::HubAccess::default(),
+            wandb: wandb::WandbAccess::default(),
         }
     }
 

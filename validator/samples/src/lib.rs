@@ -15,7 +15,7 @@ pub mod text;
 pub mod wandb;
 pub mod web;
 
-pub use fetcher::{Fetcher, Pool, Settings};
+pub use fetcher::{Fetcher, FetcherSettings, Pool};
 pub use sample_set::{Sample, SampleSet, Seed};
 pub use source::{Source, Weighted};
 pub use supply::{Drawn, Order, Supply};

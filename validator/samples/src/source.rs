@@ -6,7 +6,7 @@ use url::Url;
 
 /// How the rows of a W&B run hold conversations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Layout {
+pub enum RowLayout {
     /// `prompts.N` and `responses.N`, many conversations a row.
     #[default]
     Cortex,
@@ -51,7 +51,7 @@ pub enum Source {
         /// Name of the project at W&B.
         project: String,
         /// Which keys of a row hold conversations.
-        layout: Layout,
+        layout: RowLayout,
         /// State that a run must be in.
         runs: RunFilter,
         /// Whether a run's id must be signed by the hotkey it names.
@@ -157,11 +157,11 @@ fn wandb(text: &str) -> Result<Source, String> {
         .split_once('/')
         .filter(|(entity, project)| !entity.is_empty() && !project.is_empty())
         .ok_or(FORMS)?;
-    let (mut layout, mut runs, mut signed) = (Layout::default(), RunFilter::default(), false);
+    let (mut layout, mut runs, mut signed) = (RowLayout::default(), RunFilter::default(), false);
     for option in query.split('&').filter(|option| !option.is_empty()) {
         match option {
-            "layout=cortex" => layout = Layout::Cortex,
-            "layout=sn1" => layout = Layout::Sn1,
+            "layout=cortex" => layout = RowLayout::Cortex,
+            "layout=sn1" => layout = RowLayout::Sn1,
             "runs=running" => runs = RunFilter::Running,
             "runs=finished" => runs = RunFilter::Finished,
             "runs=newest" => runs = RunFilter::Newest,
@@ -230,7 +230,7 @@ mod tests {
             Source::Wandb {
                 entity: "cortex-t".into(),
                 project: "multi-modality".into(),
-                layout: Layout::Cortex,
+                layout: RowLayout::Cortex,
                 runs: RunFilter::Finished,
                 signed: true,
             }

@@ -12,7 +12,7 @@ const MAX_RECORD_BYTES: usize = 16 << 20;
 pub struct TextReader {
     harvest: Harvest,
     origin: String,
-    form: Form,
+    form: TextForm,
     /// The record that is being read.
     pending: Vec<u8>,
     /// It is longer than a record may be.
@@ -22,7 +22,7 @@ pub struct TextReader {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Form {
+enum TextForm {
     Unknown,
     Lines,
     /// Within an array, so deep in an element of it.
@@ -51,7 +51,7 @@ impl TextReader {
         Self {
             harvest,
             origin: origin.into(),
-            form: Form::Unknown,
+            form: TextForm::Unknown,
             pending: Vec::new(),
             too_long: false,
             passed: 0,
@@ -63,27 +63,27 @@ impl TextReader {
         let mut begin = 0;
         for (at, byte) in bytes.iter().enumerate() {
             match (self.form, byte) {
-                (Form::Unknown, b'[') => {
+                (TextForm::Unknown, b'[') => {
                     let string = InString::No;
-                    (self.form, self.passed) = (Form::Array { depth: 0, string }, 0);
+                    (self.form, self.passed) = (TextForm::Array { depth: 0, string }, 0);
                     begin = at + 1;
                 }
-                (Form::Unknown, byte) => {
+                (TextForm::Unknown, byte) => {
                     begin = at;
                     if *byte == b'\n' {
                         self.passed += 1;
                         begin = at + 1;
                     } else if !byte.is_ascii_whitespace() {
-                        self.form = Form::Lines;
+                        self.form = TextForm::Lines;
                     }
                 }
-                (Form::Lines, b'\n') => {
+                (TextForm::Lines, b'\n') => {
                     self.keep(&bytes[begin..at]);
                     self.line();
                     begin = at + 1;
                 }
                 (
-                    Form::Array {
+                    TextForm::Array {
                         depth: 0,
                         string: InString::No,
                     },
@@ -93,16 +93,16 @@ impl TextReader {
                     self.element();
                     begin = at + 1;
                     if *byte == b']' {
-                        self.form = Form::AfterArray;
+                        self.form = TextForm::AfterArray;
                     }
                 }
-                (Form::Array { depth, string }, byte) => {
+                (TextForm::Array { depth, string }, byte) => {
                     self.form = within(depth, string, *byte);
                 }
-                (Form::Lines | Form::AfterArray, _) => {}
+                (TextForm::Lines | TextForm::AfterArray, _) => {}
             }
         }
-        if !matches!(self.form, Form::Unknown | Form::AfterArray) {
+        if !matches!(self.form, TextForm::Unknown | TextForm::AfterArray) {
             self.keep(&bytes[begin..]);
         }
     }
@@ -110,12 +110,12 @@ impl TextReader {
     /// Ends the text and returns what it brought.
     pub fn finish(mut self) -> Harvest {
         match self.form {
-            Form::Lines => self.line(),
-            Form::Array { .. } => {
+            TextForm::Lines => self.line(),
+            TextForm::Array { .. } => {
                 let problem = format!("{}: the array has no end", self.origin);
                 self.harvest.note(problem);
             }
-            Form::Unknown | Form::AfterArray => {}
+            TextForm::Unknown | TextForm::AfterArray => {}
         }
         self.harvest
     }
@@ -177,7 +177,7 @@ impl TextReader {
 }
 
 /// Returns where a byte of an array's element leads.
-fn within(depth: usize, string: InString, byte: u8) -> Form {
+fn within(depth: usize, string: InString, byte: u8) -> TextForm {
     let (depth, string) = match (string, byte) {
         (InString::Yes, b'\\') => (depth, InString::Escaped),
         (InString::No, b'"') | (InString::Escaped, _) => (depth, InString::Yes),
@@ -186,7 +186,7 @@ fn within(depth: usize, string: InString, byte: u8) -> Form {
         (InString::No, b'}' | b']') => (depth.saturating_sub(1), string),
         _ => (depth, string),
     };
-    Form::Array { depth, string }
+    TextForm::Array { depth, string }
 }
 
 impl Body for TextReader {

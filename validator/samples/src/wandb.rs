@@ -14,7 +14,7 @@ use super::{
     harvest::Harvest,
     lenient_json,
     record::Record,
-    source::{Layout, RunFilter},
+    source::{RowLayout, RunFilter},
 };
 use http_client::{Credentials, HttpClient, HttpError, HttpRequest};
 use subnet::{Fault, Hotkey};
@@ -38,7 +38,7 @@ pub type Verify = fn(&Hotkey, &[u8], &[u8]) -> bool;
 
 /// W&B's address, key and the steps to read.
 #[derive(Debug, Clone)]
-pub struct Access {
+pub struct WandbAccess {
     /// Base address of the API.
     pub base_url: Url,
     /// API key; public projects may be readable without.
@@ -49,7 +49,7 @@ pub struct Access {
     pub verify: Option<Verify>,
 }
 
-impl Default for Access {
+impl Default for WandbAccess {
     fn default() -> Self {
         let base_url = Url::parse("https://api.wandb.ai").expect("a constant");
         Self {
@@ -69,7 +69,7 @@ pub struct Project {
     /// Its name at W&B.
     pub project: String,
     /// Which keys of a row hold conversations.
-    pub layout: Layout,
+    pub layout: RowLayout,
     /// State that a run must be in.
     pub runs: RunFilter,
     /// Whether a run's id must be signed by the hotkey it names.
@@ -79,7 +79,7 @@ pub struct Project {
 /// Reads runs, newest first, until about `wanted` records are had.
 pub async fn fetch(
     client: &HttpClient,
-    access: &Access,
+    access: &WandbAccess,
     project: &Project,
     wanted: usize,
 ) -> Result<Harvest, Fault> {
@@ -123,11 +123,11 @@ pub async fn fetch(
 }
 
 /// Reads the conversations of a row. Rows of images have no responses and give none.
-fn read_row(layout: Layout, mut row: Value, origin: &str, harvest: &mut Harvest) {
+fn read_row(layout: RowLayout, mut row: Value, origin: &str, harvest: &mut Harvest) {
     let at = row.get("_timestamp").and_then(Value::as_f64);
     match layout {
-        Layout::Sn1 => harvest.read_value(&row, origin.to_owned()),
-        Layout::Cortex => {
+        RowLayout::Sn1 => harvest.read_value(&row, origin.to_owned()),
+        RowLayout::Cortex => {
             let Some(row) = row.as_object_mut() else {
                 return;
             };
@@ -152,12 +152,12 @@ fn read_row(layout: Layout, mut row: Value, origin: &str, harvest: &mut Harvest)
 
 struct Api {
     client: HttpClient,
-    access: Access,
+    access: WandbAccess,
     project: Project,
 }
 
 #[derive(Debug, Deserialize)]
-struct Answer<T> {
+struct GraphqlAnswer<T> {
     data: Option<T>,
     #[serde(default)]
     errors: Vec<GraphqlError>,
@@ -188,7 +188,7 @@ struct RunList {
 
 #[derive(Debug, Deserialize)]
 struct Edge {
-    node: Run,
+    node: ListedRun,
     cursor: String,
 }
 
@@ -199,7 +199,7 @@ struct PageInfo {
 }
 
 #[derive(Debug, Deserialize)]
-struct Run {
+struct ListedRun {
     name: String,
     #[serde(default)]
     config: Option<String>,
@@ -272,7 +272,7 @@ impl Api {
         let body = json!({"operationName": operation, "query": query, "variables": variables});
         let key = self.access.key.as_deref();
         let credentials = key.map(|key| Credentials::basic("api", key)).transpose()?;
-        let answer: Answer<Data<T>> = HttpRequest::post(url, &body, max_bytes, DEADLINE)
+        let answer: GraphqlAnswer<Data<T>> = HttpRequest::post(url, &body, max_bytes, DEADLINE)
             .credentials(credentials)
             .json(&self.client)
             .await
@@ -302,10 +302,10 @@ impl Api {
         Fault::outside(format!("W&B shows no project {}; {remedy}", self.name()))
     }
 
-    async fn runs(&self, harvest: &mut Harvest) -> Result<Vec<Run>, Fault> {
+    async fn runs(&self, harvest: &mut Harvest) -> Result<Vec<ListedRun>, Fault> {
         let mut filters = match self.project.layout {
-            Layout::Cortex => vec![json!({"config.type": "validator"})],
-            Layout::Sn1 => vec![],
+            RowLayout::Cortex => vec![json!({"config.type": "validator"})],
+            RowLayout::Sn1 => vec![],
         };
         match self.project.runs {
             RunFilter::Running => filters.push(json!({"state": "running"})),
@@ -342,7 +342,7 @@ impl Api {
     }
 
     /// Whether the run's config carries the signature of its id by the hotkey it names.
-    fn is_signed(&self, run: &Run) -> bool {
+    fn is_signed(&self, run: &ListedRun) -> bool {
         let Some(verify) = self.access.verify else {
             return false;
         };
@@ -365,7 +365,7 @@ impl Api {
     }
 
     /// Returns the newest rows of a run with their steps; unreadable rows are left out.
-    async fn history(&self, run: &Run) -> Result<Vec<(u64, Value)>, Fault> {
+    async fn history(&self, run: &ListedRun) -> Result<Vec<(u64, Value)>, Fault> {
         let keys: RunOf<Keys> = self
             .query(
                 "RunHistoryKeys",
@@ -384,8 +384,8 @@ impl Api {
         // The end is exclusive.
         let end = last.saturating_add(1);
         let steps = match self.project.layout {
-            Layout::Cortex => self.access.steps.max(1),
-            Layout::Sn1 => self.access.steps.max(SN1_STEPS),
+            RowLayout::Cortex => self.access.steps.max(1),
+            RowLayout::Sn1 => self.access.steps.max(SN1_STEPS),
         };
         let start = end.saturating_sub(steps);
         let variables =
@@ -415,7 +415,7 @@ mod tests {
             "prompts.7": "c", "responses.7": null, "prompts.255": "d", "responses.255": "e",
             "prompts.256": "x", "responses.256": "y"});
         let mut harvest = Harvest::default();
-        read_row(Layout::Cortex, row, "o", &mut harvest);
+        read_row(RowLayout::Cortex, row, "o", &mut harvest);
         let origins: Vec<_> = harvest.records.iter().map(|r| r.origin.as_str()).collect();
         assert_eq!(origins, ["o#0", "o#255"]);
         assert_eq!(harvest.records[0].at, Some(1.5));

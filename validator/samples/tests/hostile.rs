@@ -9,7 +9,7 @@ use localnet::{
     samples::generate,
     wandb::{Run, Wandb},
 };
-use samples::{Fetcher, Pool, Settings, filter::Filter, hub, wandb};
+use samples::{Fetcher, FetcherSettings, Pool, filter::Filter, hub, wandb};
 use serde_json::{Value, json};
 use subnet::Hotkey;
 
@@ -19,21 +19,21 @@ fn signed_by(hotkey: &Hotkey, message: &[u8], signature: &[u8]) -> bool {
 }
 
 async fn fetch(spec: &str, server: Option<&Wandb>) -> Pool {
-    let mut access = wandb::Access {
+    let mut access = wandb::WandbAccess {
         verify: Some(signed_by),
         ..Default::default()
     };
     if let Some(server) = server {
         access.base_url = server.url().parse().unwrap();
     }
-    let settings = Settings {
+    let settings = FetcherSettings {
         sources: vec![spec.parse().unwrap()],
         minimum: 1,
         cache: None,
         max_age: Duration::ZERO,
         filter: Filter::default(),
         http_token: None,
-        hub: hub::Access::default(),
+        hub: hub::HubAccess::default(),
         wandb: access,
     };
     Fetcher::new(settings).unwrap().fetch(1000, 1).await

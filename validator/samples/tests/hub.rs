@@ -15,23 +15,23 @@ use parquet::{
     file::{properties::WriterProperties, writer::SerializedFileWriter},
     schema::parser::parse_message_type,
 };
-use samples::{Fetcher, Pool, Settings, filter::Filter, hub, wandb};
+use samples::{Fetcher, FetcherSettings, Pool, filter::Filter, hub, wandb};
 
 async fn fetch(hub: &Hub, spec: &str, wanted: usize, seed: u64) -> Pool {
     let url: url::Url = hub.url().parse().unwrap();
-    let settings = Settings {
+    let settings = FetcherSettings {
         sources: vec![spec.parse().unwrap()],
         minimum: 1,
         cache: None,
         max_age: Duration::ZERO,
         filter: Filter::default(),
         http_token: None,
-        hub: hub::Access {
+        hub: hub::HubAccess {
             endpoint: url.clone(),
             viewer: url,
             token: None,
         },
-        wandb: wandb::Access::default(),
+        wandb: wandb::WandbAccess::default(),
     };
     Fetcher::new(settings).unwrap().fetch(wanted, seed).await
 }

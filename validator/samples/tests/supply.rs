@@ -8,22 +8,22 @@ use localnet::{
     http::{Fault, Rule},
     samples::generate,
 };
-use samples::{Fetcher, Order, Settings, Supply, filter::Filter, hub, wandb};
+use samples::{Fetcher, FetcherSettings, Order, Supply, filter::Filter, hub, wandb};
 
 async fn feed() -> Feed {
     Feed::start(0, generate(1, 60)).await.unwrap()
 }
 
 fn supply(feed: &Feed, cache: &Path, max_age: Duration) -> Supply {
-    let settings = Settings {
+    let settings = FetcherSettings {
         sources: vec![feed.url().parse().unwrap()],
         minimum: 4,
         cache: Some(cache.to_owned()),
         max_age,
         filter: Filter::default(),
         http_token: None,
-        hub: hub::Access::default(),
-        wandb: wandb::Access::default(),
+        hub: hub::HubAccess::default(),
+        wandb: wandb::WandbAccess::default(),
     };
     Supply::new(Fetcher::new(settings).unwrap(), 12)
 }

@@ -9,21 +9,21 @@ use localnet::{
     wandb::Wandb,
 };
 use report::wandb::{
-    Logger, Settings,
+    Logger, LoggerSettings,
     row::{Cell, Row},
 };
 use samples::{Fetcher, filter::Filter, hub, wandb};
 
 fn fetcher(server: &Wandb, spec: &str, cache: &std::path::Path) -> Fetcher {
-    Fetcher::new(samples::Settings {
+    Fetcher::new(samples::FetcherSettings {
         sources: vec![spec.parse().unwrap()],
         minimum: 1,
         cache: Some(cache.to_owned()),
         max_age: Duration::from_secs(3600),
         filter: Filter::default(),
         http_token: None,
-        hub: hub::Access::default(),
-        wandb: wandb::Access {
+        hub: hub::HubAccess::default(),
+        wandb: wandb::WandbAccess {
             base_url: server.url().parse().unwrap(),
             ..Default::default()
         },
@@ -82,8 +82,8 @@ async fn a_hidden_project_says_what_to_do() {
     assert!(fault.reason.contains("WANDB_API_KEY"), "{fault}");
 }
 
-fn settings(server: &Wandb, folder: &std::path::Path) -> Settings {
-    Settings {
+fn settings(server: &Wandb, folder: &std::path::Path) -> LoggerSettings {
+    LoggerSettings {
         base_url: server.url().parse().unwrap(),
         key: Some("k".repeat(40)),
         entity: Some("me".into()),
@@ -149,7 +149,7 @@ async fn a_refused_key_keeps_the_rows_on_disk() {
     let server = Wandb::start(0, &[]).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let key = Some("too short for a key".into());
-    let mut logger = Logger::new(Settings {
+    let mut logger = Logger::new(LoggerSettings {
         key,
         ..settings(&server, folder.path())
     });

@@ -9,7 +9,7 @@ use super::{flags::expand_home, samples::HubFlags};
 use hub::{Hub, HubOptions, Token};
 use models::{
     Store,
-    store::{Limits, StoreError},
+    store::{StoreError, StoreLimits},
 };
 
 /// Folder of the Python validator's models, beside the program.
@@ -56,8 +56,8 @@ impl StoreFlags {
     }
 
     /// Returns how much disk the models may take.
-    pub fn limits(&self) -> Limits {
-        Limits {
+    pub fn limits(&self) -> StoreLimits {
+        StoreLimits {
             max_disk: self.max_disk.map(|size| size.0),
             min_free: self.min_free.0,
         }

@@ -122,14 +122,14 @@ struct WandbLogFlags {
 }
 
 impl WandbLogFlags {
-    fn settings(&self, access: &WandbFlags, state: &Path) -> Option<report::wandb::Settings> {
+    fn settings(&self, access: &WandbFlags, state: &Path) -> Option<report::wandb::LoggerSettings> {
         let project = self.wandb_project.clone().filter(|_| !self.wandb_off)?;
         let key = match self.wandb_mode.as_str() {
             "disabled" => return None,
             "offline" => None,
             _ => access.key(),
         };
-        Some(report::wandb::Settings {
+        Some(report::wandb::LoggerSettings {
             base_url: access.wandb_url.clone(),
             key,
             entity: self.wandb_entity.clone(),

@@ -12,7 +12,8 @@ use super::{
 };
 use chain::wallet;
 use samples::{
-    Fetcher, Pool, SampleSet, Seed, Settings, Weighted, filter::Filter, hub, sample_set, wandb,
+    Fetcher, FetcherSettings, Pool, SampleSet, Seed, Weighted, filter::Filter, hub, sample_set,
+    wandb,
 };
 use subnet::{BlockNumber, Fault, Hotkey, Parameters};
 
@@ -155,7 +156,11 @@ fn netrc_password(text: &str, machine: &str) -> Option<String> {
 
 impl SampleFlags {
     /// Returns what the fetcher needs. `cache` is where the last good samples are kept.
-    pub fn settings(&self, parameters: &Parameters, cache: PathBuf) -> Result<Settings, Failure> {
+    pub fn settings(
+        &self,
+        parameters: &Parameters,
+        cache: PathBuf,
+    ) -> Result<FetcherSettings, Failure> {
         let specs = if self.samples.is_empty() {
             &parameters.samples
         } else {
@@ -170,19 +175,19 @@ impl SampleFlags {
             Some(path) => Filter::read(path).map_err(|error| Failure::of(Exit::Config, &error))?,
             None => Filter::default(),
         };
-        Ok(Settings {
+        Ok(FetcherSettings {
             sources,
             minimum: self.min_samples.unwrap_or(parameters.limits.min_samples),
             cache: Some(cache),
             max_age: Duration::from_secs(self.samples_max_age.saturating_mul(3600)),
             filter,
             http_token: self.samples_token.clone(),
-            hub: hub::Access {
+            hub: hub::HubAccess {
                 endpoint: self.hub.hub_url.clone(),
                 viewer: self.viewer_url.clone(),
                 token: self.hub.hub_token.clone(),
             },
-            wandb: wandb::Access {
+            wandb: wandb::WandbAccess {
                 base_url: self.wandb.wandb_url.clone(),
                 key: self.wandb.key(),
                 steps: self.steps,

@@ -29,10 +29,10 @@ use tokio::{
 };
 
 use crate::step::{self, Context};
-use ::samples::Settings as SampleSettings;
+use ::samples::FetcherSettings;
 use chain::{ChainSnapshot, Client, Endpoints, Passwords, Wallet, WalletPath, weights::TwinGuard};
 use hub::{Hub, HubOptions};
-use models::{Store, store::Limits, sync::Sync};
+use models::{Store, store::StoreLimits, sync::Sync};
 use subnet::BlockNumber;
 
 pub use self::admin::STATUS;
@@ -75,17 +75,17 @@ pub struct Settings {
     /// Where models lie.
     pub model_folder: PathBuf,
     /// How much disk they may take.
-    pub limits: Limits,
+    pub limits: StoreLimits,
     /// How the hub is reached.
     pub hub: HubOptions,
     /// How samples are got.
-    pub samples: SampleSettings,
+    pub samples: FetcherSettings,
     /// Samples drawn for each step.
     pub sample_count: usize,
     /// How workers are started.
     pub workers: eval::Options,
     /// Where rows of the steps go, if anywhere.
-    pub wandb: Option<report::wandb::Settings>,
+    pub wandb: Option<report::wandb::LoggerSettings>,
     /// Stop after this many steps.
     pub max_steps: Option<u64>,
 }

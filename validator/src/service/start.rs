@@ -85,6 +85,7 @@ pub(super) async fn build(settings: Settings, shutdown: Shutdown) -> Result<Part
         sign,
         device,
         evaluator,
+        store: store.clone(),
         supply: Supply::new(fetcher, settings.sample_count),
         sample_folder: settings.folder.join("samples"),
         state: kept,

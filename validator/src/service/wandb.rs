@@ -9,7 +9,7 @@ use super::Parts;
 use report::{
     StepRecord,
     board::Board,
-    wandb::{Logger, MAX_UNSENT_BYTES, Settings, step_row::step_row, unsent_runs},
+    wandb::{Logger, LoggerSettings, MAX_UNSENT_BYTES, step_row::step_row, unsent_runs},
 };
 
 /// How long the last rows may take to arrive when the validator stops.
@@ -17,7 +17,7 @@ const FINISH: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(
     parts: Arc<Parts>,
-    settings: Settings,
+    settings: LoggerSettings,
     mut records: broadcast::Receiver<Arc<StepRecord>>,
 ) -> Result<(), Failure> {
     for folder in unsent_runs(&settings.folder) {
@@ -73,7 +73,7 @@ fn tidy(logger: &Logger, board: &Board) {
 }
 
 /// Adds to the settings what is known only now: who we are.
-fn complete(parts: &Parts, settings: Settings) -> Settings {
+fn complete(parts: &Parts, settings: LoggerSettings) -> LoggerSettings {
     let hotkey = parts.context.hotkey;
     let uid = parts
         .snapshots
@@ -93,7 +93,7 @@ fn complete(parts: &Parts, settings: Settings) -> Settings {
         ("type".to_owned(), json("validator".into())),
     ];
     let sign: report::wandb::Sign = Arc::new(move |id: &[u8]| wallet.sign(id).to_vec());
-    Settings {
+    LoggerSettings {
         name,
         config,
         sign: Some(sign),

@@ -91,6 +91,7 @@ impl Round<'_> {
                     verdicts.insert(candidate.content, verdict);
                 }
                 Err(EvalFault::Model(fault)) => {
+                    judge_copy(context, candidate, &fault).await?;
                     bar.inc(1);
                     let fault = Fault::model(fault);
                     tracing::info!(model = %candidate.model, %fault, "model at fault");
@@ -105,6 +106,7 @@ impl Round<'_> {
                         )));
                     }
                     if !fault.kind.may_be_provoked() {
+                        judge_copy(context, candidate, &fault).await?;
                         return Err(Fault::machine(fault));
                     }
                     let strikes = strike(context, candidate.content, &fault)?;
@@ -239,6 +241,27 @@ impl Round<'_> {
         );
         Ok(Ok(losses))
     }
+}
+
+/// Looks whether our copy of a model is what was verified, before a fault that a worker found in it
+/// speaks against its miner: disks decay. A damaged copy is this machine's fault, and is fetched
+/// again.
+pub(super) async fn judge_copy(
+    context: &Context,
+    candidate: &Candidate,
+    found: &impl std::fmt::Display,
+) -> Result<(), Fault> {
+    let (store, content) = (context.store.clone(), candidate.content);
+    let judged = tokio::task::spawn_blocking(move || store.judge_copy(&content));
+    let judged = judged.await.map_err(Fault::machine)?;
+    let Some(damage) = judged.map_err(Fault::machine)? else {
+        return Ok(());
+    };
+    let model = candidate.model.repository();
+    tracing::error!(%model, %content, damage, %found, "our copy of a model is damaged; it is fetched again");
+    Err(Fault::machine(format_args!(
+        "our copy of {model} is damaged ({damage}), it is fetched again; see that the disk is sound"
+    )))
 }
 
 type Job<'f> = (&'f Candidate, Arc<Tokens>);

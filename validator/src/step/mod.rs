@@ -28,6 +28,7 @@ use crate::state::{Kept, OpenStep, State};
 use ::samples::{Seed, Supply};
 use chain::ChainSnapshot;
 use eval::Evaluator;
+use models::Store;
 use report::{Board, Journal, StepRecord, step_record, table};
 use subnet::{BlockNumber, Competition, Fault, Hotkey, Parameters};
 
@@ -69,6 +70,8 @@ pub struct Context {
     pub device: String,
     /// Computes losses.
     pub evaluator: Evaluator,
+    /// Where models lie: it judges its copy before a model is said to be at fault.
+    pub store: Store,
     /// Gets samples.
     pub supply: Supply,
     /// Where the sample sets of steps are kept.

@@ -11,7 +11,10 @@ use model::{
     ContentHash, Conversation, Fault as EvalFault, PackingPlan, TokenizedSample, protocol::Tokenize,
 };
 
-use super::{Context, Field, evaluation::Tokens};
+use super::{
+    Context, Field,
+    evaluation::{Tokens, judge_copy},
+};
 use eval::TimeLimits;
 use report::step_record::Plan;
 use samples::SampleSet;
@@ -55,6 +58,9 @@ pub(super) async fn of_field(
         for (_, candidate) in field.originals() {
             let hash = candidate.content.to_string();
             let own = tokenize(context, &hash, &hash, &candidate.directory, &conversations).await;
+            if let Err(fault) = &own {
+                judge_copy(context, candidate, fault).await?;
+            }
             let own = match own {
                 Err(EvalFault::Machine(fault)) => return Err(Fault::machine(fault)),
                 own => own.map(Arc::new).map_err(Fault::from),

@@ -107,12 +107,12 @@ async fn check_shows_everything_that_is_broken_at_once() {
                            -> free some, or lower --min-free
         [how] memory
         OK   clock         [n] s off the hub's
-        FAIL hub           tokenizer NousResearch/Meta-Llama-3-8B-Instruct: http://127.0.0.1:[port]/api/models/NousResearch/Meta-Llama-3-8B-Instruct/revision/main?blobs=true is not available: GatedRepo
+        FAIL hub           tokenizer NousResearch/Meta-Llama-3-8B-Instruct: http://127.0.0.1:[port]/api/models/NousResearch/Meta-Llama-3-8B-Instruct/revision/main answered 403 Forbidden: Access to this repository is restricted
                            -> gated repositories need a token that may read them: HF_TOKEN or --hub-token
         OK   store         0 models, 0.0 GB
         FAIL samples       only 0 usable samples, 20 are needed (no sample files at "/[..]/none.jsonl")
                            -> --samples names other sources; `validator samples` shows what each gives
-        WARN W&B           project ours: the key is refused (http://127.0.0.1:[port]/graphql answered 401 Unauthorized: {"error":"user is not logged in"}), rows stay on disk
+        WARN W&B           project ours: the key is refused (http://127.0.0.1:[port]/graphql answered 401 Unauthorized: user is not logged in), rows stay on disk
                            -> WANDB_API_KEY or ~/.netrc
         WARN state         /[..]/a: it is damaged: EOF while parsing a string at line 1 column 15
                            -> it will be set aside, and the validator starts from the chain's consensus

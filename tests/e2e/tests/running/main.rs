@@ -8,6 +8,7 @@
 
 mod check;
 mod clock;
+mod decay;
 mod gate;
 mod outage;
 mod plan;

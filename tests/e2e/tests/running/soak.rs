@@ -14,7 +14,7 @@ use localnet::{
     chain::BlockMode,
     demo::{CHAIN_TROUBLE, Trouble},
 };
-use models::{Store, store::Limits};
+use models::{Store, store::StoreLimits};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -183,7 +183,7 @@ impl<'w> Run<'w> {
     async fn restart(&mut self, lost: Option<usize>) {
         self.child.kill().await.unwrap();
         if let Some(index) = lost {
-            let store = Store::open(&self.world.store(), Limits::default()).unwrap();
+            let store = Store::open(&self.world.store(), StoreLimits::default()).unwrap();
             let models = store.models().unwrap();
             let lost = &models[index % models.len()];
             assert!(store.remove_model(&lost.record.content_hash).unwrap());

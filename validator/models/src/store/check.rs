@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::hash::file_digest;
-use shared::file::FileError;
+use model::{ContentHash, hash::file_digest};
+use shared::file::{self, FileError};
 
 use super::{Store, StoreError, entries, remove_file};
 use crate::digest::Digest;
@@ -58,6 +58,47 @@ impl Store {
             }
         }
         Ok(damage)
+    }
+}
+
+impl Store {
+    /// Looks at every byte of one model, and removes it with its damaged files if there is damage,
+    /// pinned or not, so that it is fetched again. Returns what is wrong with our copy, in one line.
+    ///
+    /// A worker that finds other bytes than were verified can't tell a bad model from a bad disk:
+    /// this can, for every file was compared with its hash before it came here.
+    pub fn judge_copy(&self, hash: &ContentHash) -> Result<Option<String>, StoreError> {
+        let Some(model) = self.model(hash)? else {
+            return Ok(Some("it is not in the store, or not whole".to_owned()));
+        };
+        let mut problem = None;
+        for file in &model.record.files {
+            let damage = match file_digest(&model.dir.join(&file.path)) {
+                Ok(found) if Digest(found) == file.sha256 => continue,
+                Ok(found) => format!("{:?} has the SHA-256 {}", file.path, Digest(found)),
+                Err(error) => format!("{:?}: {error}", file.path),
+            };
+            // The blob is the same file by another name.
+            remove_file(&self.blob_path(&file.sha256))?;
+            problem = problem.or(Some(damage));
+        }
+        if problem.is_none() {
+            problem = match ContentHash::of_directory(&model.dir) {
+                Ok(found) if found == *hash => None,
+                Ok(_) => Some("there are other files in its folder".to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+        }
+        if problem.is_some() {
+            file::write_atomic(&self.damage_mark(hash), b"")?;
+            self.take_away(hash)?;
+        }
+        Ok(problem)
+    }
+
+    /// Returns whether a model was removed because our copy of it was damaged, and is not back yet.
+    pub fn is_damaged(&self, hash: &ContentHash) -> bool {
+        self.damage_mark(hash).is_file()
     }
 }
 

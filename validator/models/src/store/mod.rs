@@ -34,7 +34,7 @@ pub use blob::Staging;
 pub use check::{Damage, Depth};
 use model::ContentHash;
 pub use need::Need;
-pub use quota::{Limits, Reservation, Usage};
+pub use quota::{Reservation, StoreLimits, Usage};
 pub use record::{FORMAT as RECORD_FORMAT, FileRecord, ModelRecord, TensorDigest};
 use shared::file::{self, FileError, LockError};
 pub use snapshot::{Pin, StoredModel};
@@ -63,13 +63,13 @@ pub enum StoreError {
 /// The store. Clones are the same store.
 #[derive(Debug, Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
+    shared: Arc<StoreState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct StoreState {
     root: PathBuf,
-    limits: Limits,
+    limits: StoreLimits,
     /// Bytes promised to downloads, by key of their staging file.
     promised: Mutex<BTreeMap<String, u64>>,
     /// Held in common by all users of the store; whoever has it alone may clean up after a crash.
@@ -78,12 +78,13 @@ struct Shared {
 
 impl Store {
     /// Opens a store, making it if need be, and removes what a crash has left behind.
-    pub fn open(root: &Path, limits: Limits) -> Result<Self, StoreError> {
+    pub fn open(root: &Path, limits: StoreLimits) -> Result<Self, StoreError> {
         for folder in [
             "blobs",
             "models",
             "tokenizers",
             "small",
+            "damaged",
             "staging",
             "locks",
             "pins",
@@ -99,7 +100,7 @@ impl Store {
                 return Err(FileError::on("lock", &lock)(error).into());
             }
         };
-        let shared = Shared {
+        let shared = StoreState {
             root: root.to_owned(),
             limits,
             promised: Mutex::default(),

@@ -24,7 +24,7 @@ pub struct Need {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Row {
+struct NeedRow {
     #[serde(with = "as_text")]
     content_hash: ContentHash,
     // Not flattened: that loses numbers where serde_json keeps them with arbitrary precision.
@@ -34,9 +34,9 @@ struct Row {
 impl Store {
     /// Notes who refers to which model. Models not named here go first.
     pub fn set_needs(&self, needs: &BTreeMap<ContentHash, Need>) -> Result<(), StoreError> {
-        let rows: Vec<Row> = needs
+        let rows: Vec<NeedRow> = needs
             .iter()
-            .map(|(hash, need)| Row {
+            .map(|(hash, need)| NeedRow {
                 content_hash: *hash,
                 need: need.clone(),
             })
@@ -50,7 +50,7 @@ impl Store {
     /// Returns who refers to which model; nobody if nothing was noted or it can't be read.
     pub fn needs(&self) -> Result<BTreeMap<ContentHash, Need>, StoreError> {
         let json = file::read_limited(&self.path("needs.json"), MAX_NEEDS)?.unwrap_or_default();
-        let rows: Vec<Row> = serde_json::from_slice(&json).unwrap_or_else(|error| {
+        let rows: Vec<NeedRow> = serde_json::from_slice(&json).unwrap_or_else(|error| {
             if !json.is_empty() {
                 tracing::warn!(%error, "the list of needed models can't be read");
             }
@@ -66,12 +66,12 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Limits;
+    use crate::store::StoreLimits;
 
     #[test]
     fn needs_are_remembered() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), Limits::default()).unwrap();
+        let store = Store::open(dir.path(), StoreLimits::default()).unwrap();
         assert!(store.needs().unwrap().is_empty());
         let need = Need {
             hotkeys: vec![Hotkey([3; 32])],
@@ -81,7 +81,7 @@ mod tests {
         let needs = BTreeMap::from([(ContentHash::from_digest([1; 32]), need)]);
         store.set_needs(&needs).unwrap();
         let json = std::fs::read(dir.path().join("needs.json")).unwrap();
-        serde_json::from_slice::<Vec<Row>>(&json).unwrap();
+        serde_json::from_slice::<Vec<NeedRow>>(&json).unwrap();
         assert_eq!(store.needs().unwrap(), needs);
     }
 }

@@ -16,7 +16,7 @@ use super::{Need, Store, StoreError, StoredModel, entries, remove_file};
 
 /// How much of the disk the store may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
+pub struct StoreLimits {
     /// Most bytes of the whole store.
     pub max_disk: Option<u64>,
     /// Bytes to leave free on the file system.
@@ -128,7 +128,7 @@ impl Store {
             let here = fs::metadata(blob).or_else(|_| fs::metadata(part));
             owed += size.saturating_sub(here.map_or(0, |found| found.len()));
         }
-        let Limits { max_disk, min_free } = self.shared.limits;
+        let StoreLimits { max_disk, min_free } = self.shared.limits;
         if let Some(max) = max_disk {
             let Usage { blobs, staging } = self.usage()?;
             let total = blobs + staging + owed;

@@ -49,6 +49,11 @@ impl Store {
         self.path("models").join(Self::key(hash) + ".json")
     }
 
+    /// Marks that our copy of a model was damaged, until it is added again.
+    pub(super) fn damage_mark(&self, hash: &ContentHash) -> PathBuf {
+        self.path("damaged").join(Self::key(hash))
+    }
+
     /// Adds a model whose files are all blobs; adding it again changes nothing.
     pub fn add_model(&self, record: &ModelRecord) -> Result<StoredModel, StoreError> {
         let dir = self.model_dir(&record.content_hash);
@@ -64,6 +69,7 @@ impl Store {
                 .map(|file| (file.path.as_str(), self.blob_path(&file.sha256)));
             self.publish_links(blobs, &dir)?;
         }
+        remove_file(&self.damage_mark(&record.content_hash))?;
         Self::read_model(&record_path)?.ok_or_else(|| {
             let vanished = io::Error::other("it vanished while it was added");
             FileError::on("add", &dir)(vanished).into()
@@ -203,6 +209,13 @@ impl Store {
                 return Err(FileError::on("lock", &path)(error).into());
             }
         }
+        self.take_away(hash)?;
+        remove_file(&path)?;
+        Ok(true)
+    }
+
+    /// Removes a model, pinned or not.
+    pub(super) fn take_away(&self, hash: &ContentHash) -> Result<(), StoreError> {
         // The folder first leaves its place as a whole: half a model is never seen.
         let dir = self.model_dir(hash);
         let doomed = self
@@ -216,9 +229,7 @@ impl Store {
             _ => {}
         }
         remove_file(&self.record_path(hash))?;
-        remove_dir(&doomed)?;
-        remove_file(&path)?;
-        Ok(true)
+        Ok(remove_dir(&doomed)?)
     }
 
     /// Removes what a crash has left. Only for the sole user of the store.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use model::ContentHash;
 use models::{
     Digest, Store,
-    store::{Depth, FileRecord, Limits, ModelRecord, Need, StoreError},
+    store::{Depth, FileRecord, ModelRecord, Need, StoreError, StoreLimits},
 };
 use proptest::prelude::*;
 
@@ -60,7 +60,7 @@ fn add(store: &Store, number: u64, size: u64) -> Result<ContentHash, StoreError>
 #[test]
 fn a_thousand_commitments_stay_within_the_quota() {
     let dir = scratch();
-    let limits = Limits {
+    let limits = StoreLimits {
         max_disk: Some(QUOTA),
         min_free: 0,
     };
@@ -108,7 +108,7 @@ fn a_thousand_commitments_stay_within_the_quota() {
 #[test]
 fn what_does_not_fit_beside_the_needed_is_put_off() {
     let dir = scratch();
-    let limits = Limits {
+    let limits = StoreLimits {
         max_disk: Some(10_000),
         min_free: 0,
     };
@@ -123,7 +123,7 @@ fn what_does_not_fit_beside_the_needed_is_put_off() {
     assert!(matches!(add(&store, 2, 6000), Err(StoreError::Full { .. })));
     assert!(store.model(&needed).unwrap().is_some());
     add(&store, 3, 3000).unwrap();
-    let never = Limits {
+    let never = StoreLimits {
         max_disk: None,
         min_free: u64::MAX,
     };
@@ -137,7 +137,7 @@ fn what_does_not_fit_beside_the_needed_is_put_off() {
 #[test]
 fn the_least_useful_goes_first() {
     let dir = scratch();
-    let limits = Limits {
+    let limits = StoreLimits {
         max_disk: Some(10_000),
         min_free: 0,
     };
@@ -174,7 +174,7 @@ fn the_least_useful_goes_first() {
 #[test]
 fn what_a_crash_leaves_is_cleared_at_the_next_start() {
     let dir = scratch();
-    let open = || Store::open(dir.path(), Limits::default()).unwrap();
+    let open = || Store::open(dir.path(), StoreLimits::default()).unwrap();
     let [whole, no_record, no_folder] = [1, 2, 3].map(|number| add(&open(), number, 100).unwrap());
     let folder = |hash| open().model(&hash).unwrap().unwrap().dir;
     let (lost, kept) = (folder(no_record), folder(no_folder));
@@ -222,7 +222,7 @@ fn what_a_crash_leaves_is_cleared_at_the_next_start() {
 #[test]
 fn damage_is_found_and_removed() {
     let dir = scratch();
-    let store = Store::open(dir.path(), Limits::default()).unwrap();
+    let store = Store::open(dir.path(), StoreLimits::default()).unwrap();
     let [shortened, flipped, sound] = [1, 2, 3].map(|number| add(&store, number, 100).unwrap());
     let weights = |hash| {
         let path = store
@@ -256,7 +256,7 @@ proptest! {
     #[test]
     fn any_history_keeps_quota_and_needs(history in proptest::collection::vec((0_u64..12, 500_u64..4000, any::<bool>()), 1..30)) {
         let dir = scratch();
-        let limits = Limits { max_disk: Some(9000), min_free: 0 };
+        let limits = StoreLimits { max_disk: Some(9000), min_free: 0 };
         let store = Store::open(dir.path(), limits).unwrap();
         let mut needed = None;
         for (number, size, keep) in history {

@@ -1,7 +1,7 @@
 //! What the Python validator hashes and admits, for models it has seen.
 
 use model::ContentHash;
-use models::{report::Claim, rules::Rules, store::Depth, verify::Assertion};
+use models::{report::ClaimMatch, rules::Rules, store::Depth, verify::Assertion};
 
 use crate::world::{
     World, architecture_of, claim, content_hash, fixture_json, golden, hotkey, refusal, rules,
@@ -94,7 +94,7 @@ async fn a_hash_may_be_bound_to_the_hotkey_that_claims_it() {
     };
     let (outcome, report) = world.verify(&as_hotkey(1), &rules).await;
     assert_eq!(outcome.unwrap().record.content_hash, content_hash(&files));
-    assert_eq!(report.claim, Some(Claim::Bound));
+    assert_eq!(report.claim, Some(ClaimMatch::Bound));
     let (outcome, report) = world.verify(&as_hotkey(2), &rules).await;
     assert!(refusal(outcome).contains("content hash"));
     assert_eq!(report.claim, None);

@@ -11,7 +11,7 @@ use localnet::{
 use model::Architecture;
 use models::{
     Rejection, Store, Verifier,
-    store::{Depth, Limits, Usage},
+    store::{Depth, StoreLimits, Usage},
 };
 use shared::task::TaskSet;
 use subnet::FaultKind;
@@ -325,7 +325,7 @@ async fn a_broken_xet_is_passed_over() {
         options.xet = true;
         let store = Store::open(
             &world.dir.path().join(address.port().to_string()),
-            Limits::default(),
+            StoreLimits::default(),
         );
         let verifier = Verifier {
             hub: Hub::new(options).unwrap(),

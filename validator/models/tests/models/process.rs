@@ -17,7 +17,7 @@ use localnet::http::{Fault, Rule};
 use model::ContentHash;
 use models::{
     Store,
-    store::{Depth, Limits},
+    store::{Depth, StoreLimits},
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -229,7 +229,7 @@ async fn killed_at_any_stage_it_leaves_nothing_or_everything() {
         process::signal_group(child.id().unwrap(), Signal::SIGKILL).unwrap();
         child.wait().await.unwrap();
         world.server.faults().clear();
-        let survivor = Store::open(&store, Limits::default()).unwrap();
+        let survivor = Store::open(&store, StoreLimits::default()).unwrap();
         assert_eq!(survivor.check(Depth::Bytes, |_| {}).unwrap(), [], "{stage}");
         assert_eq!(survivor.models().unwrap().len(), 0, "{stage}");
     }
@@ -241,7 +241,7 @@ async fn killed_at_any_stage_it_leaves_nothing_or_everything() {
         "{}",
         String::from_utf8_lossy(&output.stdout)
     );
-    let store = Store::open(&store, Limits::default()).unwrap();
+    let store = Store::open(&store, StoreLimits::default()).unwrap();
     let model = store.model(&hash.parse().unwrap()).unwrap().unwrap();
     assert_eq!(
         ContentHash::of_directory(&model.dir).unwrap().to_string(),

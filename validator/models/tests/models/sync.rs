@@ -1,6 +1,12 @@
 //! Keeping up with the chain: what is looked at, what is told, what is asked of the hub.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::{File, Permissions},
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    time::Duration,
+};
 
 use localnet::http::{Fault, Rule};
 use model::{Compatibility, Dtype};
@@ -104,6 +110,46 @@ async fn each_commitment_is_looked_at_once() {
     );
     let event = restarted.look_now(&changed, 1_000_000).await.unwrap();
     assert!(matches!(event, Event::Verified(model) if model.block == 400));
+}
+
+/// A bit of a stored file flips: our copy is judged damaged, even while it is in use, and fetched
+/// again though nothing has changed on the chain; a sound copy stays.
+#[tokio::test]
+async fn a_copy_that_decayed_is_fetched_again() {
+    let world = World::new().await;
+    let files = golden("llama_gqa");
+    let commit = world.publish("good", &files);
+    let hash = content_hash(&files);
+    let commitments = [commitment(1, 100, "good", &commit, hash)];
+    let sync = sync(&world, Tracker::default());
+    assert_eq!(round(&sync, &commitments).await.len(), 1);
+    let store = world.store();
+    assert_eq!(store.judge_copy(&hash).unwrap(), None);
+    for name in ["model.safetensors", "tokenizer.json"] {
+        let pin = store.pin(&hash).unwrap().unwrap();
+        let path = pin.model().dir.join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        // In place: the blob and the links to it are one file.
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .write_all(&bytes)
+            .unwrap();
+        let problem = store.judge_copy(&hash).unwrap().unwrap();
+        assert!(problem.contains(name), "{problem}");
+        assert!(store.is_damaged(&hash) && store.model(&hash).unwrap().is_none());
+        drop(pin);
+
+        let events = round(&sync, &commitments).await;
+        assert!(matches!(&events[..], [Event::Verified(_)]), "{events:?}");
+        assert!(!store.is_damaged(&hash));
+        assert_eq!(store.judge_copy(&hash).unwrap(), None, "{name}");
+        assert_eq!(round(&sync, &commitments).await.len(), 0);
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use localnet::hub::{Content, Hub as HubServer, Ports};
 use model::{Architecture, Compatibility, ContentHash, Dtype, config::DecoderSpec, hash::walk};
 use models::{
     Rejection, Report, Rules, Store, Verifier,
-    store::{Limits, StoredModel},
+    store::{StoreLimits, StoredModel},
     verify::{Assertion, Reach},
 };
 use serde_json::{Value, json};
@@ -54,10 +54,10 @@ impl World {
     }
 
     pub(crate) fn store(&self) -> Store {
-        self.store_within(Limits::default())
+        self.store_within(StoreLimits::default())
     }
 
-    pub(crate) fn store_within(&self, limits: Limits) -> Store {
+    pub(crate) fn store_within(&self, limits: StoreLimits) -> Store {
         Store::open(&self.dir.path().join("store"), limits).unwrap()
     }
 

@@ -25,7 +25,7 @@ pub struct Unsent {
 }
 
 /// A run's folder, by the name W&B's clients look for.
-struct Run {
+struct RunFolder {
     folder: PathBuf,
     arrived: bool,
     ours: bool,
@@ -44,7 +44,7 @@ pub(super) fn tidy(folder: &Path, current: Option<&Path>, most_unsent: u64) -> i
     let ours = runs(folder)
         .into_iter()
         .filter(|run| run.ours && Some(run.folder.as_path()) != current);
-    let (arrived, waiting): (Vec<Run>, Vec<Run>) = ours.partition(|run| run.arrived);
+    let (arrived, waiting): (Vec<RunFolder>, Vec<RunFolder>) = ours.partition(|run| run.arrived);
     for run in arrived.iter().rev().skip(ARRIVED_KEPT) {
         fs::remove_dir_all(&run.folder)?;
     }
@@ -66,11 +66,11 @@ pub(super) fn tidy(folder: &Path, current: Option<&Path>, most_unsent: u64) -> i
 }
 
 /// Returns all runs, oldest first: their names begin with when they began.
-fn runs(folder: &Path) -> Vec<Run> {
+fn runs(folder: &Path) -> Vec<RunFolder> {
     let Ok(entries) = fs::read_dir(folder.join("wandb")) else {
         return Vec::new();
     };
-    let mut runs: Vec<Run> = entries
+    let mut runs: Vec<RunFolder> = entries
         .filter_map(|entry| {
             let folder = entry.ok()?.path();
             let id = folder.file_name()?.to_str()?.rsplit('-').next()?;
@@ -79,7 +79,7 @@ fn runs(folder: &Path) -> Vec<Run> {
             }
             let marker = fs::read(folder.join(format!("run-{id}.wandb.synced"))).ok();
             let ours = marker.as_deref() == Some(SENT) || folder.join(JOURNAL).exists();
-            Some(Run {
+            Some(RunFolder {
                 arrived: marker.is_some(),
                 ours,
                 folder,

@@ -44,7 +44,7 @@ pub type Sign = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 /// Where the rows of steps go, and how runs are named.
 #[derive(Clone)]
-pub struct Settings {
+pub struct LoggerSettings {
     /// Base address of the API.
     pub base_url: Url,
     /// API key; without one, rows are kept on disk only.
@@ -65,9 +65,9 @@ pub struct Settings {
     pub sign: Option<Sign>,
 }
 
-impl std::fmt::Debug for Settings {
+impl std::fmt::Debug for LoggerSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings")
+        f.debug_struct("LoggerSettings")
             .field("base_url", &self.base_url.as_str())
             .field("entity", &self.entity)
             .field("project", &self.project)
@@ -79,14 +79,14 @@ impl std::fmt::Debug for Settings {
 /// Writes the rows of steps. Nothing is created before the first row.
 #[derive(Debug)]
 pub struct Logger {
-    settings: Settings,
-    run: Option<Run>,
+    settings: LoggerSettings,
+    run: Option<OpenRun>,
     tasks: TaskSet,
 }
 
 /// A run that takes rows.
 #[derive(Debug)]
-struct Run {
+struct OpenRun {
     id: String,
     folder: PathBuf,
     offline: OfflineLog,
@@ -95,12 +95,12 @@ struct Run {
     steps: u64,
     bytes: u64,
     began: Instant,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<RunProgress>,
 }
 
 /// How far the writer is, for the stream.
 #[derive(Debug, Clone, Default)]
-struct Progress {
+struct RunProgress {
     lines: u64,
     summary: String,
     exit: Option<u8>,
@@ -108,7 +108,7 @@ struct Progress {
 
 impl Logger {
     /// Makes a logger; nothing is written yet.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: LoggerSettings) -> Self {
         Self {
             settings,
             run: None,
@@ -150,7 +150,7 @@ impl Logger {
         folders::tidy(&self.settings.folder, current, MAX_UNSENT_BYTES)
     }
 
-    fn begin_run(&mut self) -> io::Result<Run> {
+    fn begin_run(&mut self) -> io::Result<OpenRun> {
         let id: String = {
             use rand::Rng as _;
             const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -192,7 +192,7 @@ impl Logger {
             .append(true)
             .create(true)
             .open(&journal_path)?;
-        let (progress, reader) = watch::channel(Progress::default());
+        let (progress, reader) = watch::channel(RunProgress::default());
         if online {
             let stream = stream::Stream {
                 settings: self.settings.clone(),
@@ -207,7 +207,7 @@ impl Logger {
         } else {
             tracing::info!(folder = %folder.display(), "W&B has no key, rows are kept for `wandb sync`");
         }
-        Ok(Run {
+        Ok(OpenRun {
             id,
             folder,
             offline,
@@ -255,7 +255,7 @@ impl Logger {
     }
 }
 
-impl Run {
+impl OpenRun {
     fn append(&mut self, step: u64, row: Row) -> io::Result<()> {
         let mut line = object(&row);
         if line.len() > MAX_LINE_BYTES {

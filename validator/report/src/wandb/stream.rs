@@ -16,7 +16,7 @@ use shared::{
 use tokio::sync::watch;
 use url::Url;
 
-use super::{Progress, Settings, folders};
+use super::{LoggerSettings, RunProgress, folders};
 use http_client::{Credentials, HttpClient, HttpError, HttpOptions, HttpRequest};
 use subnet::Fault;
 
@@ -40,13 +40,13 @@ const UPSERT: &str = "mutation UpsertBucket($name: String, $project: String, $en
 /// What the stream of a run needs.
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub(super) settings: Settings,
+    pub(super) settings: LoggerSettings,
     pub(super) id: String,
     pub(super) name: String,
     pub(super) config: Vec<(String, String)>,
     pub(super) folder: PathBuf,
     pub(super) journal: PathBuf,
-    pub(super) progress: watch::Receiver<Progress>,
+    pub(super) progress: watch::Receiver<RunProgress>,
 }
 
 /// Lines for the run's files, from a line number on.

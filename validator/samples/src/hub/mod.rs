@@ -30,7 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How the hub is reached.
 #[derive(Debug, Clone)]
-pub struct Access {
+pub struct HubAccess {
     /// Base address of the hub.
     pub endpoint: Url,
     /// Base address of the dataset viewer.
@@ -39,7 +39,7 @@ pub struct Access {
     pub token: Option<String>,
 }
 
-impl Default for Access {
+impl Default for HubAccess {
     fn default() -> Self {
         let url = |text: &str| Url::parse(text).expect("a constant");
         Self {
@@ -74,7 +74,7 @@ struct DataFile {
 /// dataset has no file we can read, or the hub does not answer.
 pub async fn fetch(
     client: &HttpClient,
-    access: &Access,
+    access: &HubAccess,
     dataset: &Dataset,
     wanted: usize,
     seed: u64,
@@ -103,12 +103,12 @@ pub async fn fetch(
 }
 
 async fn from_files(
-    access: &Access,
+    access: &HubAccess,
     dataset: &Dataset,
     wanted: usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Harvest, Fault> {
-    let mut reader = RangeReader::open(access, dataset).await?;
+    let mut reader = DatasetReader::open(access, dataset).await?;
     let mut files = reader.files();
     files.shuffle(rng);
 
@@ -120,7 +120,7 @@ async fn from_files(
         let missing = wanted - harvest.records.len();
         let result = if is_parquet(&file.path) {
             let handle = tokio::runtime::Handle::current();
-            let job = parquet_rows::Job {
+            let job = parquet_rows::TableJob {
                 file: Arc::new(file),
                 wanted: missing,
                 seed: rng.random(),
@@ -187,7 +187,7 @@ fn is_jsonl(path: &str) -> bool {
 }
 
 /// Ranged reads of a dataset's files, within a budget.
-struct RangeReader {
+struct DatasetReader {
     hub: Hub,
     dataset: Dataset,
     repository: RepositoryName,
@@ -196,8 +196,8 @@ struct RangeReader {
     left: u64,
 }
 
-impl RangeReader {
-    async fn open(access: &Access, dataset: &Dataset) -> Result<Self, Fault> {
+impl DatasetReader {
+    async fn open(access: &HubAccess, dataset: &Dataset) -> Result<Self, Fault> {
         let options = HubOptions {
             token: access.token.as_deref().and_then(Token::new),
             ..HubOptions::new(access.endpoint.clone())
@@ -261,7 +261,7 @@ impl RangeReader {
 async fn jsonl_windows(
     file: &DataFile,
     wanted: usize,
-    reader: &mut RangeReader,
+    reader: &mut DatasetReader,
     rng: &mut ChaCha8Rng,
     harvest: &mut Harvest,
 ) -> Result<(), String> {
@@ -278,7 +278,7 @@ async fn jsonl_windows(
 /// Reads the whole lines of one window.
 async fn jsonl_window(
     file: &DataFile,
-    reader: &mut RangeReader,
+    reader: &mut DatasetReader,
     rng: &mut ChaCha8Rng,
     harvest: &mut Harvest,
 ) -> Result<(), String> {

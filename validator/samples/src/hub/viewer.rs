@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Access, Dataset};
+use super::{Dataset, HubAccess};
 use crate::harvest::Harvest;
 use http_client::{Credentials, HttpClient, HttpRequest};
 use subnet::Fault;
@@ -19,13 +19,13 @@ const MAX_PAGE_BYTES: u64 = 16 << 20;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Deserialize)]
-struct Page {
-    rows: Vec<Row>,
+struct ViewerPage {
+    rows: Vec<ViewerRow>,
     num_rows_total: u64,
 }
 
 #[derive(Debug, Deserialize)]
-struct Row {
+struct ViewerRow {
     row_idx: u64,
     row: Value,
 }
@@ -33,7 +33,7 @@ struct Row {
 /// Reads pages until about `wanted` records are had.
 pub(super) async fn fetch(
     client: &HttpClient,
-    access: &Access,
+    access: &HubAccess,
     dataset: &Dataset,
     wanted: usize,
     rng: &mut ChaCha8Rng,
@@ -48,7 +48,7 @@ pub(super) async fn fetch(
         let offset = rng.random_range(0..pages_in_all) * PAGE;
         match page(client, access, dataset, offset, PAGE).await {
             Ok(page) => {
-                for Row { row_idx, row } in page.rows {
+                for ViewerRow { row_idx, row } in page.rows {
                     harvest.read_value(&row, format!("viewer:{}#{row_idx}", dataset.name));
                 }
             }
@@ -64,11 +64,11 @@ pub(super) async fn fetch(
 
 async fn page(
     client: &HttpClient,
-    access: &Access,
+    access: &HubAccess,
     dataset: &Dataset,
     offset: u64,
     length: u64,
-) -> Result<Page, Fault> {
+) -> Result<ViewerPage, Fault> {
     let mut url = access.viewer.clone();
     url.set_path(&format!("{}/rows", url.path().trim_end_matches('/')));
     url.query_pairs_mut()

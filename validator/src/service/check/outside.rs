@@ -238,7 +238,7 @@ pub(super) async fn samples(settings: &Settings) -> Line {
     const SUBJECT: &str = "samples";
     const REMEDY: &str = "--samples names other sources; `validator samples` shows what each gives";
     // What they give now, and nothing that a running validator relies on is touched.
-    let trial = samples::Settings {
+    let trial = samples::FetcherSettings {
         cache: None,
         ..settings.samples.clone()
     };

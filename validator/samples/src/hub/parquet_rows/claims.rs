@@ -41,7 +41,7 @@ const TAIL: u64 = 8;
 const INDEX_PAGE: i64 = 1;
 
 /// A file whose footer has been looked at, with what may still be read of it.
-pub(super) struct Table<R> {
+pub(super) struct ParquetTable<R> {
     file: Arc<R>,
     pub(super) metadata: ParquetMetaData,
     budget: Arc<Mutex<Budget>>,
@@ -53,7 +53,7 @@ struct Budget {
     listed: u64,
 }
 
-impl<R: ChunkReader + 'static> Table<R> {
+impl<R: ChunkReader + 'static> ParquetTable<R> {
     pub(super) fn open(file: R) -> Result<Self> {
         let no_footer = || refused("it has no parquet footer");
         let end = file.len().checked_sub(TAIL).ok_or_else(no_footer)?;
@@ -142,9 +142,9 @@ fn children(reader: &mut Compact<&[u8]>) -> Result<u64> {
     Ok(children)
 }
 
-/// A row group of a [`Table`].
+/// A row group of a [`ParquetTable`].
 pub(super) struct Group<'a, R> {
-    table: &'a Table<R>,
+    table: &'a ParquetTable<R>,
     metadata: &'a RowGroupMetaData,
 }
 
@@ -184,7 +184,7 @@ struct Pages<R: ChunkReader> {
 }
 
 impl<R: ChunkReader + 'static> Pages<R> {
-    fn new(table: &Table<R>, column: &ColumnChunkMetaData, rows: usize) -> Result<Self> {
+    fn new(table: &ParquetTable<R>, column: &ColumnChunkMetaData, rows: usize) -> Result<Self> {
         let start = column.dictionary_page_offset();
         let start = start.unwrap_or_else(|| column.data_page_offset());
         // `parquet` would panic.

@@ -20,8 +20,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use self::{claims::Table, remote::RemoteTable};
-use super::{DataFile, RangeReader};
+use self::{claims::ParquetTable, remote::RemoteTable};
+use super::{DataFile, DatasetReader};
 use crate::{harvest::Harvest, record::FIELDS};
 
 /// Rows taken from one row group, so that a sample does not come from one place alone.
@@ -31,7 +31,7 @@ const MAX_SKIP: usize = 200;
 
 const BATCH: usize = 32;
 
-pub(super) struct Job {
+pub(super) struct TableJob {
     pub(super) file: Arc<DataFile>,
     pub(super) wanted: usize,
     pub(super) seed: u64,
@@ -40,11 +40,11 @@ pub(super) struct Job {
 /// Reads up to the wanted number of rows and gives the reader back. Blocks; call it on a thread
 /// of its own.
 pub(super) fn read(
-    job: &Job,
-    reader: RangeReader,
+    job: &TableJob,
+    reader: DatasetReader,
     handle: Handle,
     harvest: &mut Harvest,
-) -> (RangeReader, Result<(), String>) {
+) -> (DatasetReader, Result<(), String>) {
     let origin = reader.origin(&job.file.path);
     let file = RemoteTable::new(Arc::clone(&job.file), reader, handle);
     let result = read_table(file.clone(), &origin, job.wanted, job.seed, harvest);
@@ -75,7 +75,7 @@ fn read_rows(
     harvest: &mut Harvest,
 ) -> ParquetResult<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let table = Table::open(file)?;
+    let table = ParquetTable::open(file)?;
     let columns = projection(table.metadata.file_metadata().schema())?;
     let mut groups: Vec<usize> = (0..table.metadata.num_row_groups()).collect();
     groups.shuffle(&mut rng);

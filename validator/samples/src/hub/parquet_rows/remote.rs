@@ -13,14 +13,14 @@ use parquet::{
 };
 use tokio::runtime::Handle;
 
-use crate::hub::{DataFile, MAX_BYTES, RangeReader};
+use crate::hub::{DataFile, DatasetReader, MAX_BYTES};
 
 /// Reads are rounded to blocks of this size, and the last ones are kept: page headers are tiny.
 const BLOCK: u64 = 128 << 10;
 const BLOCKS_KEPT: usize = 64;
 
-struct State {
-    reader: RangeReader,
+struct ReadAhead {
+    reader: DatasetReader,
     blocks: BTreeMap<u64, Bytes>,
     /// The blocks in the order in which they came.
     ages: VecDeque<u64>,
@@ -30,15 +30,15 @@ struct State {
 #[derive(Clone)]
 pub(super) struct RemoteTable {
     data: Arc<DataFile>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ReadAhead>>,
     handle: Handle,
 }
 
 impl RemoteTable {
-    pub(super) fn new(data: Arc<DataFile>, reader: RangeReader, handle: Handle) -> Self {
+    pub(super) fn new(data: Arc<DataFile>, reader: DatasetReader, handle: Handle) -> Self {
         Self {
             data,
-            state: Arc::new(Mutex::new(State {
+            state: Arc::new(Mutex::new(ReadAhead {
                 reader,
                 blocks: BTreeMap::new(),
                 ages: VecDeque::new(),
@@ -48,7 +48,7 @@ impl RemoteTable {
     }
 
     /// Gives the reader back, once all other handles of the file are gone.
-    pub(super) fn into_reader(self) -> RangeReader {
+    pub(super) fn into_reader(self) -> DatasetReader {
         let state = Arc::into_inner(self.state).expect("the other handles are gone");
         let state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         state.reader
@@ -96,7 +96,7 @@ impl RemoteTable {
         Ok(out.freeze())
     }
 
-    fn fetch(&self, state: &mut State, first: u64, last: u64) -> ParquetResult<()> {
+    fn fetch(&self, state: &mut ReadAhead, first: u64, last: u64) -> ParquetResult<()> {
         let from = first * BLOCK;
         let wanted = (last * BLOCK).min(self.size()) - from;
         let read = state.reader.read(&self.data, from, wanted);
