@@ -241,10 +241,13 @@ impl<'a> Evaluator<'a> {
         };
         let chunk = (most / self.model.spec().vocab_size).clamp(256, HEAD_ROWS);
         let head = self.model.head().t()?;
-        let chunks = targets.chunks(chunk).enumerate().map(|(i, targets)| -> Result<_> {
-            let logits = hidden.narrow(0, i * chunk, targets.len())?.matmul(&head)?;
-            Ok((logits, targets))
-        });
+        let chunks = targets
+            .chunks(chunk)
+            .enumerate()
+            .map(|(i, targets)| -> Result<_> {
+                let logits = hidden.narrow(0, i * chunk, targets.len())?.matmul(&head)?;
+                Ok((logits, targets))
+            });
         #[cfg(feature = "cuda")]
         if hidden.device().is_cuda() {
             // Nothing is waited for until all is on its way.

@@ -81,5 +81,5 @@ fn odd_samples_are_as_odd_as_ours() {
         reference::of_directory(&folder, &spec("llama_gqa"), &odd, &Device::Cpu, &|_| ()).unwrap();
     let losses = found.unwrap();
     assert!(losses[0].is_nan() && losses[2].is_nan(), "{losses:?}");
-    assert_eq!(losses[1], f64::INFINITY);
+    assert!(losses[1].is_infinite() && losses[1] > 0.0);
 }

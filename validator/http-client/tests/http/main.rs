@@ -1,9 +1,5 @@
 //! The client against servers on loopback that serve less, more or other than they should.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test's panic is its verdict"
-)]
+#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
 mod ranges;
 mod requests;

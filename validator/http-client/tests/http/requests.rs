@@ -21,8 +21,8 @@ fn status(status: u16) -> Response {
     response.body(Body::from(body)).unwrap()
 }
 
-fn token() -> Option<Credentials> {
-    Some(Credentials::bearer("secret").unwrap())
+fn token() -> Credentials {
+    Credentials::bearer("secret").unwrap()
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
         _ => redirect(302, &target),
     })
     .await;
-    let request = HttpRequest::get(first.url.clone(), 100, DEADLINE).credentials(token());
+    let request = HttpRequest::get(first.url.clone(), 100, DEADLINE).credentials(Some(token()));
     assert_eq!(request.send(&client()).await.unwrap(), b"there");
     let authorized = |server: &Server| -> Vec<bool> {
         server

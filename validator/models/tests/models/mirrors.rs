@@ -50,7 +50,7 @@ async fn the_hub_says_in_its_own_header_how_long_to_wait() {
     let (outcome, _) = verify_with(&verifier, &claim, &rules).await;
     match outcome.unwrap_err() {
         Rejection::Retry { after, .. } => assert_eq!(after, Some(Duration::from_secs(2))),
-        other => panic!("{other:?}"),
+        refused @ Rejection::Refused { .. } => panic!("{refused:?}"),
     }
     // Where the wait is short enough, it is part of the same verification.
     let rule = Rule::always(Fault::RateLimit).times(1);
