@@ -6,6 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use hub::{ListedFile, Listing};
 use model::{
     Compatibility, Layout,
+    inventory::{INDEX_FILE, SINGLE_FILE},
     layout::{CONFIG_FILE, LayoutDefect, LayoutError, ModelFiles, is_safe_path},
     tokenizer_class::TokenizerClass,
 };
@@ -158,6 +159,9 @@ impl From<LayoutError<Missing>> for Missing {
             LayoutError::Config(defect) | LayoutError::Weights(defect) => {
                 Self::Never(match defect {
                     LayoutDefect::Missing(path) => format!("the repository has no {path:?}"),
+                    LayoutDefect::NoWeights => {
+                        format!("the repository has neither {SINGLE_FILE} nor {INDEX_FILE}")
+                    }
                     defect => defect.to_string(),
                 })
             }

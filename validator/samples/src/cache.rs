@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 1 << 30;
 
 /// The first line of a cache file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Header {
+struct CacheHeader {
     spec: String,
     fetched_at: u64,
 }
@@ -39,7 +39,7 @@ impl Cache {
 
     /// Keeps the records of a source in place of those kept before.
     pub fn store(&self, spec: &str, records: &[Record]) -> Result<(), FileError> {
-        let header = Header {
+        let header = CacheHeader {
             spec: spec.to_owned(),
             fetched_at: clock::unix_seconds(),
         };
@@ -57,7 +57,7 @@ impl Cache {
         let bytes = file::read_limited(&self.path(spec), MAX_BYTES).ok()??;
         let text = String::from_utf8(bytes).ok()?;
         let (first, rest) = text.split_once('\n')?;
-        let header: Header = serde_json::from_str(first).ok()?;
+        let header: CacheHeader = serde_json::from_str(first).ok()?;
         let age = Duration::from_secs(clock::unix_seconds().saturating_sub(header.fetched_at));
         if header.spec != spec || age > max_age {
             return None;

@@ -60,44 +60,45 @@ impl OfflineLog {
             position: HEADER.len(),
             records: 0,
         };
-        let producer = Message::new().text(1, concat!("finetune-vali/", env!("CARGO_PKG_VERSION")));
-        log.append(record::HEADER, &Message::new().message(1, &producer))?;
+        let producer =
+            ProtoMessage::new().text(1, concat!("finetune-vali/", env!("CARGO_PKG_VERSION")));
+        log.append(record::HEADER, &ProtoMessage::new().message(1, &producer))?;
         let config = run
             .config
             .iter()
-            .fold(Message::new(), |config, (key, value)| {
-                config.message(1, &Message::new().text(1, key).text(16, value))
+            .fold(ProtoMessage::new(), |config, (key, value)| {
+                config.message(1, &ProtoMessage::new().text(1, key).text(16, value))
             });
-        let message = Message::new()
+        let message = ProtoMessage::new()
             .text(1, run.id)
             .text(2, run.entity)
             .text(3, run.project)
             .message(4, &config)
             .text(8, run.name)
-            .message(17, &Message::new().number(1, run.started_at));
+            .message(17, &ProtoMessage::new().number(1, run.started_at));
         log.append(record::RUN, &message)?;
         Ok(log)
     }
 
     /// Appends the row of a step and the summary as it is after it.
     pub fn history(&mut self, step: u64, row: &Row, summary: &Row) -> io::Result<()> {
-        let step = Message::new().number(1, step);
+        let step = ProtoMessage::new().number(1, step);
         self.append(record::SUMMARY, &items(summary))?;
         self.append(record::HISTORY, &items(row).message(2, &step))
     }
 
     /// Appends how the run ended.
     pub fn exit(&mut self, code: u8, runtime_seconds: u64) -> io::Result<()> {
-        let message = Message::new()
+        let message = ProtoMessage::new()
             .number(1, u64::from(code))
             .number(2, runtime_seconds);
         self.append(record::EXIT, &message)?;
         self.file.sync_all()
     }
 
-    fn append(&mut self, field: u32, message: &Message) -> io::Result<()> {
+    fn append(&mut self, field: u32, message: &ProtoMessage) -> io::Result<()> {
         self.records += 1;
-        let record = Message::new()
+        let record = ProtoMessage::new()
             .number(1, self.records)
             .message(field, message);
         let framed = self.frame(&record.0);
@@ -144,17 +145,18 @@ impl OfflineLog {
 }
 
 /// Items of a history or summary record: key and value as JSON.
-fn items(row: &Row) -> Message {
-    row.iter().fold(Message::new(), |message, (key, cell)| {
-        message.message(1, &Message::new().text(1, key).text(16, &cell.json()))
-    })
+fn items(row: &Row) -> ProtoMessage {
+    row.iter()
+        .fold(ProtoMessage::new(), |message, (key, cell)| {
+            message.message(1, &ProtoMessage::new().text(1, key).text(16, &cell.json()))
+        })
 }
 
 /// A protobuf message being written.
 #[derive(Debug, Default)]
-struct Message(Vec<u8>);
+struct ProtoMessage(Vec<u8>);
 
-impl Message {
+impl ProtoMessage {
     fn new() -> Self {
         Self::default()
     }

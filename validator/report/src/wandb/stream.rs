@@ -73,11 +73,11 @@ struct Lines {
 #[derive(Debug)]
 struct Target {
     url: Url,
-    api: Api,
+    api: WandbApi,
 }
 
 #[derive(Debug)]
-struct Api {
+struct WandbApi {
     client: HttpClient,
     credentials: Option<Credentials>,
 }
@@ -172,7 +172,7 @@ impl Stream {
 
     /// Creates the run; the server may have its own spelling of entity, project and id.
     async fn create(&mut self) -> Result<Target, GivenUp> {
-        let api = Api::new(self.settings.key.as_deref()).map_err(GivenUp::Setup)?;
+        let api = WandbApi::new(self.settings.key.as_deref()).map_err(GivenUp::Setup)?;
         let mut config = serde_json::Map::new();
         for (key, value) in &self.config {
             let value: Value = serde_json::from_str(value).unwrap_or(Value::Null);
@@ -230,7 +230,12 @@ impl Stream {
     }
 
     /// Sends until it is taken; gives up only where trying again can't help.
-    async fn persist(&self, api: &Api, url: &Url, body: impl Serialize) -> Result<Value, GivenUp> {
+    async fn persist(
+        &self,
+        api: &WandbApi,
+        url: &Url,
+        body: impl Serialize,
+    ) -> Result<Value, GivenUp> {
         let request = HttpRequest::post(url.clone(), &body, MAX_ANSWER_BYTES, DEADLINE)
             .credentials(api.credentials.clone());
         // The request has its own copy; it may be here for long.
@@ -269,7 +274,7 @@ impl Stream {
     }
 }
 
-impl Api {
+impl WandbApi {
     fn new(key: Option<&str>) -> Result<Self, Fault> {
         let credentials = key.map(|key| Credentials::basic("api", key)).transpose()?;
         let client = HttpClient::new(HttpOptions::default())?;
