@@ -109,7 +109,7 @@ fn the_state_comes_back_as_it_was() {
     let engine = Engine::default();
     let losses = ModelLosses {
         tokenizer: "t".into(),
-        plan: report::step_record::Plan::default(),
+        plan: Plan::default(),
         parameters: 9,
         losses: vec![Real(0.25), Real(f64::INFINITY)],
         seconds: 1.0,
