@@ -98,7 +98,9 @@ fn every_number_of_a_losses_table_is_read_exactly() {
 #[test]
 fn every_number_of_a_step_record_is_read_exactly() {
     let path = workspace().join("tests/fuzz/corpus/step_record/step");
-    let record: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let mut record: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let models = record["models"].as_object_mut().unwrap();
+    models.retain(|uid, _| uid == "0" || uid == "3");
     assert_exact(|older, younger| {
         let mut record = record.clone();
         record["models"]["0"]["losses"] = json!(older);
