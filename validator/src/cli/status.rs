@@ -17,6 +17,9 @@ use report::{
     step_record::Receipt,
 };
 
+/// The longest text shown in full; the file has all of it.
+const MAX_SHOWN: usize = 600;
+
 /// How times are shown.
 const TIME: &str = "%F %T UTC";
 
@@ -103,26 +106,31 @@ impl Found {
         let style: Style = color.on_default().bold();
         term::line(format_args!(
             "{style}●{style:#} {word}: {} ({age} s ago)",
-            status.phase
+            shown(&status.phase)
         ));
         for (cause, problem) in &status.details.alarms {
             term::line(format_args!(
                 "  {} ({cause}, since {}; ends {})",
-                problem.text,
+                shown(&problem.text),
                 problem.since.strftime(TIME),
                 cause.ends()
             ));
         }
         // Of the others, only the file itself knows.
         for problem in status.problems.iter().skip(status.details.alarms.len()) {
-            term::line(format_args!("  {problem}"));
+            term::line(format_args!("  {}", shown(problem)));
         }
         let mut table = term::table(["what", "value"]);
         for (what, value) in rows(status) {
-            table.add_row([what.to_owned(), value]);
+            table.add_row([what.to_owned(), shown(&value)]);
         }
         term::line(table);
     }
+}
+
+/// Much of it is what nodes, hubs and miners say.
+fn shown(text: &str) -> String {
+    term::printable(text, MAX_SHOWN)
 }
 
 /// Returns what is known, each with its name.
