@@ -1,11 +1,13 @@
 //! The status file: what a child says of itself to its supervisor and to people.
 //!
 //! It is an interface between different versions of two programs: fields are only added, unknown
-//! ones are ignored, and [`FORMAT`] rises when an old reader would misread a new file.
+//! ones are ignored, and [`FORMAT`] rises when an old reader would misread a new file. What only
+//! the child's own commands understand is [`Status::details`]: a type of theirs, and any JSON
+//! value to everybody else.
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::file::{self, FileError};
 
@@ -16,6 +18,9 @@ pub const FORMAT: u32 = 1;
 pub const ENV: &str = "SUPERVISOR_STATUS_FILE";
 
 const MAX_BYTES: u64 = 1 << 20;
+
+/// A file is stale once this many of its renewals have not come.
+const MISSED_RENEWALS: u64 = 4;
 
 /// How the child is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,7 +49,8 @@ pub struct SafePoint {
 
 /// What the child says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+#[serde(bound(deserialize = "Details: DeserializeOwned + Default"))]
+pub struct Status<Details = serde_json::Value> {
     /// The format, see [`FORMAT`].
     pub format: u32,
     /// Process id of the writer.
@@ -53,6 +59,9 @@ pub struct Status {
     pub version: String,
     /// When it was written, in seconds since 1970.
     pub written_at: u64,
+    /// The writer renews the file at least this often, in seconds; unknown from older writers.
+    #[serde(default)]
+    pub renewed_every: Option<u64>,
     /// One line on what is being done.
     pub phase: String,
     /// How it is.
@@ -62,9 +71,9 @@ pub struct Status {
     pub problems: Vec<String>,
     /// Whether a restart now would hurt.
     pub restart: SafePoint,
-    /// Anything else, for people and dashboards.
+    /// What else the child knows, in a type of its own.
     #[serde(default)]
-    pub details: serde_json::Value,
+    pub details: Details,
 }
 
 /// Why a status file could not be read.
@@ -73,7 +82,7 @@ pub enum StatusError {
     /// The file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It is no status file.
+    /// It is not a status file.
     #[error("{path} is not a status file")]
     Malformed {
         /// The file.
@@ -82,16 +91,48 @@ pub enum StatusError {
         source: serde_json::Error,
     },
     /// It comes from a much newer program.
-    #[error("{path} has format {found}, newest known is {FORMAT}")]
+    #[error("{path} has format {found}, newest known is {newest}")]
     TooNew {
         /// The file.
         path: String,
         /// Its format.
         found: u32,
+        /// The newest format that this program knows; it reads one above it.
+        newest: u32,
     },
 }
 
-impl Status {
+impl<Details> Status<Details> {
+    /// Returns how old the file is, in seconds. One from the future has no age: a clock was set
+    /// back since.
+    pub const fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.written_at)
+    }
+
+    /// Returns whether the writer should have renewed the file long ago: it hangs, or its disk is
+    /// full. What a stale file says no longer holds.
+    pub fn is_stale(&self, now: u64) -> bool {
+        self.renewed_every
+            .is_some_and(|every| self.age(now) > MISSED_RENEWALS * every)
+    }
+
+    /// Returns what the file is worth at this moment: a stale one is not green, and says so.
+    #[must_use]
+    pub fn as_of(mut self, now: u64) -> Self {
+        if self.is_stale(now) {
+            self.health = self.health.max(Health::Yellow);
+            self.problems.push(format!(
+                "this status is {} s old and should be renewed every {} s: the program hangs, or \
+                 its disk is full",
+                self.age(now),
+                self.renewed_every.unwrap_or(0)
+            ));
+        }
+        self
+    }
+}
+
+impl<Details: Serialize> Status<Details> {
     /// Writes the file, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), StatusError> {
         let mut bytes =
@@ -102,7 +143,9 @@ impl Status {
         bytes.push(b'\n');
         Ok(file::write_atomic(path, &bytes)?)
     }
+}
 
+impl<Details: DeserializeOwned + Default> Status<Details> {
     /// Reads the file; `None` if there is none.
     pub fn read(path: &Path) -> Result<Option<Self>, StatusError> {
         let Some(bytes) = file::read_limited(path, MAX_BYTES)? else {
@@ -117,6 +160,7 @@ impl Status {
             return Err(StatusError::TooNew {
                 path: path.display().to_string(),
                 found: status.format,
+                newest: FORMAT,
             });
         }
         Ok(Some(status))
@@ -127,12 +171,18 @@ impl Status {
 mod tests {
     use super::*;
 
-    fn example() -> Status {
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    struct Details {
+        step: u64,
+    }
+
+    fn example() -> Status<Details> {
         Status {
             format: FORMAT,
             pid: 42,
             version: "0.3.0 (abc)".into(),
             written_at: 1_790_000_000,
+            renewed_every: Some(15),
             phase: "evaluating".into(),
             health: Health::Green,
             problems: vec![],
@@ -141,7 +191,7 @@ mod tests {
                 reason: "extrinsic in flight".into(),
                 until: Some(9),
             },
-            details: serde_json::json!({"step": 3}),
+            details: Details { step: 3 },
         }
     }
 
@@ -151,10 +201,48 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_knows_no_details_passes_them_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("status.json");
+        example().write(&path).unwrap();
+        let foreign: Status = Status::read(&path).unwrap().unwrap();
+        foreign.write(&path).unwrap();
+        assert_eq!(Status::read(&path).unwrap(), Some(example()));
+    }
+
+    #[test]
+    fn a_file_of_the_release_before_is_read() {
+        let before = r#"{"format":1,"pid":42,"version":"0.3.0","written_at":1790000000,
+            "phase":"evaluating","health":"green","restart":{"safe":true}}"#;
+        let status: Status<Details> = serde_json::from_str(before).unwrap();
+        assert_eq!(status.renewed_every, None);
+        assert!(
+            !status.is_stale(u64::MAX),
+            "nobody knows how often it is renewed"
+        );
+    }
+
+    #[test]
+    fn a_stale_file_is_not_green() {
+        let status = example();
+        let soon = status.written_at + 60;
+        assert_eq!(status.clone().as_of(soon), status);
+        assert_eq!(status.clone().as_of(status.written_at - 999), status);
+        let stale = status.as_of(soon + 1);
+        assert_eq!(stale.health, Health::Yellow);
+        assert_eq!(
+            stale.problems,
+            [
+                "this status is 61 s old and should be renewed every 15 s: the program hangs, or its disk is full"
+            ]
+        );
+    }
+
+    #[test]
     fn one_version_forward_is_read_and_two_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("status.json");
-        assert!(Status::read(&path).unwrap().is_none());
+        assert!(Status::<Details>::read(&path).unwrap().is_none());
         let mut status = example();
         status.format = FORMAT + 1;
         status.write(&path).unwrap();
@@ -162,7 +250,7 @@ mod tests {
         status.format = FORMAT + 2;
         status.write(&path).unwrap();
         assert!(matches!(
-            Status::read(&path),
+            Status::<Details>::read(&path),
             Err(StatusError::TooNew { .. })
         ));
     }

@@ -53,6 +53,9 @@ pub struct ChildReport {
     pub problems: Vec<String>,
     /// From its status file: whether a restart would hurt now.
     pub restart: Option<SafePoint>,
+    /// From its status file: what only the child's own commands understand, passed on as it is.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub details: serde_json::Value,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

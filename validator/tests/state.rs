@@ -1,18 +1,17 @@
 //! What survives a restart: the state file, the journal of steps, and what is made of both.
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 use report::{
-    Journal, StepRecord,
+    Board, Journal, StepRecord,
     journal::{self, CURRENT},
+    status::{self, Cause, Details, LastStep, ModelSummary},
     step_record::{Engine, FORMAT, ModelRow, Outcome, Plan, Rules, Samples},
 };
 use score::WinRow;
-use serde_json::json;
-use shared::status::Status;
 use subnet::{CompetitionId, Fault, Hotkey, Netuid, Parameters, Real, Uid};
 use validator::{
     state::{self, Identity, Kept, ModelLosses, State, StateError},
@@ -25,6 +24,11 @@ fn identity() -> Identity {
         hotkey: Hotkey([1; 32]),
         genesis: "0xabc".into(),
     }
+}
+
+fn kept(folder: &Path, state: State) -> Kept {
+    let (_, alarms) = Board::new(Details::default());
+    Kept::new(folder, state, alarms.state).unwrap()
 }
 
 /// A record of a step of two models, the second of which failed as told.
@@ -116,7 +120,7 @@ fn the_state_comes_back_as_it_was() {
     };
     let id = CompetitionId::from("l3");
     state.learn(&id, "digest", &engine, "content", losses.clone());
-    let kept = Kept::new(dir.path(), state).unwrap();
+    let kept = kept(dir.path(), state);
     let back = state::read(dir.path(), &identity()).unwrap().unwrap();
     assert_eq!(back, kept.get());
     assert_eq!(back.step, 4);
@@ -134,7 +138,7 @@ fn damaged_future_and_foreign_states_are_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.json");
     let write = |edit: &dyn Fn(&mut serde_json::Value)| {
-        Kept::new(dir.path(), State::new(identity())).unwrap();
+        kept(dir.path(), State::new(identity()));
         let mut json: serde_json::Value =
             serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         edit(&mut json);
@@ -168,7 +172,7 @@ fn damaged_future_and_foreign_states_are_not_used() {
 #[test]
 fn a_state_that_cannot_be_written_stays_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let kept = Kept::new(dir.path(), State::new(identity())).unwrap();
+    let kept = kept(dir.path(), State::new(identity()));
     let before = fs::read(dir.path().join("state.json")).unwrap();
     // The file system refuses: its folder is a file now. (Root may write anywhere else.)
     let gone = dir.path().with_extension("moved");
@@ -181,6 +185,87 @@ fn a_state_that_cannot_be_written_stays_as_it_was() {
     fs::rename(&gone, dir.path()).unwrap();
     kept.update(|state| state.step = 9).unwrap();
     assert_eq!(kept.get().step, 9);
+}
+
+#[test]
+fn an_unwritable_state_is_told_until_it_can_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("state");
+    let (board, alarms) = Board::new(Details::default());
+    let kept = Kept::new(&folder, State::new(identity()), alarms.state).unwrap();
+    let told = || {
+        let status = board.status("test", Duration::ZERO);
+        status.details.alarms.contains_key(&Cause::State)
+    };
+    assert!(!told());
+    fs::remove_dir_all(&folder).unwrap();
+    shared::file::write_atomic(&folder, b"no folder").unwrap();
+    assert!(kept.update(|state| state.step = 9).is_err());
+    assert!(told());
+    fs::remove_file(&folder).unwrap();
+    kept.update(|state| state.step = 9).unwrap();
+    assert!(!told());
+}
+
+#[test]
+fn a_damaged_record_is_set_aside_and_the_others_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Journal::open(dir.path(), u64::MAX, 10).unwrap();
+    let journal = open();
+    for step in 0..3 {
+        journal.append(&record(step, None), |_| [7; 64]).unwrap();
+    }
+    let current = dir.path().join(CURRENT);
+    let before = fs::read_to_string(&current).unwrap();
+    let damaged = before.replacen("\"step\":1,", "\"step\":\u{1},", 1);
+    shared::file::write_atomic(&current, damaged.as_bytes()).unwrap();
+
+    let journal = open();
+    assert_eq!(journal.last().unwrap().unwrap().step, 2);
+    let steps: Vec<u64> = journal::read(&current)
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            assert!(entry.signature.is_some());
+            entry.record.step
+        })
+        .collect();
+    assert_eq!(steps, [0, 2]);
+    let aside = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "aside"));
+    assert_eq!(fs::read_to_string(aside.unwrap()).unwrap(), damaged);
+    journal.append(&record(3, None), |_| [7; 64]).unwrap();
+    assert_eq!(open().last().unwrap().unwrap().step, 3);
+}
+
+#[test]
+fn damage_in_the_running_journal_costs_no_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), 1 << 20, 10).unwrap();
+    journal.append(&record(0, None), |_| [7; 64]).unwrap();
+    let current = dir.path().join(CURRENT);
+    let mut text = fs::read(&current).unwrap();
+    text.extend_from_slice(&vec![b'x'; 1 << 20]);
+    text.push(b'\n');
+    shared::file::write_atomic(&current, &text).unwrap();
+    // It is time to compress the file, and it can't be read.
+    journal.append(&record(1, None), |_| [7; 64]).unwrap();
+    assert_eq!(journal.last().unwrap().unwrap().step, 1);
+}
+
+#[test]
+fn a_damaged_compressed_file_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    // Each record is compressed at once.
+    let journal = Journal::open(dir.path(), 1, 10).unwrap();
+    for step in 0..2 {
+        journal.append(&record(step, None), |_| [7; 64]).unwrap();
+    }
+    let newest = dir.path().join("steps-0000000001-0000000001.jsonl.zst");
+    shared::file::write_atomic(&newest, b"rust").unwrap();
+    assert_eq!(journal.last().unwrap().unwrap().step, 0);
 }
 
 #[test]
@@ -377,7 +462,7 @@ proptest! {
             losses: losses.clone(),
             seconds: plain,
         });
-        let kept = Kept::new(dir.path(), state).unwrap().get();
+        let kept = kept(dir.path(), state).get();
         let read = state::read(dir.path(), &identity()).unwrap().unwrap();
         let model = &read.known[&CompetitionId::from("l3")].models["content"];
         prop_assert!(same(&model.losses, &losses));
@@ -405,15 +490,24 @@ proptest! {
             prop_assert!(times.into_iter().all(|number| is_same(number, plain)));
         }
 
-        let mut status: Status = serde_json::from_value(json!({
-            "format": 1, "pid": 1, "version": "test", "written_at": 1, "phase": "test",
-            "health": "green", "restart": {"safe": true},
-        })).unwrap();
-        status.details = json!({"losses": losses});
+        let summary = |loss: &Real| ModelSummary { loss: *loss, win_rate: *loss, weight: *loss };
+        let (board, _) = Board::new(Details {
+            last_step: Some(LastStep {
+                step: 1,
+                competition: CompetitionId::from("l3"),
+                block: 1,
+                samples: String::new(),
+                seconds: plain,
+                finished_at: Timestamp::UNIX_EPOCH,
+                models: (0..).map(Uid).zip(losses.iter().map(summary)).collect(),
+            }),
+            ..Details::default()
+        });
         let path = dir.path().join("status.json");
-        status.write(&path).unwrap();
-        let read = Status::read(&path).unwrap().unwrap();
-        let read: Vec<Real> = serde_json::from_value(read.details["losses"].clone()).unwrap();
+        board.status("test", Duration::ZERO).write(&path).unwrap();
+        let read = status::read(&path).unwrap().unwrap().details.last_step.unwrap();
+        prop_assert!(is_same(read.seconds, plain));
+        let read: Vec<Real> = read.models.values().map(|model| model.loss).collect();
         prop_assert!(same(&read, &losses));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, time::Duration};
 
-use shared::status::Status;
+use shared::{clock, status::Status};
 use tokio::net::UnixDatagram;
 
 const MAX_MESSAGE: usize = 4096;
@@ -82,10 +82,12 @@ pub(crate) struct Notified {
     pub(crate) silence: Option<Duration>,
 }
 
-/// Returns what the child's status file says, if it is of this process.
+/// Returns what the child's status file says, if it is of this process, as far as it still holds.
 pub(crate) fn read_status(path: &Path, pid: u32) -> Option<Status> {
     match Status::read(path) {
-        Ok(status) => status.filter(|status| status.pid == pid),
+        Ok(status) => status
+            .filter(|status| status.pid == pid)
+            .map(|status| status.as_of(clock::unix_seconds())),
         Err(error) => {
             tracing::debug!(%error, "could not read the child's status");
             None
@@ -95,7 +97,39 @@ pub(crate) fn read_status(path: &Path, pid: u32) -> Option<Status> {
 
 #[cfg(test)]
 mod tests {
+    use shared::status::{FORMAT, Health, SafePoint};
+
     use super::*;
+
+    #[test]
+    fn a_status_of_another_process_is_not_taken_and_a_stale_one_is_not_green() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("status.json");
+        let mut status: Status = Status {
+            format: FORMAT,
+            pid: 42,
+            version: "1".into(),
+            written_at: clock::unix_seconds(),
+            renewed_every: Some(15),
+            phase: "working".into(),
+            health: Health::Green,
+            problems: vec![],
+            restart: SafePoint {
+                safe: true,
+                reason: String::new(),
+                until: None,
+            },
+            details: serde_json::json!({"any": "thing"}),
+        };
+        status.write(&path).unwrap();
+        assert_eq!(read_status(&path, 41), None);
+        assert_eq!(read_status(&path, 42).as_ref(), Some(&status));
+        status.written_at -= 600;
+        status.write(&path).unwrap();
+        let stale = read_status(&path, 42).unwrap();
+        assert_eq!(stale.health, Health::Yellow);
+        assert_eq!(stale.details, status.details);
+    }
 
     #[test]
     fn lines_of_the_protocol() {

@@ -47,7 +47,8 @@ impl Supervisor {
                 .as_ref()
                 .map(|s| s.problems.clone())
                 .unwrap_or_default(),
-            restart: status.map(|status| status.restart),
+            restart: status.as_ref().map(|status| status.restart.clone()),
+            details: status.map(|status| status.details).unwrap_or_default(),
         }
     }
 

@@ -99,7 +99,7 @@ pub fn status_file(json: &[u8]) {
     FOLDER.with(|folder| {
         let path = folder.path().join("status.json");
         write(&path, json);
-        if let Ok(status) = Status::read(&path) {
+        if let Ok(status) = <Status>::read(&path) {
             let status = status.expect("the file is there");
             let text = serde_json::to_string(&status).expect("it was JSON before");
             assert_eq!(serde_json::from_str(&text).ok(), Some(status));

@@ -11,12 +11,13 @@ use subxt::{
     rpcs::{LegacyRpcMethods, RpcClient, client::RpcSubscription},
 };
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, watch},
     time::{Instant, timeout_at},
 };
 
 use super::{
     block::{Block, Methods},
+    connection::Attempts,
     endpoints::{Deadlines, Endpoints},
     error::ChainError,
     metagraph::ChainSnapshot,
@@ -57,7 +58,16 @@ pub struct Usage {
 impl Client {
     /// Connects to the first endpoint that answers, and learns the chain's genesis and runtime.
     pub async fn connect(endpoints: &Endpoints, deadlines: Deadlines) -> Result<Self, ChainError> {
-        let rpc = Rpc::new(endpoints, deadlines);
+        Self::connect_telling(endpoints, deadlines, watch::Sender::default()).await
+    }
+
+    /// Like [`Client::connect`], telling of each failure on the way.
+    pub async fn connect_telling(
+        endpoints: &Endpoints,
+        deadlines: Deadlines,
+        attempts: watch::Sender<Attempts>,
+    ) -> Result<Self, ChainError> {
+        let rpc = Rpc::new(endpoints, deadlines, attempts);
         let methods = LegacyRpcMethods::new(RpcClient::new(rpc.clone()));
         let genesis = match endpoints.genesis {
             Some(genesis) => H256(genesis),

@@ -11,7 +11,7 @@ use jsonrpsee::{
     ws_client::{PingConfig, WsClient, WsClientBuilder},
 };
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, watch},
     time::{Instant, timeout, timeout_at},
 };
 use url::Url;
@@ -38,7 +38,17 @@ pub(super) struct Connections {
     pub(super) requests: AtomicU64,
     /// Connections made so far.
     pub(super) made: AtomicU64,
+    attempts: watch::Sender<Attempts>,
     state: Mutex<State>,
+}
+
+/// What went wrong with the chain so far, for those who wait for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attempts {
+    /// Connections and requests that failed.
+    pub failed: u32,
+    /// What the last of them said.
+    pub last_error: Option<String>,
 }
 
 #[derive(Debug)]
@@ -72,7 +82,11 @@ pub(super) enum Trouble {
 }
 
 impl Connections {
-    pub(super) fn new(endpoints: &Endpoints, deadlines: Deadlines) -> Self {
+    pub(super) fn new(
+        endpoints: &Endpoints,
+        deadlines: Deadlines,
+        attempts: watch::Sender<Attempts>,
+    ) -> Self {
         let health = vec![Health::default(); endpoints.urls.len()];
         Self {
             endpoints: endpoints.urls.clone(),
@@ -80,6 +94,7 @@ impl Connections {
             deadlines,
             requests: AtomicU64::new(0),
             made: AtomicU64::new(0),
+            attempts,
             state: Mutex::new(State {
                 link: None,
                 next: 0,
@@ -122,6 +137,14 @@ impl Connections {
         if current.is_some_and(|current| Arc::ptr_eq(current, link)) {
             self.leave(&mut state, link.endpoint, trouble);
         }
+    }
+
+    /// Tells those who wait for the chain that it failed once more.
+    pub(super) fn failed(&self, problem: &str) {
+        self.attempts.send_modify(|attempts| {
+            attempts.failed = attempts.failed.saturating_add(1);
+            attempts.last_error = Some(problem.to_owned());
+        });
     }
 
     /// Forgets the past failures of an endpoint.
@@ -168,6 +191,7 @@ impl Connections {
                         wrong_chain += usize::from(failure.wrong_chain);
                         let problem = format!("{}: {}", self.endpoints[endpoint], failure.problem);
                         tracing::warn!(problem, "could not connect to the chain");
+                        self.failed(&problem);
                         if !problems.contains(&problem) {
                             problems.push(problem);
                         }

@@ -21,6 +21,7 @@ pub mod weights;
 pub use block::Block;
 pub use client::{BlockWatch, Client};
 pub use commitments::Commitment;
+pub use connection::Attempts;
 pub use endpoints::{Deadlines, EndpointError, Endpoints};
 pub use error::ChainError;
 pub use hyperparameters::Hyperparameters;

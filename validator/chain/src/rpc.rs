@@ -12,10 +12,13 @@ use subxt::rpcs::{
     self, UserError,
     client::{RawRpcFuture, RawRpcSubscription, RawValue, RpcClientT},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{
-    connection::{Connections, Trouble, is_policy},
+    connection::{Attempts, Connections, Trouble, is_policy},
     endpoints::{Deadlines, Endpoints},
     error::with_causes,
 };
@@ -64,8 +67,12 @@ impl RpcError {
 pub(super) struct Rpc(Arc<Connections>);
 
 impl Rpc {
-    pub(super) fn new(endpoints: &Endpoints, deadlines: Deadlines) -> Self {
-        Self(Arc::new(Connections::new(endpoints, deadlines)))
+    pub(super) fn new(
+        endpoints: &Endpoints,
+        deadlines: Deadlines,
+        attempts: watch::Sender<Attempts>,
+    ) -> Self {
+        Self(Arc::new(Connections::new(endpoints, deadlines, attempts)))
     }
 
     /// Returns how many requests were sent so far.
@@ -128,6 +135,7 @@ impl Rpc {
                 Err(_) => (Trouble::Broken, format!("no answer within {wait:.0?}")),
             };
             tracing::warn!(endpoint = link.url, method, problem, "chain request failed");
+            self.0.failed(&format!("{}: {method}: {problem}", link.url));
             self.0.abandon(&link, &trouble).await;
             if tries == 0 || Instant::now() >= until {
                 return Err(boxed(RpcError::Unanswered {

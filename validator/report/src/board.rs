@@ -2,137 +2,340 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use serde_json::Value;
 use shared::{
-    clock, notify,
-    status::{self, Health, SafePoint, Status},
+    Failure, clock, notify,
+    status::{self, Health, SafePoint},
 };
 use tokio::sync::watch;
 
-/// What is known to be wrong, by a key that its finder clears again.
-type Problems = BTreeMap<&'static str, (Health, String)>;
+use crate::status::{Activity, Cause, Details, Problem, SCHEMA, Status};
 
-/// The board. Tasks write on it, the admin task reads it.
+/// The board: tasks write on it, the admin task reads it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Board(Arc<Shared>);
+
 #[derive(Debug)]
-pub struct Board {
-    inner: Mutex<Inner>,
-    changes: watch::Sender<u64>,
+struct Shared {
+    content: Mutex<Content>,
+    changes: watch::Sender<()>,
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    phase: String,
-    problems: Problems,
-    facts: BTreeMap<&'static str, Value>,
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Content {
+    details: Details,
     /// Reasons why a restart would hurt, each with the time until which at the latest.
-    holds: BTreeMap<&'static str, (String, Option<u64>)>,
+    holds: BTreeMap<Hold, (String, Option<u64>)>,
 }
 
-impl Default for Board {
-    fn default() -> Self {
-        Self {
-            inner: Mutex::default(),
-            changes: watch::Sender::new(0),
-        }
-    }
+/// Why a restart would hurt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hold {
+    /// Weights are being set.
+    SettingWeights,
+    /// Weights are about to be due.
+    WeightsDue,
+}
+
+/// The right to say that something is wrong, and the duty to end it. There is one for each cause.
+#[derive(Debug)]
+pub struct Alarm {
+    board: Board,
+    cause: Cause,
+}
+
+/// Every alarm of a board, to be handed to those who own the causes.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each field is documented at its cause")]
+pub struct Alarms {
+    pub chain: Alarm,
+    pub old_chain_data: Alarm,
+    pub state: Alarm,
+    pub tracker: Alarm,
+    pub models: Alarm,
+    pub store: Alarm,
+    pub samples: Alarm,
+    pub step: Alarm,
+    pub losses: Alarm,
+    pub weights: Alarm,
+    pub weights_age: Alarm,
+    pub reveal: Alarm,
+    pub twin: Alarm,
+    pub wandb: Alarm,
 }
 
 impl Board {
+    /// Makes a board that begins with these details, and the alarms that belong to it.
+    pub fn new(details: Details) -> (Self, Alarms) {
+        let details = Details {
+            schema: SCHEMA,
+            ..details
+        };
+        let board = Self(Arc::new(Shared {
+            content: Mutex::new(Content {
+                details,
+                holds: BTreeMap::new(),
+            }),
+            changes: watch::Sender::default(),
+        }));
+        let alarm = |cause| Alarm {
+            board: board.clone(),
+            cause,
+        };
+        let alarms = Alarms {
+            chain: alarm(Cause::Chain),
+            old_chain_data: alarm(Cause::OldChainData),
+            state: alarm(Cause::State),
+            tracker: alarm(Cause::Tracker),
+            models: alarm(Cause::Models),
+            store: alarm(Cause::Store),
+            samples: alarm(Cause::Samples),
+            step: alarm(Cause::Step),
+            losses: alarm(Cause::Losses),
+            weights: alarm(Cause::Weights),
+            weights_age: alarm(Cause::WeightsAge),
+            reveal: alarm(Cause::Reveal),
+            twin: alarm(Cause::Twin),
+            wandb: alarm(Cause::Wandb),
+        };
+        (board, alarms)
+    }
+
+    /// Notes what is known for people and dashboards.
+    pub fn note(&self, change: impl FnOnce(&mut Details)) {
+        self.change(|content| change(&mut content.details));
+    }
+
     /// Says what is being done.
-    pub fn phase(&self, phase: &str) {
-        if self.lock().phase == phase {
-            return;
-        }
-        phase.clone_into(&mut self.lock().phase);
-        notify::status(phase);
-        self.changed();
-    }
-
-    /// Says that something is wrong, until [`Board::well`] takes it back.
-    pub fn problem(&self, key: &'static str, health: Health, text: impl std::fmt::Display) {
-        let problem = (health, text.to_string());
-        if self.lock().problems.insert(key, problem.clone()) != Some(problem) {
-            self.changed();
+    pub fn activity(&self, activity: Activity) {
+        let text = activity.to_string();
+        if self.change(|content| content.details.activity = activity) {
+            notify::status(&text);
         }
     }
 
-    /// Takes a problem back.
-    pub fn well(&self, key: &'static str) {
-        if self.lock().problems.remove(key).is_some() {
-            self.changed();
-        }
-    }
-
-    /// Notes a fact for people and dashboards.
-    pub fn fact(&self, key: &'static str, value: impl Into<Value>) {
-        let value = value.into();
-        if self.lock().facts.insert(key, value.clone()) != Some(value) {
-            self.changed();
-        }
+    /// Says that the validator has ended, and why. Nothing but the next start ends that.
+    pub fn ended(&self, failure: Option<&Failure>) {
+        self.activity(Activity::Stopped);
+        let Some(failure) = failure else { return };
+        let failed = Alarm {
+            board: self.clone(),
+            cause: Cause::Failure,
+        };
+        failed.raise(Health::Red, failure);
+        self.note(|details| {
+            if details.start.ready_at.is_none() {
+                details.start.last_error = Some(failure.to_string());
+            }
+        });
     }
 
     /// Says that a restart would hurt now, at the latest until `until` (seconds since 1970).
-    pub fn hold(&self, key: &'static str, reason: impl Into<String>, until: Option<u64>) {
-        let hold = (reason.into(), until);
-        if self.lock().holds.insert(key, hold.clone()) != Some(hold) {
-            self.changed();
-        }
+    pub fn hold(&self, hold: Hold, reason: impl Into<String>, until: Option<u64>) {
+        self.change(|content| content.holds.insert(hold, (reason.into(), until)));
     }
 
     /// Takes a hold back.
-    pub fn release(&self, key: &'static str) {
-        if self.lock().holds.remove(key).is_some() {
-            self.changed();
-        }
+    pub fn release(&self, hold: Hold) {
+        self.change(|content| content.holds.remove(&hold));
     }
 
     /// Returns a receiver that sees every change.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
     }
 
-    /// Returns the board as the status file has it.
-    pub fn status(&self, version: &str) -> Status {
-        let inner = self.lock();
-        let health = inner.problems.values().map(|(health, _)| *health).max();
-        let reasons: Vec<&str> = inner
-            .holds
-            .values()
-            .map(|(reason, _)| reason.as_str())
-            .collect();
+    /// Returns the board as the status file has it, which is renewed at least `every` so often.
+    pub fn status(&self, version: &str, every: Duration) -> Status {
+        let Content { details, holds } = self.lock().clone();
+        let health = details.alarms.values().map(|problem| problem.health).max();
+        let reasons: Vec<&str> = holds.values().map(|(reason, _)| reason.as_str()).collect();
         Status {
             format: status::FORMAT,
             pid: std::process::id(),
             version: version.to_owned(),
             written_at: clock::unix_seconds(),
-            phase: inner.phase.clone(),
+            renewed_every: Some(every.as_secs()),
+            phase: details.activity.to_string(),
             health: health.unwrap_or(Health::Green),
-            problems: inner
-                .problems
+            problems: details
+                .alarms
                 .values()
-                .map(|(_, text)| text.clone())
+                .map(|problem| problem.text.clone())
                 .collect(),
             restart: SafePoint {
-                safe: inner.holds.is_empty(),
+                safe: holds.is_empty(),
                 reason: reasons.join("; "),
-                until: inner.holds.values().filter_map(|(_, until)| *until).max(),
+                until: holds.values().filter_map(|(_, until)| *until).max(),
             },
-            details: inner
-                .facts
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), value.clone()))
-                .collect(),
+            details,
         }
     }
 
-    fn changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
+    /// Changes the content; returns whether that made a difference.
+    fn change<T>(&self, change: impl FnOnce(&mut Content) -> T) -> bool {
+        let mut content = self.lock();
+        let before = content.clone();
+        change(&mut content);
+        let changed = *content != before;
+        drop(content);
+        if changed {
+            self.0.changes.send_replace(());
+        }
+        changed
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.0
+            .content
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Alarm {
+    /// Says that something is wrong, until [`Alarm::end`]. What is wrong already keeps its
+    /// beginning.
+    pub fn raise(&self, health: Health, text: impl fmt::Display) {
+        let (text, now) = (text.to_string(), clock::now());
+        self.board.note(|details| {
+            let problem = details.alarms.entry(self.cause).or_insert_with(|| Problem {
+                health,
+                since: now,
+                text: String::new(),
+            });
+            problem.health = health;
+            problem.text = text;
+        });
+    }
+
+    /// Says that it is over.
+    pub fn end(&self) {
+        self.board.note(|details| {
+            details.alarms.remove(&self.cause);
+        });
+    }
+
+    /// Returns whether it was raised and has not ended.
+    pub fn is_raised(&self) -> bool {
+        let content = self.board.lock();
+        content.details.alarms.contains_key(&self.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::Exit;
+
+    use super::*;
+    use crate::status::Start;
+
+    const EVERY: Duration = Duration::from_secs(15);
+
+    impl Alarms {
+        fn all(&self) -> Vec<&Alarm> {
+            let Self {
+                chain,
+                old_chain_data,
+                state,
+                tracker,
+                models,
+                store,
+                samples,
+                step,
+                losses,
+                weights,
+                weights_age,
+                reveal,
+                twin,
+                wandb,
+            } = self;
+            vec![
+                chain,
+                old_chain_data,
+                state,
+                tracker,
+                models,
+                store,
+                samples,
+                step,
+                losses,
+                weights,
+                weights_age,
+                reveal,
+                twin,
+                wandb,
+            ]
+        }
+    }
+
+    #[test]
+    fn every_cause_has_one_alarm_which_begins_and_ends_it() {
+        let (board, alarms) = Board::new(Details::default());
+        let causes = alarms.all().into_iter().map(|alarm| alarm.cause);
+        // The end of the process is the board's own.
+        let causes: Vec<Cause> = causes.chain([Cause::Failure]).collect();
+        assert_eq!(causes, Cause::ALL);
+        for alarm in alarms.all() {
+            alarm.raise(Health::Red, alarm.cause.ends());
+            let status = board.status("test", EVERY);
+            assert_eq!(status.health, Health::Red);
+            assert_eq!(status.problems, [alarm.cause.ends()]);
+            alarm.end();
+            assert_eq!(board.status("test", EVERY).health, Health::Green);
+        }
+    }
+
+    #[test]
+    fn a_failed_start_is_told_and_counted_until_one_becomes_ready() {
+        let start = |before: Option<&Details>| {
+            let (board, _) = Board::new(Details {
+                start: Start::after(before),
+                ..Details::default()
+            });
+            board
+        };
+        let first = start(None);
+        first.ended(Some(&Failure::new(Exit::TryLater, "the chain is away")));
+        let left = first.status("test", EVERY);
+        assert_eq!(left.health, Health::Red);
+        assert_eq!(left.problems, ["the chain is away"]);
+        let second = start(Some(&left.details)).status("test", EVERY);
+        assert_eq!(second.health, Health::Green);
+        assert_eq!(second.details.start.attempt, 2);
+        let error = second.details.start.last_error.as_deref();
+        assert_eq!(error, Some("the chain is away"));
+
+        let ready = start(Some(&second.details));
+        ready.note(|details| details.start.ready_at = Some(clock::now()));
+        ready.ended(Some(&Failure::new(Exit::Machine, "the GPU is gone")));
+        let left = ready.status("test", EVERY);
+        let next = start(Some(&left.details)).status("test", EVERY);
+        assert_eq!(
+            next.details.start,
+            Start {
+                attempt: 1,
+                ..Start::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_problem_keeps_its_beginning_and_only_a_change_is_told() {
+        let (board, alarms) = Board::new(Details::default());
+        let mut changes = board.subscribe();
+        alarms.chain.raise(Health::Yellow, "away");
+        assert!(changes.has_changed().is_ok_and(|changed| changed));
+        changes.mark_unchanged();
+        alarms.chain.raise(Health::Yellow, "away");
+        assert!(changes.has_changed().is_ok_and(|changed| !changed));
+        let since = board.status("test", EVERY).details.alarms[&Cause::Chain].since;
+        alarms.chain.raise(Health::Red, "away for long");
+        let problem = &board.status("test", EVERY).details.alarms[&Cause::Chain];
+        assert_eq!((problem.since, problem.health), (since, Health::Red));
     }
 }

@@ -1,7 +1,9 @@
 //! The journal of steps: one JSON document a line, signed apart, old ones compressed.
 //!
 //! `steps.jsonl` grows by a line a step, `steps.jsonl.sig` by a line of signature. A record is
-//! part of the journal once its line is complete; half a line, left by a crash, is cut off.
+//! part of the journal once its line is complete; half a line, left by a crash, is cut off. A file
+//! with damaged lines is set aside whole and goes on with the others: a record lost to the disk
+//! must not keep the validator from its work.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,7 +13,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use shared::file::{self, FileError};
+use shared::{
+    clock,
+    file::{self, FileError},
+};
 
 use super::StepRecord;
 use subnet::Hotkey;
@@ -89,8 +94,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a folder and cuts off what a crash left incomplete. Beyond
-    /// `rotate_at` bytes the current file is compressed; `keep` compressed ones stay.
+    /// Opens the journal of a folder: cuts off what a crash left incomplete, sets aside what is
+    /// damaged. Beyond `rotate_at` bytes the current file is compressed; `keep` compressed ones stay.
     pub fn open(folder: &Path, rotate_at: u64, keep: usize) -> Result<Self, JournalError> {
         file::create_dir(folder)?;
         let journal = Self {
@@ -101,6 +106,7 @@ impl Journal {
         let current = journal.current();
         cut_half_line(&current).map_err(FileError::on("repair", &current))?;
         cut_half_line(&signatures_of(&current)).map_err(FileError::on("repair", &current))?;
+        journal.set_damage_aside()?;
         journal.finish_rotation()?;
         Ok(journal)
     }
@@ -134,23 +140,64 @@ impl Journal {
         // The signature goes first: a record that is there is a signed one.
         append(&signatures_of(&current), &signed)?;
         append(&current, &line)?;
-        if fs::metadata(&current).is_ok_and(|meta| meta.len() > self.rotate_at) {
-            self.rotate()?;
+        // The record is written: whatever hinders the rotation must not make the step again.
+        if fs::metadata(&current).is_ok_and(|meta| meta.len() > self.rotate_at)
+            && let Err(error) = self.set_damage_aside().and_then(|()| self.rotate())
+        {
+            tracing::warn!(%error, "could not compress the journal: trying with the next record");
         }
         Ok(())
     }
 
-    /// Returns the last record, of the current file or the newest compressed one.
+    /// Returns the last record that can be read, of the current file or the compressed ones.
     pub fn last(&self) -> Result<Option<StepRecord>, JournalError> {
-        let newest = self.rotated()?.pop();
-        for path in [Some(self.current()), newest].into_iter().flatten() {
-            if path.exists()
-                && let Some(entry) = read(&path)?.pop()
-            {
-                return Ok(Some(entry.record));
+        let newest_first = self.rotated()?.into_iter().rev();
+        for path in [self.current()].into_iter().chain(newest_first) {
+            match read(&path) {
+                Ok(mut entries) => {
+                    if let Some(entry) = entries.pop() {
+                        return Ok(Some(entry.record));
+                    }
+                }
+                Err(JournalError::Missing(_)) => {}
+                Err(error) => {
+                    tracing::error!(%error, "passing over a damaged file of records");
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Sets a current file with damaged lines aside, and goes on with those that are whole.
+    fn set_damage_aside(&self) -> Result<(), JournalError> {
+        let current = self.current();
+        let lines = match lines(&current) {
+            Err(JournalError::Missing(_)) => return Ok(()),
+            lines => lines?,
+        };
+        let is_record = |line: &&Vec<u8>| serde_json::from_slice::<StepRecord>(line).is_ok();
+        let whole: Vec<&Vec<u8>> = lines.iter().filter(is_record).collect();
+        let damaged = lines.iter().filter(|line| !line.is_empty()).count() - whole.len();
+        if damaged == 0 {
+            return Ok(());
+        }
+        let aside = self
+            .folder
+            .join(format!("{CURRENT}.{}.aside", clock::unix_seconds()));
+        let before = fs::read(&current).map_err(FileError::on("read", &current))?;
+        file::write_atomic(&aside, &before)?;
+        let mut kept = Vec::with_capacity(before.len());
+        for line in whole {
+            kept.extend_from_slice(line);
+            kept.push(b'\n');
+        }
+        file::write_atomic(&current, &kept)?;
+        tracing::error!(
+            damaged,
+            aside = %aside.display(),
+            "step records are damaged: the file is set aside, the others are kept"
+        );
+        Ok(())
     }
 
     /// Compresses the current file under the numbers of its steps and begins a new one.

@@ -3,6 +3,8 @@
 pub mod board;
 pub mod journal;
 pub mod metrics;
+pub mod problem;
+pub mod status;
 pub mod step_record;
 pub mod table;
 pub mod wandb;

@@ -4,15 +4,24 @@ use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
 use nix::{errno::Errno, sys::signal, unistd::Pid};
-use serde_json::Value;
 use shared::{
     Exit, Failure, clock,
-    status::{self, Health, Status},
+    status::{self, Health},
     term,
 };
 
 use super::flags::{ChainFlags, StateFlags, WalletFlags};
 use crate::service;
+use report::{
+    status::{self as own, Details, LastStep, Sources, Status, WeightsClock},
+    step_record::Receipt,
+};
+
+/// The longest text shown in full; the file has all of it.
+const MAX_SHOWN: usize = 600;
+
+/// How times are shown.
+const TIME: &str = "%F %T UTC";
 
 /// Show how the running validator is
 #[derive(Debug, clap::Args)]
@@ -40,20 +49,26 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             .folder(&args.wallet, netuid)
             .join(service::STATUS)
     };
-    let status = Status::read(&path)
+    let status = own::read(&path)
         .map_err(|error| Failure::of(Exit::BadInput, &error))?
         .ok_or_else(|| {
             Failure::new(Exit::Failed, format_args!("there is no status file {}", path.display()))
                 .because("no validator has run with this wallet, subnet and state folder")
                 .hint("give the flags of the validator: --wallet.name, --wallet.hotkey, --netuid, --state-dir")
         })?;
-    let alive = alive(status.pid);
+    let now = clock::unix_seconds();
+    let found = Found {
+        alive: alive(status.pid),
+        stale: status.is_stale(now),
+        age: status.age(now),
+        status: status.as_of(now),
+    };
     if args.json {
-        term::json(&status);
+        term::json(&found.status);
     } else {
-        show(&status, alive);
+        found.show();
     }
-    let well = alive && status.health != Health::Red;
+    let well = found.alive && !found.stale && found.status.health != Health::Red;
     Ok(if well { Exit::Ok } else { Exit::Failed })
 }
 
@@ -62,32 +77,147 @@ fn alive(pid: u32) -> bool {
     !matches!(signal::kill(pid, None), Err(Errno::ESRCH))
 }
 
-fn show(status: &Status, alive: bool) {
-    let (color, word) = match (alive, status.health) {
-        (false, _) => (AnsiColor::Red, "not running"),
-        (true, Health::Green) => (AnsiColor::Green, "green"),
-        (true, Health::Yellow) => (AnsiColor::Yellow, "yellow"),
-        (true, Health::Red) => (AnsiColor::Red, "red"),
-    };
-    let style: Style = color.on_default().bold();
-    let age = clock::unix_seconds().saturating_sub(status.written_at);
-    term::line(format_args!(
-        "{style}●{style:#} {word}: {} ({age} s ago)",
-        status.phase
-    ));
-    for problem in &status.problems {
-        term::line(format_args!("  {problem}"));
-    }
-    let mut table = term::table(["what", "value"]);
-    table.add_row(["version".to_owned(), status.version.clone()]);
-    table.add_row(["pid".to_owned(), status.pid.to_string()]);
-    table.add_row(["restart now".to_owned(), restart(status)]);
-    if let Value::Object(details) = &status.details {
-        for (key, value) in details {
-            table.add_row([key.replace('_', " "), plain(value)]);
+/// A status, and whether it still holds.
+struct Found {
+    status: Status,
+    /// The process lives.
+    alive: bool,
+    /// The file should have been renewed long ago.
+    stale: bool,
+    /// Age of the file, in seconds.
+    age: u64,
+}
+
+impl Found {
+    fn show(&self) {
+        let Self {
+            status,
+            alive,
+            stale,
+            age,
+        } = self;
+        let (color, word) = match (alive, stale, status.health) {
+            (false, ..) => (AnsiColor::Red, "not running"),
+            (true, true, _) => (AnsiColor::Red, "stale"),
+            (true, false, Health::Green) => (AnsiColor::Green, "green"),
+            (true, false, Health::Yellow) => (AnsiColor::Yellow, "yellow"),
+            (true, false, Health::Red) => (AnsiColor::Red, "red"),
+        };
+        let style: Style = color.on_default().bold();
+        term::line(format_args!(
+            "{style}●{style:#} {word}: {} ({age} s ago)",
+            shown(&status.phase)
+        ));
+        for (cause, problem) in &status.details.alarms {
+            term::line(format_args!(
+                "  {} ({cause}, since {}; ends {})",
+                shown(&problem.text),
+                problem.since.strftime(TIME),
+                cause.ends()
+            ));
         }
+        // Of the others, only the file itself knows.
+        for problem in status.problems.iter().skip(status.details.alarms.len()) {
+            term::line(format_args!("  {}", shown(problem)));
+        }
+        let mut table = term::table(["what", "value"]);
+        for (what, value) in rows(status) {
+            table.add_row([what.to_owned(), shown(&value)]);
+        }
+        term::line(table);
     }
-    term::line(table);
+}
+
+/// Much of it is what nodes, hubs and miners say.
+fn shown(text: &str) -> String {
+    term::printable(text, MAX_SHOWN)
+}
+
+/// Returns what is known, each with its name.
+fn rows(status: &Status) -> Vec<(&'static str, String)> {
+    let details = &status.details;
+    let models = details.models;
+    let step = details.step.zip(details.competition.as_ref());
+    let rows = [
+        ("version", Some(status.version.clone())),
+        ("pid", Some(status.pid.to_string())),
+        ("restart now", Some(restart(status))),
+        ("netuid", Some(details.netuid.to_string())),
+        ("hotkey", details.hotkey.map(|hotkey| hotkey.to_string())),
+        ("uid", details.uid.map(|uid| uid.to_string())),
+        ("device", details.device.clone()),
+        ("start", start(details)),
+        ("block", details.block.map(|block| block.to_string())),
+        ("step", step.map(|(step, id)| format!("{step} of {id}"))),
+        ("steps done", Some(details.steps_done.to_string())),
+        ("last step", details.last_step.as_ref().map(last_step)),
+        ("weights", details.weights.map(weights)),
+        ("receipt", details.receipt.as_ref().map(receipt)),
+        (
+            "models",
+            Some(format!(
+                "{} verified, {} refused, {} waiting",
+                models.verified, models.refused, models.waiting
+            )),
+        ),
+        ("sources", details.sources.as_ref().map(sources)),
+    ];
+    rows.into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+}
+
+fn last_step(last: &LastStep) -> String {
+    format!(
+        "{} of {} at block {}, {} models in {:.1} s, done {}",
+        last.step,
+        last.competition,
+        last.block,
+        last.models.len(),
+        last.seconds,
+        last.finished_at.strftime(TIME)
+    )
+}
+
+fn weights(clock: WeightsClock) -> String {
+    format!(
+        "set at block {}, {} blocks old, due at block {}, {} late, {} failed tries",
+        clock.last_block, clock.age_blocks, clock.due_block, clock.late_blocks, clock.failed_tries
+    )
+}
+
+fn receipt(receipt: &Receipt) -> String {
+    format!(
+        "block {}, {} weights, extrinsic {}",
+        receipt.block,
+        receipt.stored.len(),
+        receipt.extrinsic
+    )
+}
+
+fn sources(sources: &Sources) -> String {
+    let cached = sources
+        .cached_age
+        .map(|age| format!(", samples of {} min ago", age / 60));
+    format!(
+        "{} used, {} failing{}",
+        sources.used.len(),
+        sources.failing.len(),
+        cached.unwrap_or_default()
+    )
+}
+
+/// Says how a start is going that is not complete.
+fn start(details: &Details) -> Option<String> {
+    let start = &details.start;
+    if start.ready_at.is_some() {
+        return None;
+    }
+    let error = start.last_error.as_deref().unwrap_or("nothing");
+    Some(format!(
+        "attempt {}, {} failed connections, last went wrong: {error}",
+        start.attempt, start.failed_connections
+    ))
 }
 
 fn restart(status: &Status) -> String {
@@ -95,21 +225,5 @@ fn restart(status: &Status) -> String {
         "safe".to_owned()
     } else {
         format!("would hurt: {}", status.restart.reason)
-    }
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Object(fields) => {
-            let shown = fields
-                .iter()
-                .filter(|(_, value)| !value.is_object() && !value.is_array());
-            let shown: Vec<String> = shown
-                .map(|(key, value)| format!("{key} {}", plain(value)))
-                .collect();
-            shown.join(", ")
-        }
-        other => other.to_string(),
     }
 }

@@ -1,52 +1,89 @@
-//! The admin task: keeps the status file and the metrics true.
+//! The admin task: keeps the status file and the metrics true, from the first second on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use shared::{Failure, file};
+use shared::{Failure, file, shutdown::Shutdown};
 use tokio::time::{sleep, timeout};
 
-use super::Parts;
-use report::metrics;
+use super::Settings;
+use report::{
+    board::Board,
+    metrics,
+    status::{self, Status},
+};
 
 /// The status file, in the folder of the state.
 pub const STATUS: &str = "status.json";
 
 /// The same for Prometheus.
-const METRICS: &str = "metrics.prom";
+pub const METRICS: &str = "metrics.prom";
 
-/// The file is never older than this while we live.
+/// The file is renewed at least this often while we live.
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Changes that come close together are written once.
 const CALM: Duration = Duration::from_millis(200);
 
-pub(super) async fn run(parts: Arc<Parts>) -> Result<(), Failure> {
-    let mut changes = parts.context.board.subscribe();
-    loop {
-        write(&parts);
-        tokio::select! {
-            () = parts.shutdown.requested() => return Ok(()),
-            () = sleep(CALM) => {}
-        }
-        tokio::select! {
-            () = parts.shutdown.requested() => return Ok(()),
-            // Closed or quiet, it is time to write again.
-            _ = timeout(EVERY, changes.changed()) => {}
-        }
-    }
+/// Writes what the board says.
+#[derive(Debug, Clone)]
+pub(super) struct Admin {
+    board: Board,
+    version: String,
+    /// Our own file, and the one the supervisor asked for.
+    files: Vec<PathBuf>,
+    metrics: PathBuf,
+    shutdown: Shutdown,
 }
 
-/// Writes the status file, and the one the supervisor asked for.
-pub(super) fn write(parts: &Parts) {
-    let status = parts.context.board.status(&parts.settings.version);
-    let own = parts.settings.folder.join(STATUS);
-    for path in parts.settings.status_file.iter().chain([&own]) {
-        if let Err(error) = status.write(path) {
-            tracing::warn!(path = %path.display(), %error, "could not write the status");
+/// Returns the status that the process before this one left.
+pub(super) fn left_behind(folder: &Path) -> Option<Status> {
+    status::read(&folder.join(STATUS))
+        .inspect_err(|error| tracing::warn!(%error, "ignoring the status left behind"))
+        .ok()
+        .flatten()
+}
+
+impl Admin {
+    pub(super) fn new(settings: &Settings, board: Board, shutdown: Shutdown) -> Self {
+        let own = settings.folder.join(STATUS);
+        Self {
+            board,
+            version: settings.version.clone(),
+            files: settings.status_file.iter().cloned().chain([own]).collect(),
+            metrics: settings.folder.join(METRICS),
+            shutdown,
         }
     }
-    let path = parts.settings.folder.join(METRICS);
-    if let Err(error) = file::write_atomic(&path, metrics::render(&status).as_bytes()) {
-        tracing::warn!(%error, "could not write the metrics");
+
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let mut changes = self.board.subscribe();
+        loop {
+            self.write();
+            tokio::select! {
+                () = self.shutdown.requested() => return Ok(()),
+                () = sleep(CALM) => {}
+            }
+            tokio::select! {
+                () = self.shutdown.requested() => return Ok(()),
+                // Closed or quiet, it is time to write again.
+                _ = timeout(EVERY, changes.changed()) => {}
+            }
+        }
+    }
+
+    /// Writes the files once.
+    pub(super) fn write(&self) {
+        let status = self.board.status(&self.version, EVERY);
+        for path in &self.files {
+            if let Err(error) = status.write(path) {
+                tracing::warn!(path = %path.display(), %error, "could not write the status");
+            }
+        }
+        if let Err(error) = file::write_atomic(&self.metrics, metrics::render(&status).as_bytes()) {
+            tracing::warn!(%error, "could not write the metrics");
+        }
     }
 }

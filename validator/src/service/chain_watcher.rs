@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{Failure, status::Health};
+use shared::{Failure, shutdown::Shutdown, status::Health};
 use tokio::time::{Instant, sleep};
 
-use super::Parts;
-use chain::ChainError;
+use super::chain_view::ChainView;
+use crate::state::Kept;
+use chain::{ChainError, Client};
+use report::board::{Alarm, Board};
 use subnet::BlockNumber;
 
 /// A snapshot is taken at least every so many blocks.
@@ -16,82 +18,69 @@ const SNAPSHOT_BLOCKS: u64 = 25;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(parts: Arc<Parts>) -> Result<(), Failure> {
-    let Some(client) = &parts.client else {
-        parts.shutdown.requested().await;
-        return Ok(());
-    };
-    let board = &parts.context.board;
-    let mut blocks = client.blocks();
-    let mut pause = FIRST_PAUSE;
-    let mut taken = Instant::now();
-    loop {
-        let seen = tokio::select! {
-            () = parts.shutdown.requested() => return Ok(()),
-            seen = blocks.next() => seen,
-        };
-        let outcome = match seen {
-            Ok(block) => {
-                parts.head.send_replace(block);
-                stay_alive(&parts, block);
-                board.fact("block", block);
-                let behind = block.saturating_sub(parts.snapshot().block);
-                let due =
-                    behind >= SNAPSHOT_BLOCKS || taken.elapsed() >= parts.settings.update_delay;
-                if due && behind > 0 {
-                    taken = Instant::now();
-                    snapshot(&parts).await
-                } else {
-                    Ok(())
+/// Follows the chain.
+#[derive(Debug)]
+pub(super) struct ChainWatcher {
+    pub(super) client: Client,
+    pub(super) chain: Arc<ChainView>,
+    pub(super) state: Arc<Kept>,
+    pub(super) board: Board,
+    pub(super) alarm: Alarm,
+    /// A snapshot is taken at least this often.
+    pub(super) update_delay: Duration,
+    pub(super) shutdown: Shutdown,
+}
+
+impl ChainWatcher {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let mut blocks = self.client.blocks();
+        let mut pause = FIRST_PAUSE;
+        let mut taken = Instant::now();
+        loop {
+            let seen = tokio::select! {
+                () = self.shutdown.requested() => return Ok(()),
+                seen = blocks.next() => seen,
+            };
+            let outcome = match seen {
+                Ok(block) => self.follow(block, &mut taken).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "the chain is away");
+                self.alarm
+                    .raise(Health::Yellow, format_args!("chain: {error}"));
+                tokio::select! {
+                    () = self.shutdown.requested() => return Ok(()),
+                    () = sleep(pause) => {}
                 }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            } else {
+                self.alarm.end();
+                pause = FIRST_PAUSE;
             }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = outcome {
-            tracing::warn!(%error, "the chain is away");
-            board.problem("chain", Health::Yellow, format_args!("chain: {error}"));
-            tokio::select! {
-                () = parts.shutdown.requested() => return Ok(()),
-                () = sleep(pause) => {}
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        } else {
-            board.well("chain");
-            pause = FIRST_PAUSE;
         }
     }
-}
 
-/// Notes that we are alive, four times a tempo: a restart within it goes on from the state.
-fn stay_alive(parts: &Parts, block: BlockNumber) {
-    let quarter = u64::from(parts.snapshot().hyperparameters.tempo) / 4;
-    let context = &parts.context;
-    if block >= context.state.look(|state| state.alive_at) + quarter.max(1)
-        && let Err(fault) = context.update(|state| state.alive_at = block)
-    {
-        tracing::warn!(%fault, "could not write the state");
-        context.board.problem("state", Health::Yellow, fault);
-    } else {
-        context.board.well("state");
+    async fn follow(&self, block: BlockNumber, taken: &mut Instant) -> Result<(), ChainError> {
+        self.chain.saw(block);
+        self.stay_alive(block);
+        self.board.note(|details| details.block = Some(block));
+        let behind = block.saturating_sub(self.chain.snapshot().block);
+        let due = behind >= SNAPSHOT_BLOCKS || taken.elapsed() >= self.update_delay;
+        if !due || behind == 0 {
+            return Ok(());
+        }
+        *taken = Instant::now();
+        self.chain.refresh().await
     }
-}
 
-/// Takes a snapshot and publishes it.
-pub(super) async fn snapshot(parts: &Parts) -> Result<(), ChainError> {
-    let Some(client) = &parts.client else {
-        return Ok(());
-    };
-    let snapshot = client
-        .snapshot(parts.context.settings.parameters.netuid)
-        .await?;
-    if let Err(error) = snapshot.save(&parts.settings.folder.join(super::start::SNAPSHOT)) {
-        tracing::warn!(%error, "could not keep the snapshot for offline work");
+    /// Notes that we are alive, four times a tempo: a restart within it goes on from the state.
+    fn stay_alive(&self, block: BlockNumber) {
+        let quarter = u64::from(self.chain.snapshot().hyperparameters.tempo) / 4;
+        if block >= self.state.look(|state| state.alive_at) + quarter.max(1)
+            && let Err(error) = self.state.update(|state| state.alive_at = block)
+        {
+            tracing::warn!(%error, "could not write the state");
+        }
     }
-    parts.head.send_if_modified(|head| {
-        let newer = snapshot.block > *head;
-        *head = snapshot.block.max(*head);
-        newer
-    });
-    parts.snapshots.send_replace(Arc::new(snapshot));
-    Ok(())
 }

@@ -1,21 +1,42 @@
-//! The running validator: builds the parts in order, starts named tasks, waits, drains.
+//! The running validator: opens what it needs, starts named tasks, waits, drains.
+//!
+//! Each task is a struct of the few handles that it uses; `wiring` makes them. Who wakes whom:
+//!
+//! ```text
+//!  chain ──blocks──> chain watcher ──head──────────> weights ──weights──> chain
+//!                          │        ──head──────────> step loop, prefetch
+//!                          └─snapshots─> model sync, step loop (which takes one more at each step)
+//!  hub ──models──> model sync ──news, syncing──> step loop ──completed──> cleaner
+//!  sources ──samples──> prefetch <──taken── step loop ──records──> wandb ──rows──> W&B
+//!  every task ──changes──> board ──> admin ──> status.json, metrics.prom
+//!  SIGTERM, first task to end ──shutdown──> every task
+//! ```
+//!
+//! State, tracker and store wake nobody: who is woken reads them. Weights wait for no step, no hub
+//! and no disk.
 
 mod admin;
+mod chain_view;
 mod chain_watcher;
 pub mod check;
 mod cleaner;
+mod connect;
+mod library;
+mod losses;
 mod model_sync;
 mod origin;
 mod samples;
 mod start;
 mod step_loop;
+mod wakeups;
 mod wandb;
 mod weights;
+mod wiring;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use shared::{
-    Exit, Failure,
+    Exit, Failure, clock,
     file::FileLock,
     notify,
     shutdown::{Shutdown, Stop},
@@ -23,25 +44,27 @@ use shared::{
     task::{Ended, TaskSet},
     term,
 };
-use tokio::{
-    sync::{Mutex, Notify, broadcast, watch},
-    time::{Instant, timeout_at},
+use tokio::time::{Instant, timeout_at};
+
+use self::{
+    admin::Admin,
+    wiring::{Tasks, WeightsOrNot},
 };
-
-use crate::step::{self, Context};
+use crate::step;
 use ::samples::FetcherSettings;
-use chain::{ChainSnapshot, Client, Endpoints, Passwords, Wallet, WalletPath, weights::TwinGuard};
-use hub::{Hub, HubOptions};
-use models::{Store, store::StoreLimits, sync::Sync};
-use subnet::BlockNumber;
+use chain::{Endpoints, Passwords, WalletPath};
+use hub::HubOptions;
+use models::store::StoreLimits;
+use report::{
+    board::{Alarms, Board},
+    status::{Activity, Details, Start},
+};
+use subnet::{Fault, FaultKind};
 
-pub use self::admin::STATUS;
+pub use self::admin::{METRICS, STATUS};
 
 /// How long the tasks may take to stop before they are aborted.
 const DRAIN: Duration = Duration::from_secs(20);
-
-/// So many records of steps wait for those who listen; then the oldest is dropped.
-const RECORDS: usize = 16;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -90,67 +113,74 @@ pub struct Settings {
     pub max_steps: Option<u64>,
 }
 
-/// What the tasks share.
-pub struct Parts {
-    settings: Settings,
-    context: Context,
-    /// `None` without a chain.
-    client: Option<Client>,
-    /// The newest snapshot.
-    snapshots: watch::Sender<Arc<ChainSnapshot>>,
-    /// Height of the newest block.
-    head: watch::Sender<BlockNumber>,
-    sync: Sync,
-    store: Store,
-    hub: Hub,
-    /// Our keys.
-    wallet: Arc<Wallet>,
-    /// A model was verified or refused.
-    news: Notify,
-    /// A step was completed.
-    completed: Notify,
-    /// Whether commitments are being looked at right now.
-    syncing: watch::Sender<bool>,
-    /// Nobody else runs on this state.
-    _lock: FileLock,
-    /// Nobody else sets weights with this hotkey.
-    twin: Mutex<TwinGuard>,
-    shutdown: Shutdown,
-}
-
 /// Runs the validator until it is told to stop, or fails.
 pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let shutdown = Shutdown::new();
     let mut tasks = TaskSet::new();
     tasks.spawn("signals", listen(shutdown.clone()));
-    let parts = tokio::select! {
-        parts = start::build(settings, shutdown.clone()) => Arc::new(parts?),
+    // Before the status: that of whoever runs on this state is not ours to write.
+    let _lock =
+        FileLock::try_acquire(&settings.folder.join("lock"), "validator").map_err(start::held)?;
+    let left = admin::left_behind(&settings.folder);
+    let (board, alarms) = Board::new(Details {
+        netuid: settings.step.parameters.netuid,
+        start: Start::after(left.as_ref().map(|status| &status.details)),
+        activity: Activity::OpeningWallet,
+        ..Details::default()
+    });
+    let admin = Admin::new(&settings, board.clone(), shutdown.clone());
+    tasks.spawn("admin", admin.clone().run());
+    let ended = work(settings, &mut tasks, &board, alarms, &shutdown).await;
+    board.ended(ended.as_ref().err());
+    admin.write();
+    ended
+}
+
+/// Starts, runs and stops the tasks.
+async fn work(
+    settings: Settings,
+    tasks: &mut TaskSet,
+    board: &Board,
+    alarms: Alarms,
+    shutdown: &Shutdown,
+) -> Result<Exit, Failure> {
+    let opened = tokio::select! {
+        opened = start::open(&settings, board, &alarms) => opened?,
         () = shutdown.requested() => return Ok(Exit::Interrupted),
     };
+    let evaluator = Arc::clone(&opened.evaluator);
+    let (hotkey, netuid) = (opened.wallet.hotkey(), opened.snapshot.netuid);
+    let Tasks {
+        chain_watcher,
+        model_sync,
+        prefetch,
+        cleaner,
+        wandb,
+        step_loop,
+        weights,
+    } = wiring::tasks(settings, opened, board, alarms, shutdown)?;
     notify::ready();
-    let context = &parts.context;
-    term::note(format_args!(
-        "ready: hotkey {} on subnet {}",
-        context.hotkey, context.settings.parameters.netuid
-    ));
-    tasks.spawn("chain watcher", chain_watcher::run(Arc::clone(&parts)));
-    tasks.spawn("model sync", model_sync::run(Arc::clone(&parts)));
-    tasks.spawn("samples", samples::run(Arc::clone(&parts)));
-    tasks.spawn("cleaner", cleaner::run(Arc::clone(&parts)));
-    tasks.spawn("admin", admin::run(Arc::clone(&parts)));
-    // The loop alone holds the sender: its listeners end after it, with its last record.
-    let (records, rows) = broadcast::channel(RECORDS);
-    if let Some(wandb) = parts.settings.wandb.clone() {
-        tasks.spawn("wandb", wandb::run(Arc::clone(&parts), wandb, rows));
+    board.note(|details| details.start.ready_at = Some(clock::now()));
+    term::note(format_args!("ready: hotkey {hotkey} on subnet {netuid}"));
+    if let Some(watcher) = chain_watcher {
+        tasks.spawn("chain watcher", watcher.run());
     }
-    tasks.spawn("step loop", step_loop::run(Arc::clone(&parts), records));
-    if parts.sets_weights() {
-        tasks.spawn("weights", weights::run(Arc::clone(&parts)));
+    tasks.spawn("model sync", model_sync.run());
+    tasks.spawn("samples", prefetch.run());
+    tasks.spawn("cleaner", cleaner.run());
+    if let Some(wandb) = wandb {
+        tasks.spawn("wandb", wandb.run());
     }
-    let ended = supervise(&mut tasks, &shutdown).await;
-    context.evaluator.shut_down().await;
-    context.board.phase("stopped");
-    admin::write(&parts);
+    tasks.spawn("step loop", step_loop.run());
+    let _idle = match weights {
+        WeightsOrNot::Set(weights) => {
+            tasks.spawn("weights", weights.run());
+            None
+        }
+        WeightsOrNot::Unset { twin } => Some(twin),
+    };
+    let ended = supervise(tasks, shutdown).await;
+    evaluator.shut_down().await;
     ended
 }
 
@@ -207,32 +237,11 @@ fn verdict_of(name: &'static str, ended: Ended) -> Result<Exit, Failure> {
     }
 }
 
-impl Parts {
-    fn sets_weights(&self) -> bool {
-        self.client.is_some() && !self.settings.offline && !self.settings.dont_set_weights
-    }
-
-    /// Returns the newest snapshot.
-    fn snapshot(&self) -> Arc<ChainSnapshot> {
-        Arc::clone(&self.snapshots.borrow())
-    }
-
-    /// Writes that an outside or machine fault stands in the way.
-    fn fault(&self, key: &'static str, fault: &subnet::Fault, often: u32) {
-        use subnet::FaultKind;
-        let health = match fault.kind {
-            FaultKind::Machine if often > 2 => Health::Red,
-            FaultKind::Config => Health::Red,
-            _ => Health::Yellow,
-        };
-        self.context.board.problem(key, health, fault);
-    }
-}
-
-impl std::fmt::Debug for Parts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts")
-            .field("context", &self.context)
-            .finish_non_exhaustive()
+/// Returns how bad a fault is that stands in the way for the `times`-th time.
+fn severity(fault: &Fault, times: u32) -> Health {
+    match fault.kind {
+        FaultKind::Machine if times > 2 => Health::Red,
+        FaultKind::Config => Health::Red,
+        _ => Health::Yellow,
     }
 }

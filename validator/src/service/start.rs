@@ -1,127 +1,106 @@
-//! Start-up, in order: lock, wallet, chain, registration, store, device, state, samples.
+//! Start-up, in order: wallet, chain, registration, store, device, state, samples.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use shared::{
-    Exit, Failure,
-    file::{FileLock, LockError},
-    shutdown::Shutdown,
-    status::Health,
-    term,
-};
-use tokio::{
-    sync::{Mutex, Notify, watch},
-    time::timeout,
-};
+use shared::{Exit, Failure, file::LockError, term};
 
-use super::{Parts, Settings, model_sync, origin};
-use crate::{
-    state::{self, Identity, Kept, State},
-    step::{Context, Sign},
-};
-use chain::{ChainError, ChainSnapshot, Client, Deadlines, Wallet, weights::TwinGuard};
+use super::{Settings, connect, origin};
+use crate::state::{self, Identity, State};
+use chain::{ChainSnapshot, Client, Wallet, weights::TwinGuard};
 use eval::Evaluator;
 use hub::Hub;
-use models::{Store, Sync, SyncOptions, Verifier};
-use report::{Board, Journal};
+use models::Store;
+use report::{
+    Journal,
+    board::{Alarms, Board},
+    status::Activity,
+};
 use samples::{Fetcher, Supply};
-use subnet::Netuid;
-
-/// The last snapshot, for work without the chain.
-pub(super) const SNAPSHOT: &str = "snapshot.json";
-
-/// How long an offline start looks for a chain before it takes the snapshot on disk.
-const OFFLINE_PATIENCE: Duration = Duration::from_secs(15);
+use subnet::Uid;
 
 /// A journal file is compressed at this size; so many are kept.
 const JOURNAL_BYTES: u64 = 16 << 20;
 const JOURNAL_FILES: usize = 1000;
 
-/// Builds the parts, or says what stands in the way.
-pub(super) async fn build(settings: Settings, shutdown: Shutdown) -> Result<Parts, Failure> {
-    let board = Arc::new(Board::default());
-    let lock = FileLock::try_acquire(&settings.folder.join("lock"), "validator").map_err(held)?;
-    let wallet = open_wallet(&settings)?;
+/// Everything that had to be there before a task can run.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) wallet: Arc<Wallet>,
+    /// Nobody else on this machine validates with our hotkey.
+    pub(super) twin: TwinGuard,
+    /// `None` without a chain.
+    pub(super) client: Option<Client>,
+    pub(super) snapshot: ChainSnapshot,
+    pub(super) uid: Option<Uid>,
+    /// Where models come from, and where they lie.
+    pub(super) models: (Hub, Store),
+    pub(super) evaluator: Arc<Evaluator>,
+    /// The devices, as the workers found them.
+    pub(super) device: String,
+    pub(super) state: State,
+    pub(super) journal: Journal,
+    pub(super) supply: Arc<Supply>,
+}
+
+/// Opens everything, or says what stands in the way.
+pub(super) async fn open(
+    settings: &Settings,
+    board: &Board,
+    alarms: &Alarms,
+) -> Result<Opened, Failure> {
+    let wallet = open_wallet(settings)?;
+    board.note(|details| details.hotkey = Some(wallet.hotkey()));
     let twin = TwinGuard::acquire(&settings.locks, &wallet.hotkey()).map_err(held)?;
-    let (client, snapshot) = chain(&settings, &board).await?;
-    let uid = registered(&settings, &wallet, &snapshot)?;
-    progress(&board, "opening the models");
+    let network = settings.endpoints.network.clone();
+    progress(board, Activity::Connecting { network });
+    let (client, snapshot) = if settings.offline {
+        connect::connect_or_load(settings, board, &alarms.chain, &alarms.old_chain_data).await?
+    } else {
+        let (client, snapshot) = connect::connect(settings, board, &alarms.chain).await?;
+        (Some(client), snapshot)
+    };
+    let uid = registered(settings, &wallet, &snapshot)?;
+    board.note(|details| {
+        details.uid = uid;
+        details.block = Some(snapshot.block);
+    });
+    progress(board, Activity::OpeningModels);
     let store = Store::open(&settings.model_folder, settings.limits)
         .map_err(|error| Failure::of(Exit::Machine, &error))?;
     let hub = Hub::new(settings.hub.clone()).map_err(|error| Failure::of(Exit::Config, &error))?;
-    progress(&board, "starting the evaluation");
-    let evaluator = Evaluator::new(settings.workers.clone());
+    progress(board, Activity::StartingWorkers);
+    let evaluator = Arc::new(Evaluator::new(settings.workers.clone()));
     let device = device(&evaluator).await?;
-    let (kept, journal) = state(&settings, &wallet, &snapshot)?;
-    let sync = Sync::new(
-        Verifier {
-            hub: hub.clone(),
-            store: Some(store.clone()),
-        },
-        settings.step.parameters.clone(),
-        SyncOptions {
-            update_delay: settings.update_delay,
-            grace: settings.grace,
-            min_block: kept.look(|state| state.news_from),
-            dtype: settings.step.dtype,
-        },
-        model_sync::load(&settings.folder)?,
-    );
+    board.note(|details| details.device = Some(device.clone()));
+    board.activity(Activity::ReadingState);
+    let (state, journal) = state(settings, &wallet, &snapshot)?;
     let fetcher = Fetcher::new(settings.samples.clone())
         .map_err(|fault| Failure::new(fault.kind.exit(), fault))?;
-    board.fact("uid", uid.map(|uid| uid.0));
-    board.fact("hotkey", wallet.hotkey().to_string());
-    board.fact("netuid", settings.step.parameters.netuid.0);
-    board.fact("device", device.clone());
-    let wallet = Arc::new(wallet);
-    let signer = Arc::clone(&wallet);
-    let sign: Sign = Arc::new(move |bytes| signer.sign(bytes));
-    let head = watch::Sender::new(snapshot.block);
-    let snapshots = watch::Sender::new(Arc::new(snapshot));
-    let context = Context {
-        settings: settings.step.clone(),
-        version: settings.version.clone(),
-        hotkey: wallet.hotkey(),
-        sign,
-        device,
-        evaluator,
-        store: store.clone(),
-        supply: Supply::new(fetcher, settings.sample_count),
-        sample_folder: settings.folder.join("samples"),
-        state: kept,
-        journal,
-        board,
-        snapshots: snapshots.subscribe(),
-    };
-    Ok(Parts {
-        settings,
-        context,
+    Ok(Opened {
+        wallet: Arc::new(wallet),
+        twin,
         client,
-        snapshots,
-        head,
-        sync,
-        store,
-        hub,
-        wallet,
-        news: Notify::new(),
-        completed: Notify::new(),
-        syncing: watch::Sender::new(true),
-        shutdown,
-        _lock: lock,
-        twin: Mutex::new(twin),
+        snapshot,
+        uid,
+        models: (hub, store),
+        evaluator,
+        device,
+        state,
+        journal,
+        supply: Arc::new(Supply::new(fetcher, settings.sample_count)),
     })
 }
 
-fn progress(board: &Board, phase: &str) {
-    board.phase(phase);
-    term::note(phase);
+fn progress(board: &Board, activity: Activity) {
+    term::note(&activity);
+    board.activity(activity);
 }
 
 #[expect(
     clippy::needless_pass_by_value,
     reason = "it maps the error of a result"
 )]
-fn held(error: LockError) -> Failure {
+pub(super) fn held(error: LockError) -> Failure {
     match &error {
         LockError::Held { .. } => Failure::of(Exit::Denied, &error)
             .hint("another validator runs with this hotkey or state; stop it first"),
@@ -139,71 +118,12 @@ fn open_wallet(settings: &Settings) -> Result<Wallet, Failure> {
         })
 }
 
-/// Connects and takes the first snapshot. Offline, the one on disk will do.
-async fn chain(
-    settings: &Settings,
-    board: &Board,
-) -> Result<(Option<Client>, ChainSnapshot), Failure> {
-    progress(
-        board,
-        &format!("connecting to {}", settings.endpoints.network),
-    );
-    let netuid = settings.step.parameters.netuid;
-    let path = settings.folder.join(SNAPSHOT);
-    let connected = connect(settings, netuid);
-    let error = if settings.offline {
-        match timeout(OFFLINE_PATIENCE, connected).await {
-            Ok(Ok((client, snapshot))) => return Ok((Some(client), snapshot)),
-            Ok(Err(error)) => Failure::of(Exit::TryLater, &error),
-            Err(_) => Failure::new(Exit::TryLater, "no chain endpoint answered in time"),
-        }
-    } else {
-        match connected.await {
-            Ok((client, snapshot)) => {
-                if let Err(error) = snapshot.save(&path) {
-                    tracing::warn!(%error, "could not keep the snapshot for offline work");
-                }
-                return Ok((Some(client), snapshot));
-            }
-            Err(error) => {
-                return Err(Failure::of(error.kind().exit(), &error)
-                    .hint("check --subtensor.network or --subtensor.chain_endpoint"));
-            }
-        }
-    };
-    let kept = ChainSnapshot::load(&path).map_err(|error| Failure::of(Exit::Machine, &error))?;
-    let Some(snapshot) = kept.filter(|snapshot| snapshot.netuid == netuid) else {
-        return Err(error.hint("--offline needs a chain, or a snapshot of an earlier run on disk"));
-    };
-    let hours = snapshot.age().as_secs() / 3600;
-    tracing::warn!(
-        block = snapshot.block,
-        hours,
-        "no chain: working from the snapshot on disk"
-    );
-    board.problem(
-        "chain",
-        Health::Yellow,
-        format_args!("offline: the chain data is {hours} hours old"),
-    );
-    Ok((None, snapshot))
-}
-
-async fn connect(
-    settings: &Settings,
-    netuid: Netuid,
-) -> Result<(Client, ChainSnapshot), ChainError> {
-    let client = Client::connect(&settings.endpoints, Deadlines::default()).await?;
-    let snapshot = client.snapshot(netuid).await?;
-    Ok((client, snapshot))
-}
-
 /// Returns our uid; without one there is nothing to validate with, unless offline.
 fn registered(
     settings: &Settings,
     wallet: &Wallet,
     snapshot: &ChainSnapshot,
-) -> Result<Option<subnet::Uid>, Failure> {
+) -> Result<Option<Uid>, Failure> {
     let hotkey = wallet.hotkey();
     match snapshot.neuron(&hotkey) {
         Some(neuron) => Ok(Some(neuron.uid)),
@@ -265,7 +185,7 @@ fn state(
     settings: &Settings,
     wallet: &Wallet,
     snapshot: &ChainSnapshot,
-) -> Result<(Kept, Journal), Failure> {
+) -> Result<(State, Journal), Failure> {
     let identity = Identity {
         netuid: settings.step.parameters.netuid,
         hotkey: wallet.hotkey(),
@@ -305,9 +225,7 @@ fn state(
     term::note(format_args!("starting {why}"));
     state.step = state.step.max(last.map_or(0, |record| record.step + 1));
     follow(&mut state, snapshot);
-    let kept =
-        Kept::new(&settings.folder, state).map_err(|error| Failure::of(Exit::Machine, &error))?;
-    Ok((kept, journal))
+    Ok((state, journal))
 }
 
 fn follow(state: &mut State, snapshot: &ChainSnapshot) {

@@ -6,11 +6,14 @@ use std::{
 };
 
 use shared::{
-    clock,
+    Exit, Failure, clock,
     file::{self, FileError},
+    status::Health,
 };
 
 use super::{FORMAT, Identity, State};
+use report::board::Alarm;
+use subnet::Fault;
 
 const NAME: &str = "state.json";
 const MAX_BYTES: u64 = 256 << 20;
@@ -37,6 +40,12 @@ pub enum StateError {
     /// It can't be written as JSON.
     #[error("the state can't be written")]
     Unwritable(#[from] serde_json::Error),
+}
+
+impl From<StateError> for Fault {
+    fn from(error: StateError) -> Self {
+        Self::machine(Failure::of(Exit::Machine, &error))
+    }
 }
 
 /// The part of the file that every release can read.
@@ -105,19 +114,22 @@ fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
     Ok(aside)
 }
 
-/// The state with its file: every change is on disk before it is seen.
+/// The state with its file: every change is on disk before it is seen. What can't be written is
+/// told until something can.
 #[derive(Debug)]
 pub struct Kept {
     path: PathBuf,
     state: Mutex<State>,
+    alarm: Alarm,
 }
 
 impl Kept {
     /// Keeps a state in a folder from now on, writing it at once.
-    pub fn new(folder: &Path, state: State) -> Result<Self, StateError> {
+    pub fn new(folder: &Path, state: State, alarm: Alarm) -> Result<Self, StateError> {
         let kept = Self {
             path: folder.join(NAME),
             state: Mutex::new(state),
+            alarm,
         };
         kept.update(|_| ())?;
         Ok(kept)
@@ -130,9 +142,21 @@ impl Kept {
         let result = change(&mut next);
         next.format = FORMAT;
         next.written_at = clock::now();
-        file::write_atomic(&self.path, &serde_json::to_vec(&next)?)?;
-        *state = next;
-        Ok(result)
+        let written = self.write(&next);
+        match &written {
+            Ok(()) => {
+                self.alarm.end();
+                *state = next;
+            }
+            Err(error) => self
+                .alarm
+                .raise(Health::Yellow, Failure::of(Exit::Machine, error)),
+        }
+        written.map(|()| result)
+    }
+
+    fn write(&self, state: &State) -> Result<(), StateError> {
+        Ok(file::write_atomic(&self.path, &serde_json::to_vec(state)?)?)
     }
 
     /// Returns a copy of the state.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{Candidate, Context, Field};
 use crate::state::ModelLosses;
 use eval::TimeLimits;
-use report::step_record::Plan;
+use report::{status::Activity, step_record::Plan};
 use subnet::{Competition, Fault, Real};
 
 /// A model that brings down this many workers while the machine is sound is itself the reason.
@@ -70,11 +70,10 @@ impl Round<'_> {
             while running.len() < context.evaluator.width()
                 && let Some(job) = queue.pop_front()
             {
-                context.board.phase(&format!(
-                    "evaluating {} of {}",
-                    job.0.model.repository(),
-                    self.competition.id
-                ));
+                context.board.activity(Activity::Evaluating {
+                    model: job.0.model.repository(),
+                    competition: self.competition.id.clone(),
+                });
                 let next = queue.front().map(|(next, _)| self.source(context, next));
                 running.push(self.evaluate(context, job, next));
             }
@@ -221,7 +220,7 @@ impl Round<'_> {
         };
         let content = candidate.content.to_string();
         let engine = context.engine();
-        context.update(|state| {
+        context.state.update(|state| {
             state.strikes.remove(&content);
             state.learn(
                 &self.competition.id,
@@ -269,9 +268,10 @@ type Job<'f> = (&'f Candidate, Arc<Tokens>);
 /// Notes that a model's worker was lost, and returns how often that has happened.
 fn strike(context: &Context, content: ContentHash, fault: &MachineFault) -> Result<usize, Fault> {
     tracing::warn!(%content, %fault, "a worker was lost, the self-test passed");
-    context.update(|state| {
+    let strikes = context.state.update(|state| {
         let strikes = state.strikes.entry(content.to_string()).or_default();
         strikes.push(fault.to_string());
         strikes.len()
-    })
+    })?;
+    Ok(strikes)
 }

@@ -39,15 +39,15 @@ pub struct Field {
 }
 
 impl Field {
-    /// Chooses from the verified models of a competition: those of the pool, and those not
+    /// Chooses from the stored models of a competition: those of the pool, and those not
     /// evaluated yet whose commitment is news.
     pub fn of(
-        verified: BTreeMap<Uid, Candidate>,
+        stored: BTreeMap<Uid, Candidate>,
         competition: &CompetitionId,
         state: &State,
     ) -> Self {
         let pool = state.pools.get(competition);
-        let candidates: BTreeMap<Uid, Candidate> = verified
+        let candidates: BTreeMap<Uid, Candidate> = stored
             .into_iter()
             .filter(|(uid, candidate)| {
                 let pooled = pool.and_then(|pool| pool.get(uid)) == Some(&candidate.hotkey);

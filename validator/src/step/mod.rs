@@ -3,6 +3,7 @@
 mod evaluation;
 mod field;
 mod generation;
+pub mod join;
 pub mod replay;
 pub mod samples;
 pub mod scoring;
@@ -24,12 +25,12 @@ pub use self::{
     field::{Candidate, Field},
     tokens::Tokenizer,
 };
-use crate::state::{Kept, OpenStep, State};
+use crate::state::{Kept, OpenStep};
 use ::samples::{Seed, Supply};
 use chain::ChainSnapshot;
 use eval::Evaluator;
 use models::Store;
-use report::{Board, Journal, StepRecord, step_record, table};
+use report::{Board, Journal, StepRecord, board::Alarm, step_record, table};
 use subnet::{BlockNumber, Competition, Fault, Hotkey, Parameters};
 
 /// How steps are computed.
@@ -69,19 +70,21 @@ pub struct Context {
     /// The devices, as the workers found them.
     pub device: String,
     /// Computes losses.
-    pub evaluator: Evaluator,
+    pub evaluator: Arc<Evaluator>,
     /// Where models lie: it judges its copy before a model is said to be at fault.
     pub store: Store,
     /// Gets samples.
-    pub supply: Supply,
+    pub supply: Arc<Supply>,
     /// Where the sample sets of steps are kept.
     pub sample_folder: PathBuf,
     /// What survives a restart.
-    pub state: Kept,
+    pub state: Arc<Kept>,
     /// Where records go.
     pub journal: Journal,
     /// What we say of ourselves.
-    pub board: Arc<Board>,
+    pub board: Board,
+    /// Sources of samples fail.
+    pub sources_alarm: Alarm,
     /// The newest chain snapshot.
     pub snapshots: watch::Receiver<Arc<ChainSnapshot>>,
 }
@@ -170,23 +173,13 @@ impl Context {
         }
     }
 
-    /// Changes the state on disk.
-    pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Fault> {
-        self.state.update(change).map_err(|error| {
-            Fault::machine(format_args!(
-                "{error}: {}",
-                shared::Failure::of(shared::Exit::Machine, &error)
-            ))
-        })
-    }
-
     /// Writes the record, then takes over what it decided.
     fn commit(&self, record: &StepRecord, turn: BlockNumber) -> Result<(), Fault> {
         let sign = |bytes: &[u8]| (self.sign)(bytes);
         self.journal
             .append(record, sign)
             .map_err(|error| Fault::machine(shared::Failure::of(shared::Exit::Machine, &error)))?;
-        self.update(|state| state.absorb(record, turn))
+        Ok(self.state.update(|state| state.absorb(record, turn))?)
     }
 }
 

@@ -14,6 +14,7 @@ use shared::{
 
 use super::Context;
 use crate::state::OpenStep;
+use report::status::{Activity, Sources};
 use samples::{Drawn, Order, SampleSet};
 use subnet::Fault;
 
@@ -36,24 +37,31 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
             Err(reason) => tracing::warn!(reason, "the kept samples are gone: drawing again"),
         }
     }
-    context.board.phase("fetching samples");
+    context.board.activity(Activity::FetchingSamples);
     let order = Order {
         seed: open.seed,
         block: open.seed_block,
     };
     let Drawn { set, trouble } = context.supply.take(order).await?;
     if trouble.is_empty() {
-        context.board.well("samples");
+        context.sources_alarm.end();
     } else {
         let text = format!("samples: {}", trouble.join("; "));
-        context.board.problem("samples", Health::Yellow, text);
+        context.sources_alarm.raise(Health::Yellow, text);
     }
+    context.board.note(|details| {
+        details.sources = Some(Sources {
+            used: set.sources.clone(),
+            failing: trouble,
+            cached_age: set.cached_age,
+        });
+    });
     write(&path(&set.digest), &set)
         .map_err(|error| Fault::machine(shared::Failure::of(shared::Exit::Machine, &error)))?;
     prune(&context.sample_folder, &path(&set.digest), clock::now());
     let mut open = open.clone();
     open.samples.clone_from(&set.digest);
-    context.update(|state| state.open = Some(open))?;
+    context.state.update(|state| state.open = Some(open))?;
     Ok(set)
 }
 

@@ -16,7 +16,7 @@ use super::{
     evaluation::{Tokens, judge_copy},
 };
 use eval::TimeLimits;
-use report::step_record::Plan;
+use report::{status::Activity, step_record::Plan};
 use samples::SampleSet;
 use subnet::{Competition, Fault};
 
@@ -45,9 +45,9 @@ pub(super) async fn of_field(
     field: &Field,
     set: &SampleSet,
 ) -> Result<TokensByContent, Fault> {
-    context
-        .board
-        .phase(&format!("tokenizing for {}", competition.id));
+    context.board.activity(Activity::Tokenizing {
+        competition: competition.id.clone(),
+    });
     let conversations: Vec<Conversation> = set
         .samples
         .iter()

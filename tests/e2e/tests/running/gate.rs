@@ -36,6 +36,11 @@ impl Gate {
         format!("http://{}", self.address)
     }
 
+    /// Returns the address of a WebSocket.
+    pub(crate) fn ws_url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
     /// Lets everybody through again.
     pub(crate) fn open(&mut self) {
         let listener = self.barred.take().unwrap().listen(64).unwrap();

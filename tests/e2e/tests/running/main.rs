@@ -16,17 +16,19 @@ mod proc;
 mod report;
 mod soak;
 mod sources;
+mod status;
 mod tail;
 mod world;
 
 use std::{collections::BTreeSet, io::Write as _, path::Path, time::Duration};
 
-use ::report::StepRecord;
+use ::report::{StepRecord, status::Cause};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use proc::children;
+use shared::status::Health;
 use tail::Tail;
 use world::{World, stop};
 
@@ -48,11 +50,10 @@ async fn two_validators_agree_and_anyone_can_check_it() {
         })
         .await;
     // It is overdue until it has seen its own weights on the chain.
-    let file = world.state("a").join(validator::service::STATUS);
     world
         .until("a", "green health", || {
-            let status = shared::status::Status::read(&file).unwrap();
-            status.is_some_and(|status| status.health == shared::status::Health::Green)
+            let status = world.status("a");
+            status.is_some_and(|status| status.health == Health::Green)
         })
         .await;
     let (code, status) = world.run("a", &["status"]).await;
@@ -172,12 +173,24 @@ async fn committed_weights_are_followed_until_they_are_revealed() {
     assert!(!log.contains("were not revealed"), "{log}");
 
     world.net.chain.pause_beacon(true);
-    let file = world.state("a").join(validator::service::STATUS);
+    let alarm = || {
+        world
+            .status("a")
+            .unwrap()
+            .details
+            .alarms
+            .remove(&Cause::Reveal)
+    };
+    world.until("a", "the alarm", || alarm().is_some()).await;
+    let alarm = alarm().unwrap();
+    assert_eq!(alarm.health, Health::Red);
+    assert!(alarm.text.contains("were not revealed"), "{alarm:?}");
+
+    world.net.chain.pause_beacon(false);
     world
-        .until("a", "the alarm", || {
-            let status = shared::status::Status::read(&file).unwrap().unwrap();
-            let told = |problem: &String| problem.contains("were not revealed");
-            status.health == shared::status::Health::Red && status.problems.iter().any(told)
+        .until("a", "its end, with the next reveal", || {
+            let alarms = world.status("a").unwrap().details.alarms;
+            !alarms.contains_key(&Cause::Reveal)
         })
         .await;
     assert_eq!(stop(&mut validator).await, 0);
@@ -187,7 +200,7 @@ async fn committed_weights_are_followed_until_they_are_revealed() {
 const ON_SMALL_DISK: &str = r#"mount -t tmpfs -o size=2m none "$0" && exec "$@""#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_costs_no_state_and_no_record() {
+async fn a_full_disk_costs_no_state_no_record_and_no_weights() {
     let world = World::start("full", Duration::from_millis(300)).await;
     let state = world.state("a");
     std::fs::create_dir(&state).unwrap();
@@ -234,6 +247,16 @@ async fn a_full_disk_costs_no_state_and_no_record() {
             world.log_text("a").contains("the step is postponed")
         })
         .await;
+    // What the last complete step decided goes out all the same, as often as it is due.
+    for _ in 0..2 {
+        let (last, _) = world.weights();
+        world
+            .until("a", "weights while the disk is full", || {
+                fill();
+                world.weights().0 > last
+            })
+            .await;
+    }
     let kept = validator::state::peek(&disk).unwrap().unwrap();
     assert!(kept.step > 1);
     assert!(world.log_text("a").contains("No space left on device"));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use e2e::wandb_client::{CLIENTS, environment, python, run};
 use localnet::wandb::{Run, Wandb};
-use report::{StepRecord, wandb::unsent_runs};
+use report::{StepRecord, status::Cause, wandb::unsent_runs};
 use tokio::process::Child;
 use validator::step::scoring;
 
@@ -56,8 +56,8 @@ async fn it_goes_on_without_its_sample_sources_and_notices_when_they_return() {
         .await;
     world
         .until("a", "nothing to complain of", || {
-            let status = world.status("a").unwrap();
-            !status.problems.join("\n").contains("samples")
+            let alarms = world.status("a").unwrap().details.alarms;
+            !alarms.contains_key(&Cause::Samples)
         })
         .await;
     assert_eq!(stop(&mut validator).await, 0);
@@ -81,8 +81,10 @@ async fn without_young_enough_samples_it_skips_steps_and_still_sets_weights() {
     gate.bar().await;
     world
         .until("a", "a word in the status", || {
-            let problems = world.status("a").unwrap().problems.join("\n");
-            problems.contains("only 0 usable samples, 4 are needed")
+            let alarms = world.status("a").unwrap().details.alarms;
+            let problem = alarms.get(&Cause::Step);
+            problem
+                .is_some_and(|problem| problem.text.contains("only 0 usable samples, 4 are needed"))
         })
         .await;
     let before = world.records("a").len();
@@ -97,6 +99,12 @@ async fn without_young_enough_samples_it_skips_steps_and_still_sets_weights() {
     gate.open();
     world
         .until("a", "steps again", || world.records("a").len() > before + 1)
+        .await;
+    world
+        .until("a", "the end of the problem", || {
+            let alarms = world.status("a").unwrap().details.alarms;
+            !alarms.contains_key(&Cause::Step)
+        })
         .await;
     assert_eq!(stop(&mut validator).await, 0);
     // The scores of before the outage are those after it.

@@ -19,8 +19,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use report::StepRecord;
-use shared::{Exit, status::Status};
+use report::{
+    StepRecord,
+    status::{Activity, Status},
+};
+use shared::Exit;
 use subnet::Uid;
 use tokio::{process::Child, time::sleep};
 
@@ -237,7 +240,7 @@ impl<'w> Run<'w> {
     /// of twelve seconds, and many blocks here.
     async fn in_touch(&mut self) {
         let block = self.world.block();
-        let follows = |status: Status| status.details["block"].as_u64() >= Some(block);
+        let follows = |status: Status| status.details.block >= Some(block);
         self.until(|run| run.world.status("a").is_some_and(follows))
             .await;
     }
@@ -326,12 +329,12 @@ async fn undisturbed(world: &World, plan: Plan) -> Seen {
 /// at the real chain's pace.
 async fn idle(world: &World, time: Duration) -> f64 {
     let mut child = world.running("b", &["--sync-blocks", "1000000000", "--dont_set_weights"]);
-    let file = world.state("b").join(validator::service::STATUS);
     let pid = child.id().unwrap();
     world
         .until("b", "nothing to do", || {
-            let status = Status::read(&file).unwrap();
-            status.is_some_and(|status| status.pid == pid && status.phase == "waiting for news")
+            world.status("b").is_some_and(|status| {
+                status.pid == pid && status.details.activity == Activity::WaitingForNews
+            })
         })
         .await;
     world

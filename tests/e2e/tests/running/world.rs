@@ -1,6 +1,7 @@
 //! A localnet, and the real validator run in it.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     path::{Path, PathBuf},
     process::{Output, Stdio},
@@ -12,13 +13,17 @@ use localnet::{
     miners::{Family, Role},
     subnet::{Localnet, Options},
 };
-use report::{StepRecord, journal};
-use shared::{process, status::Status};
+use report::{
+    StepRecord, journal,
+    status::{self, Status},
+};
+use shared::process;
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
     time::timeout,
 };
+use validator::service;
 
 /// Nothing here takes longer.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -163,7 +168,20 @@ impl World {
 
     /// Returns what a running validator says of itself, if it has said anything yet.
     pub(crate) fn status(&self, state: &str) -> Option<Status> {
-        Status::read(&self.state(state).join(validator::service::STATUS)).unwrap()
+        status::read(&self.state(state).join(service::STATUS)).unwrap()
+    }
+
+    /// Returns the metrics of a running validator, each with its value.
+    pub(crate) fn metrics(&self, state: &str) -> BTreeMap<String, f64> {
+        let text = std::fs::read_to_string(self.state(state).join(service::METRICS));
+        let text = text.unwrap_or_default();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .map(|line| {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                (name.to_owned(), value.parse().unwrap())
+            })
+            .collect()
     }
 
     /// Waits for something to become true; the log is shown if it does not.

@@ -332,7 +332,7 @@ impl Supervisor {
             () = hurry => {}
         }
         // The validator lives in a group of its own and outlives a supervisor that is killed.
-        let validator = Status::read(&self.state_dir.join(NAME).join("status.json"));
+        let validator = <Status>::read(&self.state_dir.join(NAME).join("status.json"));
         let validator = validator.ok().flatten().map(|status| status.pid);
         let groups: Vec<u32> = own.into_iter().chain(validator).collect();
         for group in &groups {

@@ -1,0 +1,129 @@
+//! What the chain makes of our weights: whether committed ones are revealed, whether others set
+//! weights with our hotkey.
+
+use shared::status::Health;
+
+use super::clock;
+use chain::{
+    ChainSnapshot, Client, Wallet,
+    weights::{self, Reveal, TwinGuard, WeightsReceipt},
+};
+use report::board::Alarm;
+use subnet::BlockNumber;
+
+/// Commits watched until they are revealed: those of two of the chain's epochs, and more.
+const MAX_UNREVEALED: usize = 16;
+
+/// Looks for others that set weights with our hotkey.
+#[derive(Debug)]
+pub(in crate::service) struct Twins {
+    guard: TwinGuard,
+    alarm: Alarm,
+    /// Block of the newest weights that were not ours.
+    seen: Option<BlockNumber>,
+}
+
+impl Twins {
+    pub(in crate::service) const fn new(guard: TwinGuard, alarm: Alarm) -> Self {
+        Self {
+            guard,
+            alarm,
+            seen: None,
+        }
+    }
+
+    /// Raises the alarm when weights were set with our hotkey and not by us; ends it when none
+    /// were for two epochs. The chain tells only of the newest weights, so a twin that is alive
+    /// may hide behind ours for one epoch.
+    pub(super) async fn look(
+        &mut self,
+        client: &Client,
+        wallet: &Wallet,
+        snapshot: &ChainSnapshot,
+        interval: u64,
+    ) {
+        let Some(neuron) = snapshot.neuron(&wallet.hotkey()) else {
+            return;
+        };
+        match self.guard.check(client, wallet, neuron).await {
+            Ok(Some(alarm)) => {
+                tracing::error!(%alarm, "somebody else uses our hotkey");
+                self.seen = Some(alarm.block);
+                self.alarm.raise(Health::Red, alarm);
+            }
+            Ok(None) => {
+                let quiet = |seen| clock::is_quiet(seen, snapshot.block, interval);
+                if self.seen.is_some_and(quiet) {
+                    tracing::info!("nobody else has used our hotkey for two epochs");
+                    self.seen = None;
+                    self.alarm.end();
+                }
+            }
+            Err(error) => tracing::debug!(%error, "could not look for a twin"),
+        }
+    }
+}
+
+/// Follows committed weights until the chain shows them.
+#[derive(Debug)]
+pub(in crate::service) struct Reveals {
+    waiting: Vec<WeightsReceipt>,
+    alarm: Alarm,
+}
+
+impl Reveals {
+    pub(in crate::service) const fn new(alarm: Alarm) -> Self {
+        Self {
+            waiting: Vec::new(),
+            alarm,
+        }
+    }
+
+    /// Takes in a new receipt. Weights that need no reveal are visible: whatever was committed
+    /// before is superseded.
+    pub(super) fn add(&mut self, receipt: WeightsReceipt) {
+        if receipt.reveal.is_none() {
+            self.waiting.clear();
+            return self.alarm.end();
+        }
+        self.waiting.push(receipt);
+        let superseded = self.waiting.len().saturating_sub(MAX_UNREVEALED);
+        self.waiting.drain(..superseded);
+    }
+
+    /// Looks whether what is due was revealed; raises the alarm if it never will be.
+    pub(super) async fn look(&mut self, client: &Client, head: BlockNumber) {
+        // The newest first: commits of one epoch are revealed together, and only the last is seen.
+        for index in (0..self.waiting.len()).rev() {
+            let receipt = &self.waiting[index];
+            if receipt.reveal.is_none_or(|plan| plan.block > head) {
+                continue;
+            }
+            let committed = receipt.block;
+            match weights::reveal(client, receipt).await {
+                Ok(Reveal::Waiting { .. }) => continue,
+                Ok(Reveal::NotNeeded) => self.alarm.end(),
+                Ok(Reveal::Visible { block }) => {
+                    tracing::info!(committed, block, "committed weights are revealed");
+                    self.alarm.end();
+                }
+                Ok(Reveal::Missed { block }) => {
+                    tracing::error!(committed, block, "committed weights were not revealed");
+                    self.alarm.raise(
+                        Health::Red,
+                        format_args!(
+                            "the weights committed at block {committed} were not revealed by \
+                             block {block}"
+                        ),
+                    );
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "could not look for the reveal");
+                    return;
+                }
+            }
+            self.waiting.drain(..=index);
+            return;
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The wiring: gives each task the handles it needs, and nothing else.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{Exit, Failure, shutdown::Shutdown};
+use tokio::sync::broadcast;
+
+use super::{
+    Settings,
+    chain_view::ChainView,
+    chain_watcher::ChainWatcher,
+    cleaner::Cleaner,
+    library::Library,
+    losses::Losses,
+    model_sync::{ModelSync, TrackerFile},
+    samples::{Draws, Prefetch},
+    start::Opened,
+    step_loop::{Memory, StepLoop},
+    wakeups::Wakeups,
+    wandb::{self, Wandb},
+    weights::{
+        self, Terms, Weights,
+        watch::{Reveals, Twins},
+    },
+};
+use crate::{
+    state::Kept,
+    step::{Context, Sign},
+};
+use chain::{Client, Wallet, weights::TwinGuard};
+use hub::Hub;
+use models::{Store, Sync, SyncOptions, Tracker, Verifier};
+use report::{
+    StepRecord,
+    board::{Alarm, Alarms, Board},
+};
+
+/// So many records of steps wait for those who listen; then the oldest is dropped.
+const RECORDS: usize = 16;
+
+/// Every task, ready to run.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    /// `None` without a chain.
+    pub(super) chain_watcher: Option<ChainWatcher>,
+    pub(super) model_sync: ModelSync,
+    pub(super) prefetch: Prefetch,
+    pub(super) cleaner: Cleaner,
+    pub(super) wandb: Option<Wandb>,
+    pub(super) step_loop: StepLoop,
+    pub(super) weights: WeightsOrNot,
+}
+
+/// Weights are set by their task; or they are not to be, and nobody else may use the hotkey.
+#[derive(Debug)]
+pub(super) enum WeightsOrNot {
+    Set(Box<Weights>),
+    Unset { twin: TwinGuard },
+}
+
+/// What several tasks hold; none holds all of it.
+struct Handles {
+    chain: Arc<ChainView>,
+    library: Arc<Library>,
+    state: Arc<Kept>,
+    draws: Arc<Draws>,
+    board: Board,
+    wakeups: Arc<Wakeups>,
+}
+
+/// Makes the tasks out of what was opened.
+pub(super) fn tasks(
+    settings: Settings,
+    opened: Opened,
+    board: &Board,
+    alarms: Alarms,
+    shutdown: &Shutdown,
+) -> Result<Tasks, Failure> {
+    let Opened {
+        wallet,
+        twin,
+        client,
+        snapshot,
+        uid,
+        models,
+        evaluator,
+        device,
+        state,
+        journal,
+        supply,
+    } = opened;
+    let state = Kept::new(&settings.folder, state, alarms.state)
+        .map_err(|error| Failure::of(Exit::Machine, &error))?;
+    let tracker = TrackerFile::new(&settings.folder, alarms.tracker);
+    let chain = Arc::new(ChainView::new(client.clone(), snapshot, &settings.folder));
+    let handles = Handles {
+        library: Arc::new(library(&settings, models, tracker.load()?, &state)),
+        draws: Arc::new(Draws {
+            seed: settings.step.seed,
+            sync_blocks: settings.step.sync_blocks,
+            chain: Arc::clone(&chain),
+            supply: Arc::clone(&supply),
+        }),
+        chain,
+        state: Arc::new(state),
+        board: board.clone(),
+        wakeups: Arc::new(Wakeups::new(shutdown.clone())),
+    };
+    let weights_alarms = weights::Alarms {
+        not_set: alarms.weights,
+        overdue: alarms.weights_age,
+    };
+    let weights = match client.clone() {
+        Some(client) if !settings.offline && !settings.dont_set_weights => {
+            let twins = Twins::new(twin, alarms.twin);
+            let reveals = Reveals::new(alarms.reveal);
+            let (terms, wallet) = (Terms::of(&settings.step.parameters), Arc::clone(&wallet));
+            let task = handles.weights(client, wallet, terms, weights_alarms, twins, reveals);
+            WeightsOrNot::Set(Box::new(task))
+        }
+        _ => WeightsOrNot::Unset { twin },
+    };
+    // The loop alone holds the sender: its listeners end after it, with its last record.
+    let (records, rows) = broadcast::channel(RECORDS);
+    let wandb = settings.wandb.map(|given| Wandb {
+        settings: wandb::complete(given, uid, &settings.version, &wallet),
+        rows,
+        alarm: alarms.wandb,
+    });
+    let context = Context {
+        settings: settings.step,
+        version: settings.version,
+        hotkey: wallet.hotkey(),
+        sign: signer(wallet),
+        device,
+        evaluator,
+        store: handles.library.store.clone(),
+        supply,
+        sample_folder: settings.folder.join("samples"),
+        state: Arc::clone(&handles.state),
+        journal,
+        board: board.clone(),
+        sources_alarm: alarms.samples,
+        snapshots: handles.chain.snapshots(),
+    };
+    let losses = Losses::new(alarms.losses);
+    Ok(Tasks {
+        chain_watcher: client
+            .map(|client| handles.chain_watcher(client, alarms.chain, settings.update_delay)),
+        model_sync: handles.model_sync(tracker, alarms.models, settings.update_delay),
+        prefetch: handles.prefetch(),
+        cleaner: handles.cleaner(alarms.store, settings.grace),
+        wandb,
+        step_loop: handles.step_loop(context, alarms.step, losses, settings.max_steps, records),
+        weights,
+    })
+}
+
+fn library(settings: &Settings, models: (Hub, Store), tracker: Tracker, state: &Kept) -> Library {
+    let (hub, store) = models;
+    let verifier = Verifier {
+        hub: hub.clone(),
+        store: Some(store.clone()),
+    };
+    let options = SyncOptions {
+        update_delay: settings.update_delay,
+        grace: settings.grace,
+        min_block: state.look(|state| state.news_from),
+        dtype: settings.step.dtype,
+    };
+    let parameters = &settings.step.parameters;
+    Library {
+        sync: Sync::new(verifier, parameters.clone(), options, tracker),
+        hub,
+        store,
+        compatibility: parameters.compatibility,
+    }
+}
+
+fn signer(wallet: Arc<Wallet>) -> Sign {
+    Arc::new(move |bytes| wallet.sign(bytes))
+}
+
+impl Handles {
+    fn chain_watcher(&self, client: Client, alarm: Alarm, update_delay: Duration) -> ChainWatcher {
+        ChainWatcher {
+            client,
+            chain: Arc::clone(&self.chain),
+            state: Arc::clone(&self.state),
+            board: self.board.clone(),
+            alarm,
+            update_delay,
+            shutdown: self.wakeups.shutdown.clone(),
+        }
+    }
+
+    fn model_sync(&self, saved: TrackerFile, alarm: Alarm, update_delay: Duration) -> ModelSync {
+        ModelSync {
+            chain: Arc::clone(&self.chain),
+            library: Arc::clone(&self.library),
+            state: Arc::clone(&self.state),
+            saved,
+            alarm,
+            board: self.board.clone(),
+            update_delay,
+            wakeups: Arc::clone(&self.wakeups),
+        }
+    }
+
+    fn prefetch(&self) -> Prefetch {
+        Prefetch {
+            draws: Arc::clone(&self.draws),
+            state: Arc::clone(&self.state),
+            shutdown: self.wakeups.shutdown.clone(),
+        }
+    }
+
+    fn cleaner(&self, alarm: Alarm, grace: Duration) -> Cleaner {
+        Cleaner {
+            library: Arc::clone(&self.library),
+            state: Arc::clone(&self.state),
+            alarm,
+            grace,
+            wakeups: Arc::clone(&self.wakeups),
+        }
+    }
+
+    fn step_loop(
+        &self,
+        context: Context,
+        alarm: Alarm,
+        losses: Losses,
+        max_steps: Option<u64>,
+        records: broadcast::Sender<Arc<StepRecord>>,
+    ) -> StepLoop {
+        StepLoop {
+            context,
+            chain: Arc::clone(&self.chain),
+            library: Arc::clone(&self.library),
+            draws: Arc::clone(&self.draws),
+            alarm,
+            losses,
+            max_steps,
+            records,
+            wakeups: Arc::clone(&self.wakeups),
+            memory: Memory::default(),
+        }
+    }
+
+    fn weights(
+        &self,
+        client: Client,
+        wallet: Arc<Wallet>,
+        terms: Terms,
+        alarms: weights::Alarms,
+        twins: Twins,
+        reveals: Reveals,
+    ) -> Weights {
+        Weights {
+            client,
+            chain: Arc::clone(&self.chain),
+            wallet,
+            state: Arc::clone(&self.state),
+            terms,
+            board: self.board.clone(),
+            alarms,
+            twins,
+            reveals,
+            shutdown: self.wakeups.shutdown.clone(),
+        }
+    }
+}
