@@ -18,7 +18,7 @@ use chain::ChainSnapshot;
 use models::{
     Commitment, Tracker,
     sync::Event,
-    tracker::{Entry, Outcome},
+    tracker::{Outcome, TrackerEntry},
 };
 use report::{
     board::{Alarm, Board},
@@ -169,7 +169,7 @@ impl ModelSync {
 
 /// Says that commitments wait for something that is not their model's fault, while any does.
 fn tell(tracker: &Tracker, alarm: &Alarm) {
-    let waits = |entry: &Entry| match &entry.outcome {
+    let waits = |entry: &TrackerEntry| match &entry.outcome {
         Outcome::Waiting { fault, .. } if fault.kind != FaultKind::Model => Some(fault.clone()),
         _ => None,
     };

@@ -13,7 +13,7 @@ use crate::state::State;
 use chain::Commitment;
 use models::{
     Tracker,
-    tracker::{Entry, Outcome},
+    tracker::{Outcome, TrackerEntry},
 };
 use report::step_record::Refusal;
 use subnet::{BlockNumber, CompetitionId, FaultKind, Hotkey, Uid};
@@ -43,7 +43,7 @@ pub fn contents(
 struct Verified<'t> {
     uid: Uid,
     hotkey: Hotkey,
-    entry: &'t Entry,
+    entry: &'t TrackerEntry,
     content: ContentHash,
     parameters: u64,
 }
@@ -213,8 +213,8 @@ mod tests {
         }
     }
 
-    fn entry(uid: u8, competition: &str, outcome: Outcome) -> (Hotkey, Entry) {
-        let entry = Entry {
+    fn entry(uid: u8, competition: &str, outcome: Outcome) -> (Hotkey, TrackerEntry) {
+        let entry = TrackerEntry {
             uid: Uid(uid.into()),
             block: uid.into(),
             model_id: model(competition),
@@ -225,7 +225,7 @@ mod tests {
         (Hotkey([uid; 32]), entry)
     }
 
-    fn tracker<const N: usize>(entries: [(Hotkey, Entry); N]) -> Tracker {
+    fn tracker<const N: usize>(entries: [(Hotkey, TrackerEntry); N]) -> Tracker {
         let entries = BTreeMap::from(entries);
         serde_json::from_value(serde_json::to_value(entries).unwrap()).unwrap()
     }
