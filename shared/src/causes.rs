@@ -36,9 +36,10 @@ mod tests {
     #[test]
     fn every_cause_is_told_once() {
         let chain = ["could not read x: disk full", "disk full", "error 28"];
-        let error = chain.into_iter().rev().fold(None, |source, text| {
-            Some(Box::new(Link { text, source }))
-        });
+        let error = chain
+            .into_iter()
+            .rev()
+            .fold(None, |source, text| Some(Box::new(Link { text, source })));
         let error = error.unwrap();
         assert_eq!(one_line(&*error), "could not read x: disk full: error 28");
     }

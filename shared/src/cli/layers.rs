@@ -6,9 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{
-    Arg, ArgAction, ArgMatches, Command, FromArgMatches, builder::BoolishValueParser,
-};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, builder::BoolishValueParser};
 
 use super::{FullPath, Hint, settings_file};
 use crate::{Exit, Failure};
@@ -124,7 +122,10 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, Failure> {
     for (key, values) in settings_file::read(path)? {
         let asked = kebab(&key);
         let fits = |arg: &Arg| {
-            let names = arg.get_long().into_iter().chain(arg.get_all_aliases().into_iter().flatten());
+            let names = arg
+                .get_long()
+                .into_iter()
+                .chain(arg.get_all_aliases().into_iter().flatten());
             names.map(kebab).any(|name| name == asked)
         };
         if asked == CONFIG || !any_arg(&command, &fits) {
@@ -187,7 +188,11 @@ mod tests {
     }
 
     fn parsed(words: &[&str]) -> Result<Order, Failure> {
-        let line: Vec<OsString> = ["layered"].iter().chain(words).map(OsString::from).collect();
+        let line: Vec<OsString> = ["layered"]
+            .iter()
+            .chain(words)
+            .map(OsString::from)
+            .collect();
         match parse::<Program>(Program::command(), &line, |_, _| None)? {
             Parsed::Command(program) => Ok(program.command),
             Parsed::Text(text) => panic!("{text}"),
@@ -222,7 +227,10 @@ mod tests {
         assert_eq!((led.name.as_str(), led.offline), ("c", true));
         assert_eq!(led.package.as_deref(), Some("shared"));
         let told = run(&["run", &file, "--wallet.name", "d", "--package=p"]);
-        assert_eq!((told.name.as_str(), told.package.as_deref()), ("d", Some("p")));
+        assert_eq!(
+            (told.name.as_str(), told.package.as_deref()),
+            ("d", Some("p"))
+        );
     }
 
     #[test]
@@ -260,6 +268,9 @@ mod tests {
     fn what_clap_refuses_is_a_failure_of_usage() {
         let failure = parsed(&["run", "--no-such"]).unwrap_err();
         assert_eq!(failure.exit(), Exit::Usage);
-        assert!(failure.heading().starts_with("unexpected argument"), "{failure}");
+        assert!(
+            failure.heading().starts_with("unexpected argument"),
+            "{failure}"
+        );
     }
 }

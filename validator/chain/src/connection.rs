@@ -10,6 +10,8 @@ use jsonrpsee::{
     core::client::{ClientT, Error as ClientError},
     ws_client::{PingConfig, WsClient, WsClientBuilder},
 };
+use shared::causes;
+use subnet::Genesis;
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout, timeout_at},
@@ -18,8 +20,7 @@ use url::Url;
 
 use super::{
     endpoints::{Deadlines, Endpoints},
-    error::with_causes,
-    rpc::RpcError,
+    error::RpcError,
 };
 
 /// Largest message accepted: some thirty times finney's metadata.
@@ -32,21 +33,21 @@ const SUBSCRIPTION_BUFFER: usize = 256;
 #[derive(Debug)]
 pub(super) struct Connections {
     endpoints: Vec<Url>,
-    genesis: Option<[u8; 32]>,
+    genesis: Option<Genesis>,
     pub(super) deadlines: Deadlines,
     /// Requests sent so far.
     pub(super) requests: AtomicU64,
     /// Connections made so far.
     pub(super) made: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<InUse>,
 }
 
 #[derive(Debug)]
-struct State {
+struct InUse {
     link: Option<Arc<Link>>,
     /// Where the next connection is tried first.
     next: usize,
-    health: Vec<Health>,
+    health: Vec<EndpointHealth>,
 }
 
 /// A connection to one endpoint.
@@ -59,7 +60,7 @@ pub(super) struct Link {
 
 /// How an endpoint behaved of late.
 #[derive(Debug, Clone, Default)]
-struct Health {
+struct EndpointHealth {
     failures: u32,
     refusals: u32,
     not_before: Option<Instant>,
@@ -73,14 +74,14 @@ pub(super) enum Trouble {
 
 impl Connections {
     pub(super) fn new(endpoints: &Endpoints, deadlines: Deadlines) -> Self {
-        let health = vec![Health::default(); endpoints.urls.len()];
+        let health = vec![EndpointHealth::default(); endpoints.urls.len()];
         Self {
             endpoints: endpoints.urls.clone(),
             genesis: endpoints.genesis,
             deadlines,
             requests: AtomicU64::new(0),
             made: AtomicU64::new(0),
-            state: Mutex::new(State {
+            state: Mutex::new(InUse {
                 link: None,
                 next: 0,
                 health,
@@ -127,7 +128,7 @@ impl Connections {
     /// Forgets the past failures of an endpoint.
     pub(super) async fn answered(&self, endpoint: usize) {
         let mut state = self.state.lock().await;
-        state.health[endpoint] = Health::default();
+        state.health[endpoint] = EndpointHealth::default();
     }
 
     /// Returns the connection, or makes one to the first endpoint that answers.
@@ -232,8 +233,7 @@ impl Connections {
                 Ok(Err(error)) => return Err(ConnectFailure::of(&error)),
                 Err(_) => return Err(ConnectFailure::broken("no answer about its genesis".into())),
             };
-            let expected = format!("0x{}", hex::encode(expected));
-            if !found.eq_ignore_ascii_case(&expected) {
+            if found.parse() != Ok(expected) {
                 return Err(ConnectFailure {
                     problem: format!(
                         "it serves another chain: genesis {found:.66}, expected {expected}"
@@ -246,13 +246,13 @@ impl Connections {
         Ok(link)
     }
 
-    fn leave(&self, state: &mut State, endpoint: usize, trouble: &Trouble) {
+    fn leave(&self, state: &mut InUse, endpoint: usize, trouble: &Trouble) {
         state.link = None;
         state.next = (endpoint + 1) % self.endpoints.len();
         self.punish(state, endpoint, trouble);
     }
 
-    fn punish(&self, state: &mut State, endpoint: usize, trouble: &Trouble) {
+    fn punish(&self, state: &mut InUse, endpoint: usize, trouble: &Trouble) {
         let health = &mut state.health[endpoint];
         let pause = match trouble {
             Trouble::Broken => {
@@ -311,7 +311,7 @@ impl ConnectFailure {
             Trouble::Broken
         };
         Self {
-            problem: with_causes(error),
+            problem: causes::one_line(error),
             trouble,
             wrong_chain: false,
         }

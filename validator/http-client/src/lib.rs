@@ -11,7 +11,7 @@ use reqwest::{
 use serde::Serialize;
 use shared::term;
 
-use subnet::Fault;
+use subnet::{Fault, FaultKind};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(30);
@@ -104,7 +104,7 @@ impl HttpError {
 
 impl From<HttpError> for Fault {
     fn from(error: HttpError) -> Self {
-        Self::outside(error)
+        Self::new(FaultKind::Outside, error)
     }
 }
 

@@ -28,7 +28,7 @@ pub use rejection::Rejection;
 pub use report::Report;
 pub use rules::Rules;
 pub use store::Store;
-pub use sync::{Commitment, Event, Sync, SyncOptions};
+pub use sync::{Event, Sync, SyncOptions};
 pub use tokenizer::tokenizer;
 pub use tracker::Tracker;
 pub use verify::{VerifiedModel, Verifier};

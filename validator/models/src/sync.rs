@@ -17,20 +17,7 @@ use super::{
     tracker::{Outcome, Tracker},
     verify::{VerifiedModel, Verifier},
 };
-use subnet::{BlockNumber, Competition, Fault, Hotkey, ModelId, Parameters, Uid};
-
-/// A commitment as the chain has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commitment {
-    /// Who committed.
-    pub hotkey: Hotkey,
-    /// The uid of the hotkey.
-    pub uid: Uid,
-    /// When.
-    pub block: BlockNumber,
-    /// To what.
-    pub model_id: ModelId,
-}
+use subnet::{BlockNumber, Commitment, Competition, Fault, Parameters};
 
 /// What came of a commitment.
 #[derive(Debug, Clone)]

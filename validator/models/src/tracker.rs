@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use model::ContentHash;
 use serde::{Deserialize, Serialize};
 
-use super::{digest::as_text, rejection::Rejection, sync::Commitment};
-use subnet::{BlockNumber, Fault, FaultKind, Hotkey, ModelId, Uid};
+use super::{digest::as_text, rejection::Rejection};
+use subnet::{BlockNumber, Commitment, Fault, FaultKind, Hotkey, ModelId, Uid};
 
 /// First wait after a fault that is not the model's; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_secs(30);

@@ -19,7 +19,7 @@ use super::{
     scan::{NormJudge, Scanned},
     store::{FileRecord, ModelRecord, StoredModel},
 };
-use subnet::{BlockNumber, CompetitionId, Hotkey, ModelId};
+use subnet::{BlockNumber, Commitment, CompetitionId, Hotkey, ModelId};
 
 /// What a miner says of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,11 +91,11 @@ impl Verifier {
     /// Verifies a commitment and fetches its model.
     pub async fn verify_commitment(
         &self,
-        commitment: &super::sync::Commitment,
+        commitment: &Commitment,
         rules: &Rules,
         report: &mut Report,
     ) -> Judged<VerifiedModel> {
-        let super::sync::Commitment {
+        let Commitment {
             hotkey,
             block,
             model_id,

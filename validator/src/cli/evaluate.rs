@@ -8,10 +8,11 @@ use model::{
     protocol::{Device, Evaluate, Evaluation, ModelSource},
 };
 use serde_json::{Value, json};
-use shared::{Exit, Failure, file, term};
+use shared::{Exit, Failure, cli::FullPath, file, term};
 
 use super::{
-    flags::SubnetArg,
+    flags::{Devices, LogFlags, SubnetFlag, WorkerFlag},
+    runtime::block_on,
     tokenize::{self, read_conversations, read_text},
     workers::{self, Bar},
 };
@@ -23,17 +24,17 @@ const MAX_CONFIG: u64 = model::config::MAX_CONFIG_BYTES as u64;
 /// Compute a model's losses as the validator would.
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("input").required(true).args(["samples", "batches"]))]
-pub struct Args {
+pub(crate) struct EvaluateArgs {
     /// Directory of the model
     #[arg(long, value_name = "DIR", visible_alias = "model_path")]
-    model: PathBuf,
+    model: FullPath,
     /// Conversations, one JSON object a line: {"messages": [{"role", "content"}, ..]} or
     /// {"prompt", "response"}
     #[arg(long, value_name = "FILE")]
-    samples: Option<PathBuf>,
+    samples: Option<FullPath>,
     /// Tokens instead of conversations: [{"ids": [..], "prompt_len": N}, ..]
     #[arg(long, value_name = "FILE")]
-    batches: Option<PathBuf>,
+    batches: Option<FullPath>,
     /// Evaluate by the rules of this competition
     #[arg(long, value_name = "ID", visible_alias = "competition_id")]
     competition: Option<String>,
@@ -42,13 +43,13 @@ pub struct Args {
     architecture: Option<Architecture>,
     /// Directory of the tokenizer [default: the model's own]
     #[arg(long, value_name = "DIR")]
-    tokenizer: Option<PathBuf>,
+    tokenizer: Option<FullPath>,
     /// bfloat16, float16 or float32
     #[arg(long, value_name = "TYPE", default_value = "bfloat16")]
     dtype: Dtype,
     /// cuda[:N], cpu, or auto (cuda if there is one)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
+    device: Devices,
     /// flash_attention_2, sdpa or eager
     #[arg(
         long = "attn_implementation",
@@ -62,14 +63,15 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The eval-worker program [default: beside this one]
-    #[arg(long, value_name = "FILE", env = "VALIDATOR_EVAL_WORKER")]
-    eval_worker: Option<PathBuf>,
     /// Seconds to wait at most
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     time_limit: u64,
     #[command(flatten)]
-    subnet: SubnetArg,
+    worker: WorkerFlag,
+    #[command(flatten)]
+    subnet: SubnetFlag,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 /// What is to be evaluated.
@@ -81,7 +83,8 @@ enum Input {
     Samples(Vec<TokenizedSample>),
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &EvaluateArgs) -> Result<Exit, Failure> {
+    args.log.init_quiet();
     let parameters = args.subnet.parameters()?;
     let (directory, mut readable) = workers::directory(&args.model)?;
     let competition = args
@@ -134,9 +137,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
             tokenizer.display()
         ));
     }
-    let options = workers::options(args.eval_worker.as_deref(), &args.device, readable)?;
+    let options = workers::options(&args.worker, &args.device, readable)?;
     let evaluator = Evaluator::new(options);
-    let (evaluated, device) = super::block_on(async {
+    let (evaluated, device) = block_on(async {
         let evaluated = evaluate(args, &evaluator, source, input, &parameters).await;
         let device = if evaluated.is_ok() {
             device(&evaluator).await
@@ -176,7 +179,7 @@ async fn device(evaluator: &Evaluator) -> Option<Device> {
 }
 
 async fn evaluate(
-    args: &Args,
+    args: &EvaluateArgs,
     evaluator: &Evaluator,
     model: ModelSource,
     input: Input,
@@ -221,7 +224,7 @@ fn competition<'a>(parameters: &'a Parameters, id: &str) -> Result<&'a Competiti
 }
 
 fn architecture(
-    args: &Args,
+    args: &EvaluateArgs,
     competition: Option<&Competition>,
     directory: &std::path::Path,
 ) -> Result<Architecture, Failure> {
@@ -278,7 +281,7 @@ fn mean(losses: &[f64]) -> f64 {
     scored.iter().sum::<f64>() / scored.len() as f64
 }
 
-fn report(evaluation: &Evaluation, args: &Args, architecture: Architecture) -> Value {
+fn report(evaluation: &Evaluation, args: &EvaluateArgs, architecture: Architecture) -> Value {
     let Evaluation {
         losses,
         counters,
@@ -302,7 +305,7 @@ fn report(evaluation: &Evaluation, args: &Args, architecture: Architecture) -> V
         "norms": evaluation.norms_refused,
         "architecture": architecture,
         "dtype": args.dtype,
-        "device": args.device,
+        "device": args.device.to_string(),
         "attention": args.attention,
         "pack_tokens": args.pack_tokens,
         "counters": {
@@ -324,7 +327,7 @@ fn fault_json(fault: &Fault) -> Value {
     }
 }
 
-fn print_table(evaluation: &Evaluation, args: &Args, architecture: Architecture) {
+fn print_table(evaluation: &Evaluation, args: &EvaluateArgs, architecture: Architecture) {
     let Evaluation {
         losses,
         counters,

@@ -1,22 +1,24 @@
 //! `validator status`: how the validator is, from its status file.
 
-use std::path::PathBuf;
-
 use anstyle::{AnsiColor, Style};
 use nix::{errno::Errno, sys::signal, unistd::Pid};
 use serde_json::Value;
 use shared::{
-    Exit, Failure, clock,
+    Exit, Failure,
+    cli::FullPath,
+    clock,
     status::{self, Health, Status},
     term,
 };
 
-use super::flags::{ChainFlags, StateFlags, WalletFlags};
+use super::flags::{ChainFlags, ConfigFlag, StateFlags, WalletFlags};
 use crate::service;
 
 /// Show how the running validator is
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    config: ConfigFlag,
     #[command(flatten)]
     wallet: WalletFlags,
     #[command(flatten)]
@@ -25,7 +27,7 @@ pub struct StatusArgs {
     state: StateFlags,
     /// The status file [default: the one in the folder of the state]
     #[arg(long = "status-file", value_name = "FILE", env = status::ENV)]
-    status_file: Option<PathBuf>,
+    status_file: Option<FullPath>,
     /// Print the status file as it is
     #[arg(long)]
     json: bool,
@@ -33,7 +35,7 @@ pub struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let path = if let Some(path) = &args.status_file {
-        path.clone()
+        path.to_path_buf()
     } else {
         let netuid = args.chain.parameters()?.netuid;
         args.state

@@ -13,13 +13,13 @@ use model::{
 };
 use shared::{Exit, Failure, term};
 
+use super::flags::{Devices, WorkerFlag};
 use eval::{self, Options, Patience};
 
-/// Makes the options of workers for `devices` (`auto`, `cpu`, `cuda:0,cuda:1`), which may read
-/// what lies in `readable`.
-pub fn options(
-    program: Option<&Path>,
-    devices: &str,
+/// Makes the options of workers for devices, which may read what lies in `readable`.
+pub(crate) fn options(
+    worker: &WorkerFlag,
+    devices: &Devices,
     readable: impl IntoIterator<Item = PathBuf>,
 ) -> Result<Options, Failure> {
     #[expect(
@@ -28,11 +28,8 @@ pub fn options(
     )]
     let value = |name: &str| env::var(name).ok().map(|value| (name.to_owned(), value));
     Ok(Options {
-        program: eval::program(program)?,
-        devices: devices
-            .split(',')
-            .map(|device| device.trim().to_owned())
-            .collect(),
+        program: eval::program(worker.program())?,
+        devices: devices.names().to_vec(),
         readable: readable.into_iter().collect(),
         memory: None,
         device_memory: None,

@@ -9,12 +9,9 @@ use tokio::{
 };
 
 use super::Parts;
-use chain::ChainSnapshot;
-use models::{
-    Tracker,
-    sync::{Commitment, Event},
-    tracker::Outcome,
-};
+use chain::{ChainSnapshot, RawCommitment};
+use models::{Tracker, sync::Event, tracker::Outcome};
+use subnet::Commitment;
 
 /// Where the tracker is kept, in the folder of the state.
 const TRACKER: &str = "tracker.json";
@@ -82,14 +79,7 @@ pub(super) fn commitments(snapshot: &ChainSnapshot) -> Vec<Commitment> {
     snapshot
         .commitments
         .iter()
-        .filter_map(|commitment| {
-            Some(Commitment {
-                hotkey: commitment.hotkey,
-                uid: commitment.uid,
-                block: commitment.block,
-                model_id: commitment.model.clone().ok()?,
-            })
-        })
+        .filter_map(RawCommitment::commitment)
         .collect()
 }
 

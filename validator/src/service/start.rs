@@ -41,8 +41,8 @@ pub(super) async fn build(settings: Settings, shutdown: Shutdown) -> Result<Part
     let board = Arc::new(Board::default());
     let lock = FileLock::try_acquire(&settings.folder.join("lock"), "validator").map_err(held)?;
     let wallet = open_wallet(&settings)?;
-    let twin = TwinGuard::acquire(&settings.locks, &wallet.hotkey()).map_err(held)?;
     let (client, snapshot) = chain(&settings, &board).await?;
+    let twin = TwinGuard::acquire(&wallet, &snapshot).map_err(held)?;
     let uid = registered(&settings, &wallet, &snapshot)?;
     progress(&board, "opening the models");
     let store = Store::open(&settings.model_folder, settings.limits)
@@ -128,13 +128,11 @@ fn held(error: LockError) -> Failure {
 }
 
 fn open_wallet(settings: &Settings) -> Result<Wallet, Failure> {
-    Wallet::open(&settings.wallet, &settings.passwords)
-        .map(|wallet| wallet.with_locks(settings.locks.clone()))
-        .map_err(|error| {
-            Failure::of(Exit::Config, &error).hint(
-                "name it with --wallet.name and --wallet.hotkey; without a wallet, try `localnet`",
-            )
-        })
+    Wallet::open(&settings.wallet, &settings.passwords).map_err(|error| {
+        Failure::of(Exit::Config, &error).hint(
+            "name it with --wallet.name and --wallet.hotkey; without a wallet, try `localnet`",
+        )
+    })
 }
 
 /// Connects and takes the first snapshot. Offline, the one on disk will do.
@@ -262,7 +260,7 @@ fn state(
     let identity = Identity {
         netuid: settings.step.parameters.netuid,
         hotkey: wallet.hotkey(),
-        genesis: snapshot.genesis_hash.clone(),
+        genesis: snapshot.genesis_hash.to_string(),
     };
     let journal = Journal::open(
         &settings.folder.join("records"),

@@ -89,7 +89,7 @@ pub(super) async fn run(
                 }
             }
             Err(fault) if fault.kind == FaultKind::Config => {
-                return Err(Failure::new(Exit::Config, &fault.reason));
+                return Err(Failure::from(fault));
             }
             Err(fault) => {
                 memory.faults += 1;
@@ -304,9 +304,7 @@ fn refused(parts: &Parts, memory: &Memory, competition: &Competition) -> Vec<Ref
     let entries = tracker.entries().iter().filter_map(|(hotkey, entry)| {
         let reason = match &entry.outcome {
             Outcome::Refused { reason } => reason.clone(),
-            Outcome::Waiting { fault, .. } if fault.kind == FaultKind::Model => {
-                fault.reason.clone()
-            }
+            Outcome::Waiting { fault, .. } if fault.kind == FaultKind::Model => fault.to_string(),
             _ => return None,
         };
         let news = memory.reported.get(hotkey) != Some(&entry.block);

@@ -8,7 +8,7 @@ use shared::{Failure, clock, status::Health};
 use super::{Parts, origin};
 use chain::{
     ChainSnapshot,
-    weights::{self, Emitted, Refusal, Request, Reveal, SetWeightsError, WeightsReceipt},
+    weights::{self, Emitted, Refusal, Reveal, SetWeightsError, WeightsReceipt, WeightsRequest},
 };
 use report::step_record::Receipt;
 use subnet::{BlockNumber, Uid};
@@ -133,7 +133,7 @@ async fn set(parts: &Parts, clock: &mut Clock, block: BlockNumber) -> Option<Wei
     let (client, emitted) = (parts.client.as_ref()?, emitted(parts)?);
     let parameters = &context.settings.parameters;
     let millis = parts.snapshot().hyperparameters.block_millis;
-    let request = Request {
+    let request = WeightsRequest {
         netuid: parameters.netuid,
         mechanism: 0,
         weights: emitted,

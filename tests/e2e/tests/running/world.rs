@@ -57,8 +57,14 @@ impl World {
             miners: miners.to_vec(),
             samples: 60,
             block_time: Some(block_time),
+            chain_id: rand::random(),
             ..Options::default()
         }
+    }
+
+    /// Returns the folder that all others are in.
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Returns the folder of a validator's state.
@@ -110,12 +116,18 @@ impl World {
 
     /// Runs a command to its end; returns its exit code and what it said.
     pub(crate) async fn run(&self, state: &str, arguments: &[&str]) -> (i32, String) {
-        let output = self.command(state).args(arguments).output();
+        let mut command = self.command(state);
+        command.args(arguments);
+        Self::ended(command).await
+    }
+
+    /// Waits for a command to end; returns its exit code and what it said.
+    pub(crate) async fn ended(mut command: Command) -> (i32, String) {
         let Output {
             status,
             stdout,
             stderr,
-        } = output.await.unwrap();
+        } = command.output().await.unwrap();
         let text = [stdout, stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
         (status.code().unwrap_or(-1), text)
