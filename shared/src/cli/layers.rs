@@ -15,6 +15,9 @@ use crate::{Exit, Failure};
 /// take the variables that their flags name, and nothing else.
 const CONFIG: &str = "config";
 
+/// Flags whose variables count for every command.
+const EVERYWHERE: [&str; 2] = ["log", "log_json"];
+
 /// What a command line comes to.
 #[derive(Debug)]
 pub enum Parsed<T> {
@@ -36,7 +39,7 @@ pub fn parse<T: FromArgMatches>(
     let prefix = command.get_name().to_uppercase();
     let mut command = each_arg(command, &|level, arg| {
         let arg = respelled(arg);
-        if is_layered(level) {
+        if is_layered(level) || EVERYWHERE.contains(&arg.get_id().as_str()) {
             named(&prefix, arg)
         } else {
             arg

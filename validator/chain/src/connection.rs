@@ -10,7 +10,7 @@ use jsonrpsee::{
     core::client::{ClientT, Error as ClientError},
     ws_client::{PingConfig, WsClient, WsClientBuilder},
 };
-use shared::causes;
+use shared::{back_off::BackOff, causes};
 use subnet::Genesis;
 use tokio::{
     sync::Mutex,
@@ -257,17 +257,20 @@ impl Connections {
         let pause = match trouble {
             Trouble::Broken => {
                 health.failures += 1;
-                self.deadlines.backoff * 2_u32.pow((health.failures - 1).min(5))
+                let first = self.deadlines.backoff;
+                let longest = first * 32;
+                BackOff { first, longest }.after(health.failures)
             }
             Trouble::ToldToGoAway => {
                 health.refusals += 1;
-                let doubled = 2_u32.pow((health.refusals - 1).min(4));
-                if self.endpoints.len() > 1 {
-                    self.deadlines.penalty * doubled
+                let first = if self.endpoints.len() > 1 {
+                    self.deadlines.penalty
                 } else {
                     // Nobody else is there to ask, and weights may be due.
-                    self.deadlines.penalty / 16 * doubled
-                }
+                    self.deadlines.penalty / 16
+                };
+                let longest = first * 16;
+                BackOff { first, longest }.after(health.refusals)
             }
         };
         health.not_before = Some(Instant::now() + pause);
