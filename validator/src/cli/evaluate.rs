@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shared::{Exit, Failure, cli::FullPath, file, term};
 
 use super::{
-    flags::{Devices, LogFlags, SubnetFlag, WorkerFlag},
+    flags::{Devices, LoggingFlags, SubnetFlag, WorkerFlag},
     runtime::block_on,
     tokenize::{self, read_conversations, read_text},
     workers::{self, Bar},
@@ -71,11 +71,11 @@ pub(crate) struct EvaluateArgs {
     #[command(flatten)]
     subnet: SubnetFlag,
     #[command(flatten)]
-    log: LogFlags,
+    log: LoggingFlags,
 }
 
 /// What is to be evaluated.
-enum Input {
+enum EvaluationInput {
     Conversations {
         tokenizer: PathBuf,
         conversations: Vec<Conversation>,
@@ -114,17 +114,17 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<Exit, Failure> {
                 }
                 None => directory,
             };
-            Input::Conversations {
+            EvaluationInput::Conversations {
                 tokenizer,
                 conversations,
             }
         }
-        (None, Some(batches)) => Input::Samples(read_batches(batches)?),
+        (None, Some(batches)) => EvaluationInput::Samples(read_batches(batches)?),
         (None, None) => return Err(Failure::new(Exit::Usage, "nothing to evaluate")),
     };
     let tokenizer = match &input {
-        Input::Conversations { tokenizer, .. } => Some(tokenizer.clone()),
-        Input::Samples(_) => None,
+        EvaluationInput::Conversations { tokenizer, .. } => Some(tokenizer.clone()),
+        EvaluationInput::Samples(_) => None,
     };
     if let (Some(fixed), Some(tokenizer), None, false) = (
         competition.and_then(|competition| competition.tokenizer.as_ref()),
@@ -182,15 +182,15 @@ async fn evaluate(
     args: &EvaluateArgs,
     evaluator: &Evaluator,
     model: ModelSource,
-    input: Input,
+    input: EvaluationInput,
     parameters: &Parameters,
 ) -> Result<Evaluation, Fault> {
     let bar = Bar::new();
     let show = |progress| bar.show(progress);
     let patience = workers::patience(args.time_limit);
     let samples = match input {
-        Input::Samples(samples) => samples,
-        Input::Conversations {
+        EvaluationInput::Samples(samples) => samples,
+        EvaluationInput::Conversations {
             tokenizer,
             conversations,
         } => {

@@ -6,7 +6,7 @@ use model::ContentHash;
 use shared::{Exit, Failure, cli::FullPath, term};
 
 use super::{
-    flags::{ChainFlags, Devices, FetchFlags, HubFlags, LogFlags, StoreFlags, WorkerFlag},
+    flags::{ChainFlags, Devices, FetchFlags, HubFlags, LoggingFlags, StoreFlags, WorkerFlag},
     records::RecordFlags,
     runtime::block_on,
     workers,
@@ -64,7 +64,7 @@ pub(crate) struct ReplayArgs {
     #[command(flatten)]
     hub: HubFlags,
     #[command(flatten)]
-    log: LogFlags,
+    log: LoggingFlags,
 }
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {

@@ -7,7 +7,7 @@ use shared::{Exit, Failure, cli::FullPath, log_file::LogFile, status, version::V
 
 use super::{
     flags::{
-        ChainFlags, ConfigFlag, EngineFlags, FetchFlags, HubFlags, KeepFlags, LogFlags,
+        ChainFlags, ConfigFlag, EngineFlags, FetchFlags, HubFlags, KeepFlags, LoggingFlags,
         SampleFlags, StateFlags, StoreFlags, WalletFlags, WandbFlags, WandbLogFlags,
     },
     runtime::block_on,
@@ -58,7 +58,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     start: StartFlags,
     #[command(flatten)]
-    pub(super) log: LogFlags,
+    pub(super) log: LoggingFlags,
     #[command(flatten)]
     log_file: LogFileFlag,
     #[command(flatten)]

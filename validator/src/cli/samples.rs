@@ -7,7 +7,7 @@ use shared::{Exit, Failure, cli::FullPath, file, term};
 
 use super::{
     connect::{chain_failure, connect},
-    flags::{ChainFlags, HubFlags, LogFlags, SampleFlags, WandbFlags},
+    flags::{ChainFlags, HubFlags, LoggingFlags, SampleFlags, WandbFlags},
     runtime::block_on,
 };
 use samples::{Fetcher, Pool, SampleSet, Seed, sample_set};
@@ -41,7 +41,7 @@ pub(crate) struct SamplesArgs {
     #[command(flatten)]
     chain: ChainFlags,
     #[command(flatten)]
-    log: LogFlags,
+    log: LoggingFlags,
 }
 
 pub(super) fn run(args: &SamplesArgs) -> Result<Exit, Failure> {

@@ -7,7 +7,7 @@ use shared::{Exit, Failure, file, term};
 
 use super::{
     connect::{chain_failure, connect, open},
-    flags::{ChainFlags, ConfigFlag, LogFlags, WalletFlags},
+    flags::{ChainFlags, ConfigFlag, LoggingFlags, WalletFlags},
     runtime::block_on,
 };
 use chain::weights::{self, Method, Preflight, SetWeightsError, WeightsReceipt, WeightsRequest};
@@ -44,7 +44,7 @@ pub(crate) struct SetWeightsArgs {
     #[command(flatten)]
     chain: ChainFlags,
     #[command(flatten)]
-    log: LogFlags,
+    log: LoggingFlags,
 }
 
 /// What a dry run found out.

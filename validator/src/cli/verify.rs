@@ -6,7 +6,7 @@ use model::{Architecture, Dtype};
 use shared::{Exit, Failure, term};
 
 use super::{
-    flags::{FetchFlags, HubFlags, LogFlags, StoreFlags, SubnetFlag},
+    flags::{FetchFlags, HubFlags, LoggingFlags, StoreFlags, SubnetFlag},
     runtime::block_on,
 };
 use models::{
@@ -54,7 +54,7 @@ pub(crate) struct VerifyArgs {
     #[command(flatten)]
     subnet: SubnetFlag,
     #[command(flatten)]
-    log: LogFlags,
+    log: LoggingFlags,
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {

@@ -9,7 +9,7 @@ const OURS: [&str; 6] = ["validator", "chain", "eval", "models", "report", "samp
 /// How much is logged: what both programs take, and what the Python validator took.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Log")]
-pub(crate) struct LogFlags {
+pub(crate) struct LoggingFlags {
     /// Log more
     #[arg(long = "logging.debug")]
     debug: bool,
@@ -20,7 +20,7 @@ pub(crate) struct LogFlags {
     shared: shared::cli::LogFlags,
 }
 
-impl LogFlags {
+impl LoggingFlags {
     /// Starts logging for the validator at work.
     pub(crate) fn init(&self) {
         self.shared.init(&self.filter("info"));

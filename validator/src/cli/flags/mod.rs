@@ -17,7 +17,7 @@ pub(crate) use self::{
     config::ConfigFlag,
     engine::{Devices, EngineFlags, WorkerFlag},
     hub::HubFlags,
-    log::LogFlags,
+    log::LoggingFlags,
     models::{FetchFlags, KeepFlags, StoreFlags, store_failure},
     samples::SampleFlags,
     size::ByteSize,

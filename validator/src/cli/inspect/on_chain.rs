@@ -10,7 +10,7 @@ use shared::{
 
 use super::super::{
     connect::{chain_failure, connect},
-    flags::{ChainFlags, LogFlags},
+    flags::{ChainFlags, LoggingFlags},
     runtime::block_on,
 };
 use chain::ChainSnapshot;
@@ -27,7 +27,7 @@ pub(crate) struct OnChainArgs {
     #[command(flatten)]
     chain: ChainFlags,
     #[command(flatten)]
-    log: LogFlags,
+    log: LoggingFlags,
 }
 
 /// One part of a snapshot, with the block it was read at.

@@ -6,7 +6,7 @@ use shared::{Exit, Failure, term};
 use super::{
     super::{
         connect::{open, wallet_failure},
-        flags::{ChainFlags, LogFlags, WalletFlags},
+        flags::{ChainFlags, LoggingFlags, WalletFlags},
         runtime::block_on,
     },
     on_chain::{RAO, snapshot},
@@ -25,7 +25,7 @@ pub(crate) struct WalletArgs {
     #[command(flatten)]
     chain: ChainFlags,
     #[command(flatten)]
-    log: LogFlags,
+    log: LoggingFlags,
 }
 
 /// What `inspect wallet` tells; never a secret.

@@ -8,7 +8,7 @@ use shared::{Exit, Failure, term};
 use super::{
     super::{
         connect::{chain_failure, connect},
-        flags::{ChainFlags, LogFlags},
+        flags::{ChainFlags, LoggingFlags},
         runtime::block_on,
     },
     on_chain::share,
@@ -27,7 +27,7 @@ pub(crate) struct WeightsArgs {
     #[command(flatten)]
     chain: ChainFlags,
     #[command(flatten)]
-    log: LogFlags,
+    log: LoggingFlags,
 }
 
 /// The weights of all validators, at a block.
