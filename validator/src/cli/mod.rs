@@ -168,6 +168,10 @@ mod tests {
                 None => groups.push((heading, 1)),
             }
         }
-        insta::assert_debug_snapshot!(groups);
+        let groups: Vec<String> = groups
+            .iter()
+            .map(|(heading, count)| format!("{heading} {count}"))
+            .collect();
+        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 2, Samples 11, Evaluation 10, Weights 2, W&B 8, State 5, Log 5");
     }
 }

@@ -282,13 +282,18 @@ async fn flags_are_judged_before_anything_is_opened() {
                 "set-weights",
                 "--weights",
                 "{}",
-                "--subtensor.network",
-                "finny",
+                "--subtensor.chain_endpoint",
+                "http://x",
             ],
-            "finney",
+            "ws://",
         ),
         (
-            &["inspect", "wallet", "--subtensor.network", "http://x"],
+            &[
+                "inspect",
+                "wallet",
+                "--subtensor.chain_endpoint",
+                "http://x",
+            ],
             "ws://",
         ),
     ] {
