@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::Exit;
+use crate::{Exit, causes};
 
 /// A failure on its way to the terminal.
 #[derive(Debug, Clone)]
@@ -28,13 +28,12 @@ impl Failure {
 
     /// Makes a failure from an error and the chain of its sources.
     pub fn of(exit: Exit, error: &dyn Error) -> Self {
-        let mut failure = Self::new(exit, error);
-        let mut source = error.source();
-        while let Some(cause) = source {
-            failure.causes.push(cause.to_string());
-            source = cause.source();
+        let mut texts = causes::texts(error);
+        let heading = texts.remove(0);
+        Self {
+            causes: texts,
+            ..Self::new(exit, heading)
         }
-        failure
     }
 
     /// Adds a cause.
@@ -78,13 +77,8 @@ impl Failure {
         const CAUSE: Style = Style::new().dimmed();
         const HINT: Style = AnsiColor::Cyan.on_default().bold();
         let mut text = format!("{ERROR}error{ERROR:#}: {}\n", self.heading);
-        let mut last = self.heading.as_str();
         for cause in &self.causes {
-            // Libraries often repeat the inner error in the outer one's text.
-            if !last.contains(cause.as_str()) {
-                let _ = writeln!(text, "  {CAUSE}because{CAUSE:#}: {cause}");
-            }
-            last = cause;
+            let _ = writeln!(text, "  {CAUSE}because{CAUSE:#}: {cause}");
         }
         for hint in &self.hints {
             let _ = writeln!(text, "  {HINT}hint{HINT:#}: {hint}");

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -105,6 +105,24 @@ pub fn read_limited(path: &Path, max: u64) -> Result<Option<Vec<u8>>, FileError>
     }
 }
 
+/// Removes a file, if it is there.
+pub fn remove_file(path: &Path) -> Result<(), FileError> {
+    there(fs::remove_file(path)).map_err(FileError::on("remove", path))
+}
+
+/// Removes a folder and all that is in it, if it is there.
+pub fn remove_dir(path: &Path) -> Result<(), FileError> {
+    there(fs::remove_dir_all(path)).map_err(FileError::on("remove", path))
+}
+
+/// What is not there need not be removed.
+fn there(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Replaces the symlink `link` by one to `target`, atomically.
 pub fn replace_symlink(target: &Path, link: &Path) -> Result<(), FileError> {
     let replace = || {
@@ -115,10 +133,7 @@ pub fn replace_symlink(target: &Path, link: &Path) -> Result<(), FileError> {
             .to_string_lossy()
             .into_owned();
         let temporary = folder.join(format!(".{name}.new"));
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        there(fs::remove_file(&temporary))?;
         std::os::unix::fs::symlink(target, &temporary)?;
         fs::rename(&temporary, link)?;
         sync_dir_io(folder)
@@ -141,6 +156,17 @@ pub fn free_space(path: &Path) -> Result<u64, FileError> {
 #[derive(Debug)]
 pub struct FileLock {
     file: File,
+    /// The file, if it goes with the lock.
+    vanishing: Option<PathBuf>,
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Before the lock is given up: whoever waits for it finds that its file is gone.
+        if let Some(path) = &self.vanishing {
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// Why a lock was not had.
@@ -159,47 +185,60 @@ pub enum LockError {
     File(#[from] FileError),
 }
 
+/// How often a lock file may vanish between being opened and being locked.
+const TRIES: usize = 100;
+
 impl FileLock {
     /// Takes the lock at once or says who holds it. `holder` is what others will read.
     pub fn try_acquire(path: &Path, holder: &str) -> Result<Self, LockError> {
         if let Some(parent) = path.parent() {
             create_dir(parent)?;
         }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(FileError::on("open", path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = (&mut file).take(4096).read_to_string(&mut holder);
-                let holder = match holder.trim() {
-                    "" => "another process".to_owned(),
-                    name => name.to_owned(),
-                };
-                return Err(LockError::Held {
-                    path: path.to_owned(),
-                    holder,
-                });
+        for _ in 0..TRIES {
+            let mut file = open_lock(path).map_err(FileError::on("open", path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    let _ = (&mut file).take(4096).read_to_string(&mut holder);
+                    let holder = match holder.trim() {
+                        "" => "another process".to_owned(),
+                        name => name.to_owned(),
+                    };
+                    return Err(LockError::Held {
+                        path: path.to_owned(),
+                        holder,
+                    });
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(FileError::on("lock", path)(error).into());
+                }
             }
-            Err(TryLockError::Error(error)) => {
-                return Err(FileError::on("lock", path)(error).into());
+            // A file that its last holder removed locks nobody else out.
+            if !is_at(&file, path).map_err(FileError::on("lock", path))? {
+                continue;
             }
+            let mut note = || {
+                file.set_len(0)?;
+                file.rewind()?;
+                writeln!(file, "pid {} ({holder})", std::process::id())?;
+                file.flush()
+            };
+            // The lock holds without it, also on a full disk.
+            let _ = note();
+            return Ok(Self {
+                file,
+                vanishing: None,
+            });
         }
-        let mut note = || {
-            file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "pid {} ({holder})", std::process::id())?;
-            file.flush()
-        };
-        // The lock holds without it, also on a full disk.
-        let _ = note();
-        Ok(Self { file })
+        Err(FileError::on("lock", path)(io::ErrorKind::ResourceBusy.into()).into())
+    }
+
+    /// Like [`FileLock::try_acquire`]; the file goes with the lock.
+    pub fn try_acquire_vanishing(path: &Path, holder: &str) -> Result<Self, LockError> {
+        let mut lock = Self::try_acquire(path, holder)?;
+        lock.vanishing = Some(path.to_owned());
+        Ok(lock)
     }
 
     /// Returns the open file, for handing the lock over to the next image of this process.
@@ -208,8 +247,30 @@ impl FileLock {
     }
 }
 
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Returns whether a path still leads to an open file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
     #[test]
@@ -240,5 +301,31 @@ mod tests {
         assert!(error.ends_with(&format!("is held by pid {} (first)", std::process::id())));
         drop(held);
         FileLock::try_acquire(&path, "third").unwrap();
+    }
+
+    #[test]
+    fn a_lock_whose_file_vanishes_still_keeps_others_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut turns = 0;
+                    while turns < 200 {
+                        match FileLock::try_acquire_vanishing(&path, "turn") {
+                            Ok(_lock) => {
+                                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                                inside.fetch_sub(1, Ordering::SeqCst);
+                                turns += 1;
+                            }
+                            Err(LockError::Held { .. }) => std::thread::yield_now(),
+                            Err(LockError::File(error)) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
     }
 }

@@ -3,6 +3,9 @@
 //! The two programs of *different versions* meet only here: through exit codes ([`exit`]), the
 //! status file ([`status`]) and the sd_notify protocol ([`notify`]).
 
+pub mod back_off;
+pub mod causes;
+pub mod cli;
 pub mod clock;
 pub mod exit;
 pub mod failure;

@@ -2,7 +2,8 @@
 
 use std::{fmt, io::IsTerminal, time::Duration};
 
-use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
+pub use comfy_table::Table;
+use comfy_table::{ContentArrangement, LineStyle, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Prints a line to standard output; colours are stripped where they do not belong.

@@ -48,6 +48,8 @@ pub struct Options {
     pub samples: usize,
     /// A block each time this much wall clock has passed; `None`: one for each extrinsic.
     pub block_time: Option<Duration>,
+    /// Tells its chain apart from others of the same options: see [`ChainConfig::chain_id`].
+    pub chain_id: u64,
     /// Blocks between the chain's epochs.
     pub tempo: u16,
     /// Everything else about the subnet on the chain.
@@ -66,6 +68,7 @@ impl Default for Options {
             miners: Self::all_miners(),
             samples: 200,
             block_time: None,
+            chain_id: 0,
             tempo: 20,
             hyperparameters: Hyperparameters {
                 weights_rate_limit: 5,
@@ -365,6 +368,7 @@ async fn start_chain(
     let config = ChainConfig {
         port,
         block_time: options.block_time,
+        chain_id: options.chain_id,
         endowed: vec![validator.coldkey.public(), validator.hotkey.public()],
         subnets: vec![SubnetConfig {
             netuid: options.netuid,

@@ -20,7 +20,7 @@ const KEYS_PER_REQUEST: usize = 512;
 pub(super) type Methods = LegacyRpcMethods<RpcConfigFor<Subtensor>>;
 
 /// One storage item to read: pallet, item, keys.
-pub(super) type Item<'a> = (&'a str, &'a str, Vec<subxt::dynamic::Value>);
+pub(super) type StorageItem<'a> = (&'a str, &'a str, Vec<subxt::dynamic::Value>);
 
 /// The state at one block. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -49,7 +49,10 @@ impl Block {
 
     /// Reads storage items, as many to a request as fit. An item that the runtime does not have
     /// reads as `None`, and so does an absent one without default.
-    pub(super) async fn read(&self, items: &[Item<'_>]) -> Result<Vec<Option<Value>>, ChainError> {
+    pub(super) async fn read(
+        &self,
+        items: &[StorageItem<'_>],
+    ) -> Result<Vec<Option<Value>>, ChainError> {
         let mut keys = Vec::with_capacity(items.len());
         for (pallet, item, parts) in items {
             keys.push(if self.runtime.has_storage(pallet, item) {

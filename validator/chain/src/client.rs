@@ -25,22 +25,22 @@ use super::{
     runtime::{Runtime, Subtensor},
     weights::preflight,
 };
-use subnet::{BlockNumber, Netuid, Uid};
+use subnet::{BlockNumber, Genesis, Netuid, Uid};
 
-type Header = <Subtensor as subxt::config::Config>::Header;
+type BlockHeader = <Subtensor as subxt::config::Config>::Header;
 
 /// How often a snapshot is begun anew because the node forgot its block, or the runtime changed.
 const TRIES: usize = 3;
 
 /// A client of one chain. Cheap to clone; all clones share one connection.
 #[derive(Debug, Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client(Arc<Connected>);
 
 #[derive(Debug)]
-struct Inner {
+struct Connected {
     rpc: Rpc,
     methods: Methods,
-    genesis: H256,
+    genesis: Genesis,
     network: String,
     /// Only the newest runtime is kept: metadata is large, and old blocks are not read.
     runtime: Mutex<Option<Arc<Runtime>>>,
@@ -48,7 +48,7 @@ struct Inner {
 
 /// How much the client has asked of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub struct RpcUsage {
     /// Requests sent, subscriptions included.
     pub requests: u64,
     /// Connections made.
@@ -68,16 +68,18 @@ impl Client {
         attempts: watch::Sender<Attempts>,
     ) -> Result<Self, ChainError> {
         let rpc = Rpc::new(endpoints, deadlines, attempts);
-        let methods = LegacyRpcMethods::new(RpcClient::new(rpc.clone()));
-        let genesis = match endpoints.genesis {
-            Some(genesis) => H256(genesis),
-            None => methods
+        let methods: Methods = LegacyRpcMethods::new(RpcClient::new(rpc.clone()));
+        let genesis = if let Some(genesis) = endpoints.genesis {
+            genesis
+        } else {
+            let hash: H256 = methods
                 .genesis_hash()
                 .await
-                .map_err(ChainError::on("chain_getBlockHash"))?,
+                .map_err(ChainError::on("chain_getBlockHash"))?;
+            Genesis(hash.0)
         };
         let network = endpoints.network.clone();
-        let client = Self(Arc::new(Inner {
+        let client = Self(Arc::new(Connected {
             rpc,
             methods,
             genesis,
@@ -86,6 +88,11 @@ impl Client {
         }));
         client.head().await?;
         Ok(client)
+    }
+
+    /// Returns which chain this is.
+    pub fn genesis(&self) -> Genesis {
+        self.0.genesis
     }
 
     /// Returns the network's name.
@@ -99,8 +106,8 @@ impl Client {
     }
 
     /// Returns how much the client has asked of the chain so far.
-    pub fn usage(&self) -> Usage {
-        Usage {
+    pub fn usage(&self) -> RpcUsage {
+        RpcUsage {
             requests: self.0.rpc.requests(),
             connections: self.0.rpc.connections(),
         }
@@ -233,7 +240,7 @@ impl Client {
                     self.0.rpc.reconnect().await;
                 }
                 Err(error @ ChainError::Decode { .. }) if tries > 0 => {
-                    let error = super::error::with_causes(&error);
+                    let error = shared::causes::one_line(&error);
                     tracing::warn!(error, "reading the runtime's metadata again");
                     *self.0.runtime.lock().await = None;
                 }
@@ -265,7 +272,7 @@ impl Client {
         &self.0.methods
     }
 
-    async fn best_header(&self) -> Result<Header, ChainError> {
+    async fn best_header(&self) -> Result<BlockHeader, ChainError> {
         const METHOD: &str = "chain_getHeader";
         let header = self
             .0
@@ -294,7 +301,7 @@ impl Client {
             return Ok(Arc::clone(runtime));
         }
         let bytes = self.metadata(hash).await?;
-        let runtime = Arc::new(Runtime::new(spec, transaction, self.0.genesis.0, &bytes)?);
+        let runtime = Arc::new(Runtime::new(spec, transaction, self.0.genesis, &bytes)?);
         if let Some(old) = &*newest {
             tracing::info!(
                 old = old.spec_version(),
@@ -345,7 +352,7 @@ fn opaque(mut bytes: &[u8]) -> Option<Vec<u8>> {
 #[derive(Debug)]
 pub struct BlockWatch {
     client: Client,
-    heads: Option<RpcSubscription<Header>>,
+    heads: Option<RpcSubscription<BlockHeader>>,
 }
 
 impl BlockWatch {

@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 use subxt::dynamic::Value as Argument;
 
 use super::{
-    block::{Block, Item},
+    block::{Block, StorageItem},
     decode::{DecodeError, Value},
     error::ChainError,
     hyperparameters::argument,
 };
-use subnet::{BlockNumber, Hotkey, ModelId, Netuid, Uid};
+use subnet::{BlockNumber, Commitment, Hotkey, ModelId, Netuid, Uid};
 
-/// One neuron's commitment.
+/// What one neuron wrote into the Commitments pallet: a commitment to a model, or something else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Commitment {
+pub struct RawCommitment {
     /// Who committed.
     pub hotkey: Hotkey,
     /// Its uid at the snapshot.
@@ -26,12 +26,24 @@ pub struct Commitment {
     pub model: Result<ModelId, String>,
 }
 
+impl RawCommitment {
+    /// Returns the commitment to a model, if it is one.
+    pub fn commitment(&self) -> Option<Commitment> {
+        Some(Commitment {
+            hotkey: self.hotkey,
+            uid: self.uid,
+            block: self.block,
+            model_id: self.model.clone().ok()?,
+        })
+    }
+}
+
 /// Reads the commitments of these neurons in one request per 512.
 pub(super) async fn read(
     block: &Block,
     netuid: Netuid,
     neurons: impl Iterator<Item = (Uid, Hotkey)>,
-) -> Result<Vec<Commitment>, ChainError> {
+) -> Result<Vec<RawCommitment>, ChainError> {
     const ITEM: (&str, &str) = ("Commitments", "CommitmentOf");
     if !block.runtime().has_storage(ITEM.0, ITEM.1) {
         return Err(block
@@ -39,7 +51,7 @@ pub(super) async fn read(
             .missing(format!("storage item {}.{}", ITEM.0, ITEM.1)));
     }
     let neurons: Vec<_> = neurons.collect();
-    let items: Vec<Item<'_>> = neurons
+    let items: Vec<StorageItem<'_>> = neurons
         .iter()
         .map(|(_, hotkey)| {
             (
@@ -66,8 +78,8 @@ pub(super) async fn read(
 }
 
 /// Parses one record. An error means that the record is none; what the miner wrote into it may
-/// be anything and only makes [`Commitment::model`] an error.
-pub fn parse(uid: Uid, hotkey: Hotkey, record: &Value) -> Result<Commitment, DecodeError> {
+/// be anything and only makes [`RawCommitment::model`] an error.
+pub fn parse(uid: Uid, hotkey: Hotkey, record: &Value) -> Result<RawCommitment, DecodeError> {
     let block: BlockNumber = record.field("block")?.uint()?;
     let info = record.field("info")?;
     let fields = info.get("fields").unwrap_or(info).list()?;
@@ -84,7 +96,7 @@ pub fn parse(uid: Uid, hotkey: Hotkey, record: &Value) -> Result<Commitment, Dec
     } else {
         model
     };
-    Ok(Commitment {
+    Ok(RawCommitment {
         hotkey,
         uid,
         block,

@@ -10,6 +10,8 @@ use jsonrpsee::{
     core::client::{ClientT, Error as ClientError},
     ws_client::{PingConfig, WsClient, WsClientBuilder},
 };
+use shared::{back_off::BackOff, causes};
+use subnet::Genesis;
 use tokio::{
     sync::{Mutex, watch},
     time::{Instant, timeout, timeout_at},
@@ -18,8 +20,7 @@ use url::Url;
 
 use super::{
     endpoints::{Deadlines, Endpoints},
-    error::with_causes,
-    rpc::RpcError,
+    error::RpcError,
 };
 
 /// Largest message accepted: some thirty times finney's metadata.
@@ -32,14 +33,14 @@ const SUBSCRIPTION_BUFFER: usize = 256;
 #[derive(Debug)]
 pub(super) struct Connections {
     endpoints: Vec<Url>,
-    genesis: Option<[u8; 32]>,
+    genesis: Option<Genesis>,
     pub(super) deadlines: Deadlines,
     /// Requests sent so far.
     pub(super) requests: AtomicU64,
     /// Connections made so far.
     pub(super) made: AtomicU64,
     attempts: watch::Sender<Attempts>,
-    state: Mutex<State>,
+    state: Mutex<InUse>,
 }
 
 /// What went wrong with the chain so far, for those who wait for it.
@@ -52,11 +53,11 @@ pub struct Attempts {
 }
 
 #[derive(Debug)]
-struct State {
+struct InUse {
     link: Option<Arc<Link>>,
     /// Where the next connection is tried first.
     next: usize,
-    health: Vec<Health>,
+    health: Vec<EndpointHealth>,
 }
 
 /// A connection to one endpoint.
@@ -69,7 +70,7 @@ pub(super) struct Link {
 
 /// How an endpoint behaved of late.
 #[derive(Debug, Clone, Default)]
-struct Health {
+struct EndpointHealth {
     failures: u32,
     refusals: u32,
     not_before: Option<Instant>,
@@ -87,7 +88,7 @@ impl Connections {
         deadlines: Deadlines,
         attempts: watch::Sender<Attempts>,
     ) -> Self {
-        let health = vec![Health::default(); endpoints.urls.len()];
+        let health = vec![EndpointHealth::default(); endpoints.urls.len()];
         Self {
             endpoints: endpoints.urls.clone(),
             genesis: endpoints.genesis,
@@ -95,7 +96,7 @@ impl Connections {
             requests: AtomicU64::new(0),
             made: AtomicU64::new(0),
             attempts,
-            state: Mutex::new(State {
+            state: Mutex::new(InUse {
                 link: None,
                 next: 0,
                 health,
@@ -150,7 +151,7 @@ impl Connections {
     /// Forgets the past failures of an endpoint.
     pub(super) async fn answered(&self, endpoint: usize) {
         let mut state = self.state.lock().await;
-        state.health[endpoint] = Health::default();
+        state.health[endpoint] = EndpointHealth::default();
     }
 
     /// Returns the connection, or makes one to the first endpoint that answers.
@@ -256,8 +257,7 @@ impl Connections {
                 Ok(Err(error)) => return Err(ConnectFailure::of(&error)),
                 Err(_) => return Err(ConnectFailure::broken("no answer about its genesis".into())),
             };
-            let expected = format!("0x{}", hex::encode(expected));
-            if !found.eq_ignore_ascii_case(&expected) {
+            if found.parse() != Ok(expected) {
                 return Err(ConnectFailure {
                     problem: format!(
                         "it serves another chain: genesis {found:.66}, expected {expected}"
@@ -270,28 +270,31 @@ impl Connections {
         Ok(link)
     }
 
-    fn leave(&self, state: &mut State, endpoint: usize, trouble: &Trouble) {
+    fn leave(&self, state: &mut InUse, endpoint: usize, trouble: &Trouble) {
         state.link = None;
         state.next = (endpoint + 1) % self.endpoints.len();
         self.punish(state, endpoint, trouble);
     }
 
-    fn punish(&self, state: &mut State, endpoint: usize, trouble: &Trouble) {
+    fn punish(&self, state: &mut InUse, endpoint: usize, trouble: &Trouble) {
         let health = &mut state.health[endpoint];
         let pause = match trouble {
             Trouble::Broken => {
                 health.failures += 1;
-                self.deadlines.backoff * 2_u32.pow((health.failures - 1).min(5))
+                let first = self.deadlines.backoff;
+                let longest = first * 32;
+                BackOff { first, longest }.after(health.failures)
             }
             Trouble::ToldToGoAway => {
                 health.refusals += 1;
-                let doubled = 2_u32.pow((health.refusals - 1).min(4));
-                if self.endpoints.len() > 1 {
-                    self.deadlines.penalty * doubled
+                let first = if self.endpoints.len() > 1 {
+                    self.deadlines.penalty
                 } else {
                     // Nobody else is there to ask, and weights may be due.
-                    self.deadlines.penalty / 16 * doubled
-                }
+                    self.deadlines.penalty / 16
+                };
+                let longest = first * 16;
+                BackOff { first, longest }.after(health.refusals)
             }
         };
         health.not_before = Some(Instant::now() + pause);
@@ -335,7 +338,7 @@ impl ConnectFailure {
             Trouble::Broken
         };
         Self {
-            problem: with_causes(error),
+            problem: causes::one_line(error),
             trouble,
             wrong_chain: false,
         }

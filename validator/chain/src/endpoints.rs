@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use subnet::Genesis;
 use url::Url;
 
 /// Finney's genesis block: a node that serves another one is not Bittensor's main network.
-const FINNEY_GENESIS: [u8; 32] = [
+const FINNEY_GENESIS: Genesis = Genesis([
     0x2f, 0x05, 0x55, 0xcc, 0x76, 0xfc, 0x28, 0x40, 0xa2, 0x5a, 0x6e, 0xa3, 0xb9, 0x63, 0x71, 0x46,
     0x80, 0x6f, 0x1f, 0x44, 0xb0, 0x90, 0xc1, 0x75, 0xff, 0xde, 0x2a, 0x7e, 0x5a, 0xb3, 0x6c, 0x03,
-];
+]);
 
 /// The networks known by name: canonical endpoint, public ones to fail over to.
 const NETWORKS: [(&str, &[&str]); 6] = [
@@ -50,7 +51,7 @@ pub struct Endpoints {
     /// WebSocket URLs, at least one.
     pub urls: Vec<Url>,
     /// Hash of the genesis block, where it is known.
-    pub genesis: Option<[u8; 32]>,
+    pub genesis: Option<Genesis>,
 }
 
 /// Why no endpoints could be made of the options.

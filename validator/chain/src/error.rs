@@ -4,8 +4,44 @@ use std::time::Duration;
 
 use subxt::rpcs;
 
-use super::{decode::DecodeError, rpc::RpcError};
+use super::decode::DecodeError;
 use subnet::{Fault, FaultKind, Netuid};
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// No endpoint could be connected in time.
+    #[error("could not connect to the chain: {}", problems.join("; "))]
+    Unreachable {
+        /// One line per endpoint tried.
+        problems: Vec<String>,
+        /// Whether every endpoint serves another chain.
+        wrong_chain: bool,
+    },
+    /// The connection broke or the answer did not come in time.
+    #[error("{endpoint} did not answer {method}: {problem}")]
+    Unanswered {
+        /// The endpoint.
+        endpoint: String,
+        /// JSON-RPC method.
+        method: String,
+        /// What happened.
+        problem: String,
+    },
+}
+
+impl RpcError {
+    /// Returns whether the operator's configuration is to blame.
+    pub const fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable {
+                wrong_chain: true,
+                ..
+            }
+        )
+    }
+}
 
 /// A chain operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -127,23 +163,6 @@ fn is_discarded(message: &str) -> bool {
 
 impl From<ChainError> for Fault {
     fn from(error: ChainError) -> Self {
-        Self {
-            kind: error.kind(),
-            reason: with_causes(&error),
-        }
+        Self::new(error.kind(), error)
     }
-}
-
-/// Returns an error and its causes in one line.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -15,7 +15,7 @@ use super::{
     hyperparameters::{PALLET, argument},
     runtime::Runtime,
     wallet::Wallet,
-    weights::{Emitted, Request, RevealPlan, calls, transaction},
+    weights::{Emitted, RevealPlan, WeightsRequest, calls, transaction},
 };
 use subnet::{Hotkey, Netuid, Uid};
 
@@ -225,7 +225,7 @@ fn calls_encode_as_the_runtime_defines_them_and_extensions_are_known() {
             .check_extensions()
             .unwrap_or_else(|error| panic!("{spec}: {error}"));
         let wallet = Wallet::from_seed(&[7; 32]);
-        let request = Request {
+        let request = WeightsRequest {
             netuid: Netuid(6),
             mechanism: 0,
             weights: Emitted {

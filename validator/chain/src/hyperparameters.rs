@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use subxt::dynamic::Value as Argument;
 
 use super::{
-    block::{Block, Item},
+    block::{Block, StorageItem},
     decode::{DecodeError, Value},
     epoch::{EpochCounters, EpochState},
     error::ChainError,
@@ -55,8 +55,8 @@ pub struct Hyperparameters {
 impl Hyperparameters {
     /// Reads them in one request.
     pub(super) async fn read(block: &Block, netuid: Netuid) -> Result<Self, ChainError> {
-        let of_subnet = |item| -> Item<'static> { (PALLET, item, vec![argument(netuid)]) };
-        let mut items: Vec<Item<'_>> = [
+        let of_subnet = |item| -> StorageItem<'static> { (PALLET, item, vec![argument(netuid)]) };
+        let mut items: Vec<StorageItem<'_>> = [
             "NetworksAdded",
             "Tempo",
             "WeightsSetRateLimit",
@@ -143,7 +143,7 @@ pub(super) fn argument(netuid: Netuid) -> Argument {
 
 struct Read<'a> {
     block: &'a Block,
-    items: &'a [Item<'a>],
+    items: &'a [StorageItem<'a>],
     values: &'a [Option<Value>],
 }
 

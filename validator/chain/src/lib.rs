@@ -11,8 +11,9 @@ pub mod error;
 #[cfg(test)]
 mod generations;
 pub mod hyperparameters;
+mod locks;
 pub mod metagraph;
-pub mod rpc;
+mod rpc;
 pub mod runtime;
 pub mod timelock;
 pub mod wallet;
@@ -20,12 +21,11 @@ pub mod weights;
 
 pub use block::Block;
 pub use client::{BlockWatch, Client};
-pub use commitments::Commitment;
+pub use commitments::RawCommitment;
 pub use connection::Attempts;
 pub use endpoints::{Deadlines, EndpointError, Endpoints};
-pub use error::ChainError;
+pub use error::{ChainError, RpcError};
 pub use hyperparameters::Hyperparameters;
 pub use metagraph::{ChainSnapshot, Neuron};
-pub use rpc::RpcError;
 pub use wallet::{Passwords, Wallet, WalletError, WalletPath};
 pub use weights::{SetWeightsError, WeightsReceipt};

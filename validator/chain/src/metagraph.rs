@@ -7,13 +7,13 @@ use shared::file::{self, FileError};
 use subxt::dynamic::Value as Argument;
 
 use super::{
-    block::{Block, Item},
-    commitments::{self, Commitment},
+    block::{Block, StorageItem},
+    commitments::{self, RawCommitment},
     decode::{DecodeError, Value},
     error::ChainError,
     hyperparameters::{Hyperparameters, PALLET, argument},
 };
-use subnet::{BlockNumber, Hotkey, Netuid, Uid};
+use subnet::{BlockNumber, Genesis, Hotkey, Netuid, Uid};
 
 /// Largest snapshot file read.
 const MAX_FILE: u64 = 64 << 20;
@@ -74,8 +74,8 @@ pub struct ChainSnapshot {
     pub block: BlockNumber,
     /// The block's hash, in hexadecimal.
     pub block_hash: String,
-    /// The genesis block's hash, in hexadecimal: which chain this is.
-    pub genesis_hash: String,
+    /// The genesis block's hash: which chain this is.
+    pub genesis_hash: Genesis,
     /// The runtime's version.
     pub spec_version: u32,
     /// When it was taken, in seconds since 1970.
@@ -85,7 +85,7 @@ pub struct ChainSnapshot {
     /// The hyperparameters.
     pub hyperparameters: Hyperparameters,
     /// The commitments of current neurons, by ascending uid.
-    pub commitments: Vec<Commitment>,
+    pub commitments: Vec<RawCommitment>,
     /// First block of the next epoch; `None` if there is none in sight.
     pub next_epoch: Option<BlockNumber>,
 }
@@ -142,7 +142,7 @@ impl ChainSnapshot {
             netuid,
             block: block.number(),
             block_hash: format!("0x{}", hex::encode(block.hash())),
-            genesis_hash: format!("0x{}", hex::encode(block.runtime().genesis())),
+            genesis_hash: block.runtime().genesis(),
             spec_version: block.runtime().spec_version(),
             taken_at: shared::clock::unix_seconds(),
             neurons,
@@ -175,7 +175,7 @@ async fn next_epoch(
 
 /// A way to read the neurons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum NeuronSource {
     /// `get_selective_metagraph`: the columns we need, in one request.
     Selective,
     /// `get_metagraph`: every column, hundreds of kilobytes.
@@ -184,7 +184,7 @@ pub enum Source {
     Storage,
 }
 
-impl Source {
+impl NeuronSource {
     /// Every way, the cheapest first.
     pub const ALL: [Self; 3] = [Self::Selective, Self::Full, Self::Storage];
 
@@ -199,7 +199,7 @@ impl Source {
 
 /// Reads the neurons by the cheapest way this runtime has.
 pub(super) async fn neurons(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, ChainError> {
-    for source in Source::ALL {
+    for source in NeuronSource::ALL {
         if let Some(method) = source.method() {
             if !block.runtime().has_api(API, method) {
                 continue;
@@ -211,27 +211,27 @@ pub(super) async fn neurons(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>
                     | ChainError::Decode { .. }
                     | ChainError::Encode { .. }),
                 ) => {
-                    let error = super::error::with_causes(&error);
+                    let error = shared::causes::one_line(&error);
                     tracing::warn!(method, error, "reading the neurons another way");
                 }
                 result => return result,
             }
         }
     }
-    neurons_from(block, netuid, Source::Storage).await
+    neurons_from(block, netuid, NeuronSource::Storage).await
 }
 
 /// Reads the neurons in one way.
 pub async fn neurons_from(
     block: &Block,
     netuid: Netuid,
-    source: Source,
+    source: NeuronSource,
 ) -> Result<Vec<Neuron>, ChainError> {
     let Some(method) = source.method() else {
         return checked(from_storage(block, netuid).await?);
     };
     let mut arguments = vec![argument(netuid)];
-    if source == Source::Selective {
+    if source == NeuronSource::Selective {
         let columns = COLUMNS.map(|column| Argument::u128(column.into()));
         arguments.push(Argument::unnamed_composite(columns));
     }
@@ -300,7 +300,7 @@ async fn from_storage(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, Chai
         "Emission",
         "LastUpdate",
     ];
-    let of_subnet = |item| -> Item<'static> { (PALLET, item, vec![argument(netuid)]) };
+    let of_subnet = |item| -> StorageItem<'static> { (PALLET, item, vec![argument(netuid)]) };
     let mut items = vec![of_subnet("SubnetworkN")];
     items.extend(column_names.map(of_subnet));
     let mut columns = block
@@ -319,7 +319,7 @@ async fn from_storage(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, Chai
         _ => None,
     };
     let per_uid = |item| {
-        move |uid: u16| -> Item<'static> {
+        move |uid: u16| -> StorageItem<'static> {
             (
                 PALLET,
                 item,
@@ -327,7 +327,7 @@ async fn from_storage(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, Chai
             )
         }
     };
-    let mut items: Vec<Item<'_>> = (0..count).map(per_uid("Keys")).collect();
+    let mut items: Vec<StorageItem<'_>> = (0..count).map(per_uid("Keys")).collect();
     items.extend((0..count).map(per_uid("BlockAtRegistration")));
     let mut values = block.read(&items).await?;
     let registered = values.split_off(usize::from(count));
@@ -339,7 +339,7 @@ async fn from_storage(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, Chai
     let stake_item = ["TotalHotkeyAlpha", "TotalHotkeyStake"]
         .into_iter()
         .find(|item| block.runtime().has_storage(PALLET, item));
-    let mut items: Vec<Item<'_>> = Vec::new();
+    let mut items: Vec<StorageItem<'_>> = Vec::new();
     for hotkey in &hotkeys {
         let key = Argument::from_bytes(hotkey.0);
         items.push((PALLET, "Owner", vec![key.clone()]));

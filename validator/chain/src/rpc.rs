@@ -8,6 +8,7 @@ use jsonrpsee::core::{
     client::{ClientT, Error as ClientError, SubscriptionClientT},
     traits::ToRpcParams,
 };
+use shared::causes;
 use subxt::rpcs::{
     self, UserError,
     client::{RawRpcFuture, RawRpcSubscription, RawValue, RpcClientT},
@@ -20,47 +21,11 @@ use tokio::{
 use super::{
     connection::{Attempts, Connections, Trouble, is_policy},
     endpoints::{Deadlines, Endpoints},
-    error::with_causes,
+    error::RpcError,
 };
 
 /// Tries of one request on fresh connections, within the operation's deadline.
 const TRIES: usize = 4;
-
-/// Why a request got no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum RpcError {
-    /// No endpoint could be connected in time.
-    #[error("could not connect to the chain: {}", problems.join("; "))]
-    Unreachable {
-        /// One line per endpoint tried.
-        problems: Vec<String>,
-        /// Whether every endpoint serves another chain.
-        wrong_chain: bool,
-    },
-    /// The connection broke or the answer did not come in time.
-    #[error("{endpoint} did not answer {method}: {problem}")]
-    Unanswered {
-        /// The endpoint.
-        endpoint: String,
-        /// JSON-RPC method.
-        method: String,
-        /// What happened.
-        problem: String,
-    },
-}
-
-impl RpcError {
-    /// Returns whether the operator's configuration is to blame.
-    pub const fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Unreachable {
-                wrong_chain: true,
-                ..
-            }
-        )
-    }
-}
 
 /// A connection that mends itself. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -131,7 +96,7 @@ impl Rpc {
                         data: error.data().map(ToOwned::to_owned),
                     }));
                 }
-                Ok(Err(error)) => (Trouble::Broken, with_causes(&error)),
+                Ok(Err(error)) => (Trouble::Broken, causes::one_line(&error)),
                 Err(_) => (Trouble::Broken, format!("no answer within {wait:.0?}")),
             };
             tracing::warn!(endpoint = link.url, method, problem, "chain request failed");
@@ -183,7 +148,7 @@ impl Rpc {
                     data: error.data().map(ToOwned::to_owned),
                 }));
             }
-            Ok(Err(error)) => with_causes(&error),
+            Ok(Err(error)) => causes::one_line(&error),
             Err(_) => format!("no answer within {:.0?}", self.0.deadlines.request),
         };
         self.0.abandon(&link, &Trouble::Broken).await;

@@ -18,6 +18,7 @@ use super::{
     decode::{self, Value},
     error::ChainError,
 };
+use subnet::Genesis;
 
 /// Transaction extensions whose data we know how to fill in.
 const KNOWN_EXTENSIONS: [&str; 8] = [
@@ -80,14 +81,14 @@ impl Runtime {
     pub fn new(
         spec_version: u32,
         transaction_version: u32,
-        genesis: [u8; 32],
+        genesis: Genesis,
         metadata: &[u8],
     ) -> Result<Self, ChainError> {
         let metadata = Metadata::decode_from(metadata).map_err(|error| ChainError::Garbled {
             method: "Metadata_metadata_at_version",
             problem: error.to_string(),
         })?;
-        let genesis = H256(genesis);
+        let genesis = H256(genesis.0);
         Ok(Self {
             spec_version,
             transaction_version,
@@ -101,8 +102,8 @@ impl Runtime {
         self.spec_version
     }
 
-    pub(super) const fn genesis(&self) -> [u8; 32] {
-        self.genesis.0
+    pub(super) const fn genesis(&self) -> Genesis {
+        Genesis(self.genesis.0)
     }
 
     pub(super) const fn transaction_version(&self) -> u32 {
@@ -250,7 +251,7 @@ impl Runtime {
     }
 
     pub(super) fn encode_error(&self, item: String, error: &dyn std::error::Error) -> ChainError {
-        let problem = super::error::with_causes(error);
+        let problem = shared::causes::one_line(error);
         ChainError::Encode {
             item,
             spec_version: self.spec_version,

@@ -11,7 +11,7 @@ use reqwest::{
     },
     redirect::Policy,
 };
-use subnet::Fault;
+use subnet::{Fault, FaultKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -78,7 +78,7 @@ pub struct SetupError(#[from] reqwest::Error);
 
 impl From<SetupError> for Fault {
     fn from(error: SetupError) -> Self {
-        Self::machine(format_args!("{error}: {}", error.0))
+        Self::new(FaultKind::Machine, error)
     }
 }
 

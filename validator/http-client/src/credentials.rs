@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::header::HeaderValue;
-use subnet::Fault;
+use subnet::{Fault, FaultKind};
 use zeroize::Zeroizing;
 
 /// The value of an `Authorization` header.
@@ -16,7 +16,7 @@ pub struct InvalidToken;
 
 impl From<InvalidToken> for Fault {
     fn from(error: InvalidToken) -> Self {
-        Self::config(error)
+        Self::new(FaultKind::Config, error)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{error::Error as _, time::Duration};
 use reqwest::{Response, StatusCode, Url, header::HeaderName};
 use serde::Deserialize;
 use shared::term;
-use subnet::Fault;
+use subnet::{Fault, FaultKind};
 
 use crate::headers::{requested_pause, text};
 
@@ -196,7 +196,7 @@ impl HttpError {
 
 impl From<HttpError> for Fault {
     fn from(error: HttpError) -> Self {
-        Self::outside(error)
+        Self::new(FaultKind::Outside, error)
     }
 }
 

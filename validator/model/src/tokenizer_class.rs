@@ -40,13 +40,13 @@ pub enum TokenizerClassError {
 
 /// In which order the common files are asked for, after the class's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+enum KeyOrder {
     Fast,
     Slow,
 }
-use Order::{Fast, Slow};
+use KeyOrder::{Fast, Slow};
 
-type ClassRow = (Order, &'static [&'static str], &'static str);
+type ClassRow = (KeyOrder, &'static [&'static str], &'static str);
 
 const TOKENIZER_JSON: &str = "tokenizer.json";
 const CONFIG_JSON: &str = "config.json";

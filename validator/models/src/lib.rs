@@ -6,7 +6,6 @@
 //! commitment is looked at and remembers what came of it in the [`tracker`].
 
 pub mod cleaner;
-mod commitment;
 pub mod copies;
 mod digest;
 mod download;
@@ -22,7 +21,6 @@ pub mod tokenizer;
 pub mod tracker;
 pub mod verify;
 
-pub use commitment::Commitment;
 pub use digest::Digest;
 pub use rejection::Rejection;
 pub use report::Report;

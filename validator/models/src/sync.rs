@@ -11,14 +11,13 @@ use rand::Rng;
 use tokio::sync::mpsc;
 
 use super::{
-    commitment::Commitment,
     rejection::{Judged, Rejection},
     report::Report,
     rules::Rules,
     tracker::{Outcome, Tracker},
     verify::{VerifiedModel, Verifier},
 };
-use subnet::{BlockNumber, Competition, Fault, Parameters};
+use subnet::{BlockNumber, Commitment, Competition, Fault, Parameters};
 
 /// What came of a commitment.
 #[derive(Debug, Clone)]

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use model::ContentHash;
 use serde::{Deserialize, Serialize};
+use shared::back_off::BackOff;
 
-use super::{commitment::Commitment, digest::as_text, rejection::Rejection};
-use subnet::{BlockNumber, Fault, FaultKind, Hotkey, ModelId, Uid};
+use super::{digest::as_text, rejection::Rejection};
+use subnet::{BlockNumber, Commitment, Fault, FaultKind, Hotkey, ModelId, Uid};
 
 /// First wait after a fault that is not the model's; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
@@ -156,7 +157,7 @@ impl Tracker {
             },
             _ => 0,
         };
-        let doubled = |first: Duration| first.saturating_mul(2_u32.saturating_pow(before.min(20)));
+        let wait = |first, longest| BackOff { first, longest }.after(before + 1);
         let (fault, wait) = match rejection {
             Rejection::Refused {
                 reason,
@@ -171,10 +172,10 @@ impl Tracker {
                 lasting: false,
             } => (
                 Fault::model(reason),
-                doubled(delay.max(FIRST_WAIT)).min(LONGEST_ABSENCE),
+                wait(delay.max(FIRST_WAIT), LONGEST_ABSENCE),
             ),
             Rejection::Retry { fault, after } => {
-                let wait = doubled(FIRST_WAIT).min(LONGEST_WAIT);
+                let wait = wait(FIRST_WAIT, LONGEST_WAIT);
                 (fault, wait.max(after.unwrap_or_default()))
             }
         };

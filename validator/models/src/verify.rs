@@ -8,7 +8,6 @@ use model::{ContentHash, norms::ProjectionNorms};
 
 use super::{
     Rejection, Store,
-    commitment::Commitment,
     download::{Download, Wanted, blocking},
     metadata::{Metadata, RepositorySource, SeenHeader},
     rejection::Judged,
@@ -17,7 +16,7 @@ use super::{
     scan::{NormJudge, Scanned},
     store::{FileRecord, ModelRecord, StoredModel},
 };
-use subnet::{BlockNumber, CompetitionId, Hotkey, ModelId};
+use subnet::{BlockNumber, Commitment, CompetitionId, Hotkey, ModelId};
 
 /// What a miner says of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -230,13 +230,13 @@ impl Journal {
             })
         {
             for path in [signatures_of(&current), current] {
-                remove(&path)?;
+                file::remove_file(&path)?;
             }
         }
         let surplus = rotated.len().saturating_sub(self.keep);
         for old in rotated.drain(..surplus) {
-            remove(&signatures_of(&old))?;
-            remove(&old)?;
+            file::remove_file(&signatures_of(&old))?;
+            file::remove_file(&old)?;
         }
         Ok(())
     }
@@ -370,13 +370,4 @@ fn cut_half_line(path: &Path) -> io::Result<()> {
             .set_len(whole as u64)?;
     }
     Ok(())
-}
-
-fn remove(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(FileError::on("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }

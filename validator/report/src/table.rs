@@ -86,7 +86,7 @@ fn note(row: &ModelRow, kept: bool) -> String {
         Outcome::Evaluated if kept => String::new(),
         Outcome::Evaluated => "leaves the pool".to_owned(),
         Outcome::CopyOf(original) => format!("copy of uid {original}: not evaluated"),
-        Outcome::Failed(fault) => format!("{} at fault: {}", fault.kind, short(&fault.reason)),
+        Outcome::Failed(fault) => format!("{} at fault: {}", fault.kind, short(&fault.to_string())),
     }
 }
 

@@ -362,7 +362,7 @@ mod tests {
             .unwrap_err();
         assert!(
             error
-                .reason
+                .to_string()
                 .starts_with("only 0 usable samples, 5 are needed (no sample files")
         );
     }

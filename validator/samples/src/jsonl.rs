@@ -96,7 +96,7 @@ mod tests {
         assert!(
             count("none*")
                 .unwrap_err()
-                .reason
+                .to_string()
                 .contains("no sample files")
         );
     }

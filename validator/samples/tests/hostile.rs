@@ -133,7 +133,7 @@ async fn a_body_without_end_is_cut_off() {
     server.server.faults.add(Rule::always(Fault::Endless));
     let pool = fetch(PROJECT, Some(&server)).await;
     let fault = pool.draw(10, 1).unwrap_err();
-    assert!(fault.reason.contains("sent more than"), "{fault}");
+    assert!(fault.to_string().contains("sent more than"), "{fault}");
 }
 
 #[tokio::test]

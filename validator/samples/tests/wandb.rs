@@ -76,10 +76,12 @@ async fn a_hidden_project_says_what_to_do() {
     let fetcher = fetcher(&server, "wandb:nobody/nothing", cache.path());
     let fault = fetcher.fetch(5, 1).await.draw(5, 1).unwrap_err();
     assert!(
-        fault.reason.contains("shows no project nobody/nothing"),
+        fault
+            .to_string()
+            .contains("shows no project nobody/nothing"),
         "{fault}"
     );
-    assert!(fault.reason.contains("WANDB_API_KEY"), "{fault}");
+    assert!(fault.to_string().contains("WANDB_API_KEY"), "{fault}");
 }
 
 fn settings(server: &Wandb, folder: &std::path::Path) -> LoggerSettings {

@@ -2,12 +2,12 @@
 
 use shared::{Exit, Failure, term, version::Version};
 
-use super::run::RunArgs;
+use super::{run::RunArgs, runtime::block_on};
 use crate::service::check::{self, Level, Line};
 
 /// Check wallet, chain, device, disk, samples and state, without running
 #[derive(Debug, clap::Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     #[command(flatten)]
     run: RunArgs,
     /// Read every byte of the models
@@ -27,7 +27,7 @@ pub(super) fn run(args: &CheckArgs, version: Version) -> Result<Exit, Failure> {
     let lines = if args.config_only {
         check::configuration(&settings)
     } else {
-        super::block_on(async { Ok(check::everything(&settings, args.deep).await) })?
+        block_on(async { Ok(check::everything(&settings, args.deep).await) })?
     };
     if args.json {
         term::json(&lines);

@@ -1,46 +1,21 @@
 //! `validator competitions`: what the subnet file says.
 
-use std::path::PathBuf;
-
 use shared::{Exit, Failure, term};
 
-use subnet::{BlockNumber, Parameters, parameters::ParametersError};
+use super::flags::SubnetFlag;
+use subnet::{BlockNumber, Parameters};
 
 /// Show the competitions of the subnet file.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(flatten)]
-    subnet: SubnetArg,
+pub(crate) struct CompetitionsArgs {
     /// Show the schedule that holds at this block instead of the last one
     #[arg(long, value_name = "BLOCK")]
     block: Option<BlockNumber>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// The subnet file, for every command that needs it.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct SubnetArg {
-    /// Subnet file (TOML); the fine-tuning subnet's is built in
-    #[arg(long, value_name = "FILE", env = "VALIDATOR_SUBNET", global = true)]
-    pub subnet: Option<PathBuf>,
-}
-
-impl SubnetArg {
-    /// Reads the file, or returns the embedded parameters.
-    pub fn parameters(&self) -> Result<Parameters, Failure> {
-        let Some(path) = &self.subnet else {
-            return Ok(Parameters::embedded());
-        };
-        Parameters::read(path).map_err(|error| {
-            let failure = Failure::of(Exit::Config, &error);
-            match error {
-                ParametersError::File(_) | ParametersError::Missing(_) => failure,
-                _ => failure.hint("`validator competitions --json` shows a complete, valid file"),
-            }
-        })
-    }
+    #[command(flatten)]
+    subnet: SubnetFlag,
 }
 
 fn summary(parameters: &Parameters) -> String {
@@ -72,7 +47,7 @@ fn summary(parameters: &Parameters) -> String {
     )
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &CompetitionsArgs) -> Result<Exit, Failure> {
     let parameters = args.subnet.parameters()?;
     if args.json {
         term::json(&parameters);

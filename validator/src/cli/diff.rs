@@ -1,9 +1,9 @@
 //! `validator diff`: compare the records of two validators.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
-use shared::{Exit, Failure, term};
+use shared::{Exit, Failure, cli::FullPath, term};
 
 use super::records;
 use crate::step::replay::deviation;
@@ -12,13 +12,13 @@ use subnet::{CompetitionId, Real};
 
 /// Compare the step records of two validators
 #[derive(Debug, clap::Args)]
-pub struct DiffArgs {
+pub(crate) struct DiffArgs {
     /// Records of one validator
     #[arg(value_name = "A")]
-    a: PathBuf,
+    a: FullPath,
     /// Records of the other
     #[arg(value_name = "B")]
-    b: PathBuf,
+    b: FullPath,
     /// Largest deviation of a loss that counts as equal
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     tolerance: f64,
@@ -51,7 +51,7 @@ struct Pair {
 }
 
 pub(super) fn run(args: &DiffArgs) -> Result<Exit, Failure> {
-    let load = |path: &PathBuf| -> Result<Vec<Entry>, Failure> {
+    let load = |path: &FullPath| -> Result<Vec<Entry>, Failure> {
         let entries = records::read(path)?;
         for entry in &entries {
             records::check_signature(entry, args.unsigned).map_err(|failure| {

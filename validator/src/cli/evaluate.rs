@@ -8,11 +8,12 @@ use model::{
     protocol::{Compare, Device, Evaluate, Evaluation, ModelSource},
 };
 use serde_json::{Value, json};
-use shared::{Exit, Failure, file, term};
+use shared::{Exit, Failure, cli::FullPath, file, term};
 
 use super::{
-    flags::SubnetArg,
+    flags::{Devices, LoggingFlags, SubnetFlag, WorkerFlag},
     reference::Reference,
+    runtime::block_on,
     tokenize::{self, read_conversations, read_text},
     workers::{self, Bar},
 };
@@ -24,17 +25,17 @@ const MAX_CONFIG: u64 = model::config::MAX_CONFIG_BYTES as u64;
 /// Compute a model's losses as the validator would.
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("input").required(true).args(["samples", "batches"]))]
-pub struct Args {
+pub(crate) struct EvaluateArgs {
     /// Directory of the model
     #[arg(long, value_name = "DIR", visible_alias = "model_path")]
-    model: PathBuf,
+    model: FullPath,
     /// Conversations, one JSON object a line: {"messages": [{"role", "content"}, ..]} or
     /// {"prompt", "response"}
     #[arg(long, value_name = "FILE")]
-    samples: Option<PathBuf>,
+    samples: Option<FullPath>,
     /// Tokens instead of conversations: [{"ids": [..], "prompt_len": N}, ..]
     #[arg(long, value_name = "FILE")]
-    batches: Option<PathBuf>,
+    batches: Option<FullPath>,
     /// Evaluate by the rules of this competition
     #[arg(long, value_name = "ID", visible_alias = "competition_id")]
     competition: Option<String>,
@@ -43,13 +44,13 @@ pub struct Args {
     architecture: Option<Architecture>,
     /// Directory of the tokenizer [default: the model's own]
     #[arg(long, value_name = "DIR")]
-    tokenizer: Option<PathBuf>,
+    tokenizer: Option<FullPath>,
     /// bfloat16, float16 or float32
     #[arg(long, value_name = "TYPE", default_value = "bfloat16")]
     dtype: Dtype,
     /// cuda[:N], cpu, or auto (cuda if there is one)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
+    device: Devices,
     /// flash_attention_2, sdpa or eager
     #[arg(
         long = "attn_implementation",
@@ -66,18 +67,19 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The eval-worker program [default: beside this one]
-    #[arg(long, value_name = "FILE", env = "VALIDATOR_EVAL_WORKER")]
-    eval_worker: Option<PathBuf>,
     /// Seconds to wait at most
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     time_limit: u64,
     #[command(flatten)]
-    subnet: SubnetArg,
+    worker: WorkerFlag,
+    #[command(flatten)]
+    subnet: SubnetFlag,
+    #[command(flatten)]
+    log: LoggingFlags,
 }
 
 /// What is to be evaluated.
-enum Input {
+enum EvaluationInput {
     Conversations {
         tokenizer: PathBuf,
         conversations: Vec<Conversation>,
@@ -85,7 +87,8 @@ enum Input {
     Samples(Vec<TokenizedSample>),
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &EvaluateArgs) -> Result<Exit, Failure> {
+    args.log.init_quiet();
     let parameters = args.subnet.parameters()?;
     let (directory, mut readable) = workers::directory(&args.model)?;
     let competition = args
@@ -115,17 +118,17 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
                 }
                 None => directory,
             };
-            Input::Conversations {
+            EvaluationInput::Conversations {
                 tokenizer,
                 conversations,
             }
         }
-        (None, Some(batches)) => Input::Samples(read_batches(batches)?),
+        (None, Some(batches)) => EvaluationInput::Samples(read_batches(batches)?),
         (None, None) => return Err(Failure::new(Exit::Usage, "nothing to evaluate")),
     };
     let tokenizer = match &input {
-        Input::Conversations { tokenizer, .. } => Some(tokenizer.clone()),
-        Input::Samples(_) => None,
+        EvaluationInput::Conversations { tokenizer, .. } => Some(tokenizer.clone()),
+        EvaluationInput::Samples(_) => None,
     };
     if let (Some(fixed), Some(tokenizer), None, false) = (
         competition.and_then(|competition| competition.tokenizer.as_ref()),
@@ -138,9 +141,9 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
             tokenizer.display()
         ));
     }
-    let options = workers::options(args.eval_worker.as_deref(), &args.device, readable)?;
+    let options = workers::options(&args.worker, &args.device, readable)?;
     let evaluator = Evaluator::new(options);
-    let (evaluated, device) = super::block_on(async {
+    let (evaluated, device) = block_on(async {
         let evaluated = evaluate(args, &evaluator, source, input, &parameters).await;
         let device = if evaluated.is_ok() {
             device(&evaluator).await
@@ -181,18 +184,18 @@ async fn device(evaluator: &Evaluator) -> Option<Device> {
 }
 
 async fn evaluate(
-    args: &Args,
+    args: &EvaluateArgs,
     evaluator: &Evaluator,
     model: ModelSource,
-    input: Input,
+    input: EvaluationInput,
     parameters: &Parameters,
 ) -> Result<(Evaluation, Option<Reference>), Fault> {
     let bar = Bar::new();
     let show = |progress| bar.show(progress);
     let patience = workers::patience(args.time_limit);
     let samples = match input {
-        Input::Samples(samples) => samples,
-        Input::Conversations {
+        EvaluationInput::Samples(samples) => samples,
+        EvaluationInput::Conversations {
             tokenizer,
             conversations,
         } => {
@@ -238,7 +241,7 @@ fn competition<'a>(parameters: &'a Parameters, id: &str) -> Result<&'a Competiti
 }
 
 fn architecture(
-    args: &Args,
+    args: &EvaluateArgs,
     competition: Option<&Competition>,
     directory: &std::path::Path,
 ) -> Result<Architecture, Failure> {
@@ -295,7 +298,7 @@ pub(super) fn mean(losses: &[f64]) -> f64 {
     scored.iter().sum::<f64>() / scored.len() as f64
 }
 
-fn report(evaluation: &Evaluation, args: &Args, architecture: Architecture) -> Value {
+fn report(evaluation: &Evaluation, args: &EvaluateArgs, architecture: Architecture) -> Value {
     let Evaluation {
         losses,
         counters,
@@ -319,7 +322,7 @@ fn report(evaluation: &Evaluation, args: &Args, architecture: Architecture) -> V
         "norms": evaluation.norms_refused,
         "architecture": architecture,
         "dtype": args.dtype,
-        "device": args.device,
+        "device": args.device.to_string(),
         "attention": args.attention,
         "pack_tokens": args.pack_tokens,
         "counters": {
@@ -344,7 +347,7 @@ fn fault_json(fault: &Fault) -> Value {
 fn print_table(
     evaluation: &Evaluation,
     reference: Option<&Reference>,
-    args: &Args,
+    args: &EvaluateArgs,
     architecture: Architecture,
 ) {
     let Evaluation {

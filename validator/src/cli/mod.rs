@@ -1,32 +1,29 @@
 //! The command line: one file per subcommand; the only place that reads the environment.
 
-mod arguments;
-mod chain;
-pub mod check;
-pub mod competitions;
-pub mod diff;
-pub mod evaluate;
-pub mod flags;
-pub mod inspect;
-pub mod inspect_chain;
-pub mod inspect_store;
-pub mod models;
-pub mod records;
+mod check;
+mod competitions;
+mod connect;
+mod diff;
+mod evaluate;
+mod flags;
+mod inspect;
+mod records;
 mod reference;
-pub mod replay;
-pub mod run;
-pub mod samples;
-pub mod score;
-pub mod set_weights;
-pub mod status;
-pub mod tokenize;
-pub mod verify;
-pub mod workers;
+mod replay;
+mod run;
+mod runtime;
+mod samples;
+mod score;
+mod set_weights;
+mod status;
+mod tokenize;
+mod verify;
+mod workers;
 
-use std::future::Future;
+use std::{env, ffi::OsString};
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use shared::{Exit, Failure, version::Version};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use shared::{Exit, Failure, cli, version::Version};
 
 /// Validates Bittensor's fine-tuning subnet: downloads the models miners commit to, computes
 /// their losses on fresh chat samples, compares them and sets weights on the chain.
@@ -44,20 +41,20 @@ enum Command {
     /// Evaluate models and set weights, until told to stop (the default command)
     Run(Box<run::RunArgs>),
     /// Show the competitions of the subnet file
-    Competitions(competitions::Args),
+    Competitions(competitions::CompetitionsArgs),
     /// Compute a model's losses as the validator would
-    Evaluate(Box<evaluate::Args>),
+    Evaluate(Box<evaluate::EvaluateArgs>),
     /// Look at one part of what the validator knows
     #[command(subcommand)]
     Inspect(inspect::Inspect),
     /// Fetch, filter and draw samples as a step would
     Samples(Box<samples::SamplesArgs>),
     /// Compute wins and weights from a losses table or a step record
-    Score(score::Args),
+    Score(score::ScoreArgs),
     /// Set weights by hand and prove that they arrived
-    SetWeights(Box<set_weights::Args>),
+    SetWeights(Box<set_weights::SetWeightsArgs>),
     /// Show what conversations become before a model sees them
-    Tokenize(tokenize::Args),
+    Tokenize(tokenize::TokenizeArgs),
     /// Show how the running validator is
     Status(Box<status::StatusArgs>),
     /// Check wallet, chain, device, disk, samples and state, without running
@@ -70,26 +67,25 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
 }
 
-/// Parses the command line, runs the command, prints what failed.
+/// Parses the command line and does what it says.
 pub fn main(version: Version) -> Exit {
-    let mut command = arguments::with_kebab_case(command(&version));
-    let arguments = match arguments::expand(&command, std::env::args_os().collect()) {
-        Ok(arguments) => arguments,
-        Err(failure) => return failure.print(),
-    };
-    let parsed = command.try_get_matches_from_mut(arguments);
-    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
-        Err(error) => {
-            let exit = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Ok
-            };
-            return error.print().map_or(Exit::Failed, |()| exit);
-        }
-    };
-    run(cli, version).unwrap_or_else(|failure| failure.print())
+    let line = with_command(env::args_os().collect());
+    cli::main(
+        command(&version),
+        &line,
+        |_, _| None,
+        |cli| run(cli, version),
+    )
+}
+
+/// Inserts `run` where no command is named: the Python validator knew no other.
+fn with_command(mut line: Vec<OsString>) -> Vec<OsString> {
+    let first = line.get(1).and_then(|first| first.to_str());
+    let own = ["-h", "--help", "-V", "--version"];
+    if first.is_some_and(|first| first.starts_with('-') && !own.contains(&first)) {
+        line.insert(1, "run".into());
+    }
+    line
 }
 
 fn command(version: &Version) -> clap::Command {
@@ -114,22 +110,69 @@ fn run(cli: Cli, version: Version) -> Result<Exit, Failure> {
     }
 }
 
-/// Runs an asynchronous command to its end.
-pub fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Failure::new(Exit::Machine, "could not start the async runtime").because(error)
-        })?
-        .block_on(command)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    fn all(command: &clap::Command) -> Vec<&clap::Command> {
+        let below = command.get_subcommands().flat_map(all);
+        std::iter::once(command).chain(below).collect()
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
-        let version = shared::version!();
-        super::arguments::with_kebab_case(super::command(&version)).debug_assert();
+        command(&shared::version!()).debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default_command() {
+        let line = |words: &[&str]| with_command(words.iter().map(OsString::from).collect());
+        let run = line(&["validator", "--wallet.name", "x"]);
+        assert_eq!(run, ["validator", "run", "--wallet.name", "x"]);
+        for own in [
+            &["validator", "score", "-"][..],
+            &["validator", "--help"],
+            &["validator"],
+        ] {
+            assert_eq!(line(own), own);
+        }
+    }
+
+    #[test]
+    fn every_path_becomes_absolute() {
+        let command = command(&shared::version!());
+        for command in all(&command) {
+            for argument in command.get_arguments() {
+                let kind = format!("{:?}", argument.get_value_parser());
+                assert!(
+                    !kind.contains("path_buf"),
+                    "{} {}: take a `FullPath`",
+                    command.get_name(),
+                    argument.get_id()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_flags_of_run_are_in_groups() {
+        let command = command(&shared::version!());
+        let run = command.find_subcommand("run").unwrap();
+        let mut groups: Vec<(&str, usize)> = Vec::new();
+        for argument in run
+            .get_arguments()
+            .filter(|argument| !argument.is_hide_set())
+        {
+            let heading = argument.get_help_heading().unwrap_or("Options");
+            match groups.iter_mut().find(|(known, _)| *known == heading) {
+                Some((_, count)) => *count += 1,
+                None => groups.push((heading, 1)),
+            }
+        }
+        let groups: Vec<String> = groups
+            .iter()
+            .map(|(heading, count)| format!("{heading} {count}"))
+            .collect();
+        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 2, Samples 11, Evaluation 10, Weights 2, W&B 8, State 5, Log 5");
     }
 }

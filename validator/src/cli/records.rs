@@ -1,31 +1,31 @@
 //! Step records named on the command line: read, chosen, and their signatures checked.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use sha2::{Digest, Sha256};
-use shared::{Exit, Failure};
+use shared::{Exit, Failure, cli::FullPath};
 
 use chain::wallet;
 use report::journal::{self, Entry, JournalError};
 
 /// Which record.
 #[derive(Debug, Clone, Args)]
-pub struct RecordFlags {
+pub(crate) struct RecordFlags {
     /// A journal of step records (.jsonl, .jsonl.zst) or a single record, with its .sig beside it
     #[arg(value_name = "RECORD")]
-    pub record: PathBuf,
+    pub(crate) record: FullPath,
     /// The step [default: the last in the file]
     #[arg(long, value_name = "N")]
-    pub step: Option<u64>,
+    pub(crate) step: Option<u64>,
     /// Accept a record without signature
     #[arg(long)]
-    pub unsigned: bool,
+    pub(crate) unsigned: bool,
 }
 
 impl RecordFlags {
     /// Reads the record and checks its signature.
-    pub fn entry(&self) -> Result<Entry, Failure> {
+    pub(crate) fn entry(&self) -> Result<Entry, Failure> {
         let mut entries = read(&self.record)?;
         let entry = match self.step {
             None => entries.pop(),
@@ -42,7 +42,7 @@ impl RecordFlags {
 }
 
 /// Reads all records of a file.
-pub fn read(path: &Path) -> Result<Vec<Entry>, Failure> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Entry>, Failure> {
     journal::read(path).map_err(|error| {
         let exit = match &error {
             JournalError::File(_) => Exit::Machine,
@@ -53,7 +53,7 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Failure> {
 }
 
 /// Refuses a record that its validator did not sign as it is.
-pub fn check_signature(entry: &Entry, unsigned: bool) -> Result<(), Failure> {
+pub(crate) fn check_signature(entry: &Entry, unsigned: bool) -> Result<(), Failure> {
     let refuse = |why: &str| Err(Failure::new(Exit::Refused, why));
     let Some(signature) = &entry.signature else {
         if unsigned {

@@ -1,23 +1,18 @@
 //! `validator replay`: compute the losses of a recorded step again.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use model::ContentHash;
-use shared::{Exit, Failure, term};
+use shared::{Exit, Failure, cli::FullPath, term};
 
 use super::{
-    flags::{ChainFlags, LogFlags},
-    models::{FetchFlags, StoreFlags},
+    flags::{ChainFlags, Devices, FetchFlags, HubFlags, LoggingFlags, StoreFlags, WorkerFlag},
     records::RecordFlags,
-    samples::HubFlags,
+    runtime::block_on,
     workers,
 };
 use crate::step::{
-    replay::{Finding, Findings, Replay},
+    replay::{Finding, Findings, Ranking, Replay},
     samples,
 };
 use ::samples::SampleSet;
@@ -34,7 +29,7 @@ use subnet::{Competition, Fault, ModelId, Parameters, Uid};
 
 /// Compute the losses of a recorded step again and compare
 #[derive(Debug, clap::Args)]
-pub struct ReplayArgs {
+pub(crate) struct ReplayArgs {
     #[command(flatten)]
     record: RecordFlags,
     /// Only these uids
@@ -42,26 +37,24 @@ pub struct ReplayArgs {
     uids: Vec<u16>,
     /// Device [default: the record's]
     #[arg(long, value_name = "DEVICE")]
-    device: Option<String>,
+    device: Option<Devices>,
     /// The sample set [default: the one the validator kept beside its records]
     #[arg(long = "sample-set", value_name = "FILE")]
-    sample_set: Option<PathBuf>,
+    sample_set: Option<FullPath>,
     /// Largest deviation of a loss that counts as equal
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     tolerance: f64,
-    /// The eval-worker program [default: beside this one]
-    #[arg(
-        long = "eval-worker",
-        value_name = "FILE",
-        env = "VALIDATOR_EVAL_WORKER"
-    )]
-    eval_worker: Option<PathBuf>,
     /// Minutes one model may take [default: the subnet file's limit of a step]
     #[arg(long = "step-minutes", value_name = "N")]
     step_minutes: Option<u64>,
     /// Fetch nothing: models and tokenizer must be on disk
     #[arg(long)]
     offline: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    worker: WorkerFlag,
     #[command(flatten)]
     chain: ChainFlags,
     #[command(flatten)]
@@ -71,10 +64,7 @@ pub struct ReplayArgs {
     #[command(flatten)]
     hub: HubFlags,
     #[command(flatten)]
-    log: LogFlags,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    log: LoggingFlags,
 }
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
@@ -83,7 +73,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
     let record = &entry.record;
     let parameters = args.chain.parameters()?;
     let set = args.samples(record)?;
-    let findings = super::block_on(args.replay(record, &parameters, &set))?;
+    let findings = block_on(args.replay(record, &parameters, &set))?;
     if args.json {
         term::json(&findings);
     } else {
@@ -94,12 +84,14 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Exit, Failure> {
 
 impl ReplayArgs {
     fn samples(&self, record: &StepRecord) -> Result<SampleSet, Failure> {
-        let path = self.sample_set.clone().unwrap_or_else(|| {
-            // .../vali-state/records/steps.jsonl beside .../vali-state/samples/
-            let folder = self.record.record.parent().and_then(Path::parent);
-            let folder = folder.unwrap_or(Path::new(".")).join("samples");
-            samples::path_of(&folder, &record.samples.digest)
-        });
+        let path = self.sample_set.clone().map_or_else(
+            || {
+                // .../vali-state/records/steps.jsonl beside .../vali-state/samples/
+                let beside = self.record.record.join("../../samples");
+                samples::path_of(&beside, &record.samples.digest)
+            },
+            PathBuf::from,
+        );
         let set = samples::read(&path).map_err(|reason| {
             Failure::new(Exit::BadInput, "the samples of the step can't be read")
                 .because(reason)
@@ -148,14 +140,17 @@ impl ReplayArgs {
             uids: self.uids.iter().copied().map(Uid).collect(),
             limit: Duration::from_secs(minutes.saturating_mul(60)),
         };
-        let device = self.device.as_deref().unwrap_or(&record.engine.device);
-        let device = device.split(',').next().unwrap_or(device);
+        let recorded = || record.engine.device.parse();
+        let devices = self.device.clone().map_or_else(recorded, Ok);
+        let devices = devices.map_err(|error| {
+            Failure::of(Exit::BadInput, &error).hint("--device names another than the record's")
+        })?;
         let readable = [store.root().to_owned()];
-        let options = workers::options(self.eval_worker.as_deref(), device, readable)?;
+        let options = workers::options(&self.worker, &devices.first(), readable)?;
         let evaluator = Evaluator::new(options);
         let findings = replay.run(&evaluator).await;
         evaluator.shut_down().await;
-        findings.map_err(failed)
+        findings.map_err(Failure::from)
     }
 
     /// Returns the folder of the fixed tokenizer; it must be the one the record names.
@@ -176,7 +171,7 @@ impl ReplayArgs {
             let hub = self.fetch.hub(&self.hub)?;
             models::tokenizer(&hub, store, repository, parameters.compatibility)
                 .await
-                .map_err(failed)?
+                .map_err(Failure::from)?
         };
         let hash = ContentHash::of_directory(&directory).map_err(|error| {
             Failure::new(Exit::Machine, "the tokenizer can't be read").because(error)
@@ -234,7 +229,7 @@ impl ReplayArgs {
             Finding::Skipped(_) => true,
             Finding::Failed(_) => false,
         });
-        if equal && findings.ranking_stands {
+        if equal && findings.ranking == Ranking::Stands {
             Exit::Ok
         } else {
             Exit::Failed
@@ -278,10 +273,6 @@ fn offline(what: impl std::fmt::Display) -> Failure {
         .hint("without --offline it is fetched from the hub; --uids leaves models out")
 }
 
-fn failed(fault: Fault) -> Failure {
-    Failure::new(fault.kind.exit(), fault.reason)
-}
-
 fn show(record: &StepRecord, findings: &Findings) {
     let mut table = term::table(["uid", "recorded loss", "deviation", "note"]);
     for (uid, finding) in &findings.models {
@@ -303,13 +294,16 @@ fn show(record: &StepRecord, findings: &Findings) {
         };
         table.add_row([uid.to_string(), format!("{loss:.6}"), deviation, note]);
     }
-    let stands = if findings.ranking_stands {
-        "stands"
-    } else {
-        "does NOT stand"
+    let computed = findings.computed();
+    let of = findings.models.len();
+    let ranking = match findings.ranking {
+        Ranking::Stands if computed == of => "the ranking stands".to_owned(),
+        Ranking::Stands => format!("the ranking stands as far as {computed} of {of} losses go"),
+        Ranking::Changed => "the ranking does NOT stand".to_owned(),
+        Ranking::Unknown => "no loss was computed: nothing is said of the ranking".to_owned(),
     };
     term::line(format_args!(
-        "step {} · competition {}\n{table}\nthe ranking {stands}; largest deviation of a weight {:e}",
+        "step {} · competition {}\n{table}\n{ranking}; largest deviation of a weight {:e}",
         findings.step, record.competition, findings.weight_deviation.0
     ));
 }

@@ -2,14 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read,
-    path::{Path, PathBuf},
+    fmt,
+    io::{self, Read as _},
+    path::Path,
 };
 
 use serde::{Deserialize, Serialize};
-use shared::{Exit, Failure, file, term};
+use shared::{Exit, Failure, cli::FullPath, file, term};
 
-use super::competitions::SubnetArg;
+use super::flags::SubnetFlag;
 use report::{StepRecord, step_record::Rules};
 use score::{Entrant, Weights, WinTable, survivors, weights::softmax};
 use subnet::{BlockNumber, CompetitionId, Parameters, Real, Uid, parameters::Epsilon};
@@ -18,12 +19,10 @@ const MAX_BYTES: u64 = 256 << 20;
 
 /// Compute wins and weights from a losses table or a step record
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct ScoreArgs {
     /// A losses table or a step record (JSON); `-` reads standard input
-    #[arg(value_name = "FILE")]
-    input: PathBuf,
-    #[command(flatten)]
-    subnet: SubnetArg,
+    #[arg(value_name = "FILE", value_parser = input)]
+    input: Input,
     /// Head start of the older model, as a fraction of its loss
     #[arg(long, value_name = "FRACTION")]
     epsilon: Option<f64>,
@@ -36,13 +35,38 @@ pub struct Args {
     /// Models kept for the next step
     #[arg(long = "sample_min", value_name = "N")]
     sample_min: Option<usize>,
+    #[command(flatten)]
+    subnet: SubnetFlag,
+}
+
+/// Where the table or record is.
+#[derive(Debug, Clone)]
+enum Input {
+    Stdin,
+    File(FullPath),
+}
+
+fn input(text: &str) -> io::Result<Input> {
+    Ok(match text {
+        "-" => Input::Stdin,
+        path => Input::File(FullPath::of(Path::new(path))?),
+    })
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdin => f.write_str("standard input"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// A losses table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
-    uids: Vec<TableRow>,
+struct LossTable {
+    uids: Vec<LossRow>,
     /// Running weights before the step; zeros if absent.
     #[serde(default)]
     weights: Vec<Real>,
@@ -53,7 +77,7 @@ struct Table {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TableRow {
+struct LossRow {
     uid: Uid,
     /// Absent or "inf": younger than any.
     #[serde(default)]
@@ -70,7 +94,7 @@ struct Step {
 }
 
 #[derive(Debug, Serialize)]
-struct Answer {
+struct Scores {
     wins: BTreeMap<Uid, u32>,
     win_rate: BTreeMap<Uid, f64>,
     step_weights: BTreeMap<Uid, Real>,
@@ -78,10 +102,10 @@ struct Answer {
     kept: Vec<Uid>,
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &ScoreArgs) -> Result<Exit, Failure> {
     let parameters = args.subnet.parameters()?;
-    let name = args.input.display();
-    let bad = |error: &dyn std::fmt::Display| {
+    let name = &args.input;
+    let bad = |error: &dyn fmt::Display| {
         Failure::new(Exit::BadInput, format_args!("{name} can't be scored")).because(error)
     };
     let text = read(&args.input)?;
@@ -99,17 +123,17 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    if path == Path::new("-") {
+fn read(input: &Input) -> Result<Vec<u8>, Failure> {
+    let Input::File(path) = input else {
         let mut bytes = Vec::new();
-        return std::io::stdin()
+        return io::stdin()
             .take(MAX_BYTES)
             .read_to_end(&mut bytes)
             .map(|_| bytes)
             .map_err(|error| {
                 Failure::new(Exit::BadInput, "could not read standard input").because(error)
             });
-    }
+    };
     file::read_limited(path, MAX_BYTES)
         .map_err(|error| Failure::of(Exit::BadInput, &error))?
         .ok_or_else(|| {
@@ -120,7 +144,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         })
 }
 
-impl Args {
+impl ScoreArgs {
     fn override_rules(&self, rules: &mut Rules) -> Result<(), Failure> {
         let refuse = |flag: &str, range: &str| {
             Err(Failure::new(
@@ -170,7 +194,7 @@ impl Step {
         }
     }
 
-    fn of_table(table: Table, parameters: &Parameters) -> Result<Self, String> {
+    fn of_table(table: LossTable, parameters: &Parameters) -> Result<Self, String> {
         let block = table.block.unwrap_or(BlockNumber::MAX);
         let competitions = parameters.competitions_at(block);
         let competition = match &table.competition {
@@ -209,7 +233,7 @@ impl Step {
         })
     }
 
-    fn score(&self) -> Answer {
+    fn score(&self) -> Scores {
         let rules = &self.rules;
         let wins = WinTable::compute(&self.entrants, rules.epsilon, self.block);
         let step = softmax(&wins.win_rates(), rules.temperature);
@@ -220,7 +244,7 @@ impl Step {
             .iter()
             .filter_map(|(uid, entrant)| Some((*uid, entrant.block?)))
             .collect();
-        Answer {
+        Scores {
             wins: wins
                 .rows()
                 .iter()

@@ -6,11 +6,11 @@ use serde::Serialize;
 use shared::{Exit, Failure, file, term};
 
 use super::{
-    block_on,
-    chain::{connect, failure, open},
-    flags::{ChainFlags, StateFlags, WalletFlags},
+    connect::{chain_failure, connect, open},
+    flags::{ChainFlags, ConfigFlag, LoggingFlags, WalletFlags},
+    runtime::block_on,
 };
-use chain::weights::{self, Method, Preflight, Request, SetWeightsError, WeightsReceipt};
+use chain::weights::{self, Method, Preflight, SetWeightsError, WeightsReceipt, WeightsRequest};
 use subnet::{Fault, Uid};
 
 /// Largest weights file read.
@@ -18,16 +18,10 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Set weights by hand and prove that they arrived.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct SetWeightsArgs {
     /// Weights as JSON, or a file of it: {"uid": weight, ...}; any scale
     #[arg(long, value_name = "FILE|JSON")]
     weights: String,
-    #[command(flatten)]
-    chain: ChainFlags,
-    #[command(flatten)]
-    wallet: WalletFlags,
-    #[command(flatten)]
-    state: StateFlags,
     /// Mechanism of the subnet
     #[arg(long, value_name = "N", default_value_t = 0)]
     mechanism: u8,
@@ -43,6 +37,14 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    config: ConfigFlag,
+    #[command(flatten)]
+    wallet: WalletFlags,
+    #[command(flatten)]
+    chain: ChainFlags,
+    #[command(flatten)]
+    log: LoggingFlags,
 }
 
 /// What a dry run found out.
@@ -54,28 +56,29 @@ struct Rehearsal<'a> {
     preflight: &'a Preflight,
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &SetWeightsArgs) -> Result<Exit, Failure> {
+    args.log.init_quiet();
     let parameters = args.chain.parameters()?;
+    let endpoints = args.chain.endpoints()?;
     let weighed = read(&args.weights)?;
     let emitted = weights::emit(weighed).map_err(|error| {
         Failure::of(Exit::BadInput, &error).hint("weights are finite numbers, 0 or above")
     })?;
-    let request = Request {
+    let request = WeightsRequest {
         netuid: parameters.netuid,
         mechanism: args.mechanism,
         weights: emitted,
         version_key: args.version_key.unwrap_or(parameters.weights_version),
         window: Duration::from_secs(args.window),
     };
-    let locks = args.state.folder(&args.wallet, request.netuid);
-    let wallet = open(&args.wallet)?.with_locks(locks);
+    let wallet = open(&args.wallet)?;
     block_on(async {
-        let client = connect(&args.chain).await?;
+        let client = connect(&endpoints).await?;
         if args.dry_run {
-            let head = client.head().await.map_err(|error| failure(&error))?;
+            let head = client.head().await.map_err(|error| chain_failure(&error))?;
             let preflight = weights::preflight(&head, &wallet.hotkey(), &request)
                 .await
-                .map_err(|error| failure(&error))?;
+                .map_err(|error| chain_failure(&error))?;
             return Ok(report_dry_run(args, &request, &preflight));
         }
         let receipt = weights::set(&client, &wallet, &request)
@@ -108,7 +111,7 @@ fn read(argument: &str) -> Result<BTreeMap<Uid, f64>, Failure> {
     })
 }
 
-fn report_dry_run(args: &Args, request: &Request, preflight: &Preflight) -> Exit {
+fn report_dry_run(args: &SetWeightsArgs, request: &WeightsRequest, preflight: &Preflight) -> Exit {
     if args.json {
         term::json(&Rehearsal {
             dry_run: true,
@@ -138,7 +141,7 @@ fn report_dry_run(args: &Args, request: &Request, preflight: &Preflight) -> Exit
     }
 }
 
-fn report(args: &Args, receipt: &WeightsReceipt) {
+fn report(args: &SetWeightsArgs, receipt: &WeightsReceipt) {
     if args.json {
         term::json(receipt);
         return;
@@ -167,13 +170,11 @@ fn show(weights: &weights::Emitted) {
 
 fn refused(error: SetWeightsError) -> Failure {
     if let SetWeightsError::Chain(error) = &error {
-        return failure(error);
+        return chain_failure(error);
     }
     if let SetWeightsError::Refused(refusals) = &error {
         let failure = Failure::new(Exit::Refused, "the chain would refuse these weights");
         return refusals.iter().fold(failure, Failure::because);
     }
-    let text = Failure::of(Exit::Failed, &error);
-    let fault = Fault::from(error);
-    Failure::new(fault.kind.exit(), text)
+    Failure::from(Fault::from(error))
 }

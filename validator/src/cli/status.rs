@@ -1,16 +1,16 @@
 //! `validator status`: how the validator is, from its status file.
 
-use std::path::PathBuf;
-
 use anstyle::{AnsiColor, Style};
 use nix::{errno::Errno, sys::signal, unistd::Pid};
 use shared::{
-    Exit, Failure, clock,
+    Exit, Failure,
+    cli::FullPath,
+    clock,
     status::{self, Health},
     term,
 };
 
-use super::flags::{ChainFlags, StateFlags, WalletFlags};
+use super::flags::{ChainFlags, ConfigFlag, StateFlags, WalletFlags};
 use crate::service;
 use report::{
     status::{self as own, Details, LastStep, Sources, Status, WeightsClock},
@@ -25,7 +25,9 @@ const TIME: &str = "%F %T UTC";
 
 /// Show how the running validator is
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    config: ConfigFlag,
     #[command(flatten)]
     wallet: WalletFlags,
     #[command(flatten)]
@@ -34,7 +36,7 @@ pub struct StatusArgs {
     state: StateFlags,
     /// The status file [default: the one in the folder of the state]
     #[arg(long = "status-file", value_name = "FILE", env = status::ENV)]
-    status_file: Option<PathBuf>,
+    status_file: Option<FullPath>,
     /// Print the status file as it is
     #[arg(long)]
     json: bool,
@@ -42,7 +44,7 @@ pub struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let path = if let Some(path) = &args.status_file {
-        path.clone()
+        path.to_path_buf()
     } else {
         let netuid = args.chain.parameters()?.netuid;
         args.state

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use model::{Conversation, protocol};
 use serde::Deserialize;
-use shared::{Exit, Failure, file, term};
+use shared::{Exit, Failure, cli::FullPath, file, term};
 
 use super::{
-    flags::SubnetArg,
+    flags::{Devices, SubnetFlag, WorkerFlag},
+    runtime::block_on,
     workers::{self, Bar},
 };
 use eval::Evaluator;
@@ -18,34 +19,33 @@ const MAX_SAMPLES: u64 = 256 << 20;
 
 /// Show what conversations become before a model sees them.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct TokenizeArgs {
     /// Directory of the tokenizer
     #[arg(long, value_name = "DIR")]
-    tokenizer: PathBuf,
+    tokenizer: FullPath,
     /// Conversations, one JSON object a line: {"messages": [{"role", "content"}, ..]} or
     /// {"prompt", "response"}
     #[arg(long, value_name = "FILE")]
-    samples: PathBuf,
+    samples: FullPath,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The eval-worker program [default: beside this one]
-    #[arg(long, value_name = "FILE", env = "VALIDATOR_EVAL_WORKER")]
-    eval_worker: Option<PathBuf>,
     /// Seconds to wait at most
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     time_limit: u64,
     #[command(flatten)]
-    subnet: SubnetArg,
+    worker: WorkerFlag,
+    #[command(flatten)]
+    subnet: SubnetFlag,
 }
 
-pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
+pub(super) fn run(args: &TokenizeArgs) -> Result<Exit, Failure> {
     let parameters = args.subnet.parameters()?;
     let conversations = read_conversations(&args.samples)?;
     let (tokenizer, readable) = workers::directory(&args.tokenizer)?;
-    let options = workers::options(args.eval_worker.as_deref(), "cpu", readable)?;
+    let options = workers::options(&args.worker, &Devices::cpu(), readable)?;
     let request = request(tokenizer, conversations, &parameters);
-    let samples = super::block_on(async {
+    let samples = block_on(async {
         let evaluator = Evaluator::new(options);
         let bar = Bar::new();
         let patience = workers::patience(args.time_limit);
@@ -87,7 +87,7 @@ pub(super) fn request(
 /// A line of a file of samples.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Line {
+enum SampleLine {
     Messages(Conversation),
     Pair { prompt: String, response: String },
 }
@@ -103,7 +103,7 @@ pub(super) fn read_conversations(path: &Path) -> Result<Vec<Conversation>, Failu
         .hint(r#"expected {"messages": [{"role", "content"}, ..]} or {"prompt", "response"}"#)
     };
     let text = read_text(path)?;
-    let lines: Vec<Line> = if text.trim_start().starts_with('[') {
+    let lines: Vec<SampleLine> = if text.trim_start().starts_with('[') {
         serde_json::from_str(&text).map_err(|error| refuse("", &error))?
     } else {
         let numbered = text
@@ -119,8 +119,8 @@ pub(super) fn read_conversations(path: &Path) -> Result<Vec<Conversation>, Failu
     Ok(lines
         .into_iter()
         .map(|line| match line {
-            Line::Messages(conversation) => conversation,
-            Line::Pair { prompt, response } => Conversation::of(prompt, response),
+            SampleLine::Messages(conversation) => conversation,
+            SampleLine::Pair { prompt, response } => Conversation::of(prompt, response),
         })
         .collect())
 }

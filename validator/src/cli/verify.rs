@@ -6,9 +6,8 @@ use model::{Architecture, Dtype};
 use shared::{Exit, Failure, term};
 
 use super::{
-    flags::SubnetArg,
-    models::{FetchFlags, StoreFlags},
-    samples::HubFlags,
+    flags::{FetchFlags, HubFlags, LoggingFlags, StoreFlags, SubnetFlag},
+    runtime::block_on,
 };
 use models::{
     Report, Rules, Verifier,
@@ -21,7 +20,7 @@ use subnet::{BlockNumber, Hotkey, ModelId, Parameters};
 ///
 /// Exits with 0 if it is accepted, 3 if it is refused, 75 if hub or machine stood in the way.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// Repository and full commit hash on the hub
     #[arg(value_name = "NAMESPACE/NAME@REVISION")]
     model: String,
@@ -53,10 +52,13 @@ pub struct VerifyArgs {
     #[command(flatten)]
     store: StoreFlags,
     #[command(flatten)]
-    subnet: SubnetArg,
+    subnet: SubnetFlag,
+    #[command(flatten)]
+    log: LoggingFlags,
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
+    args.log.init_quiet();
     let parameters = args.subnet.parameters()?;
     let rules = args.rules(&parameters)?;
     let assertion = Assertion {
@@ -77,7 +79,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
         Reach::Metadata
     };
     let mut report = Report::default();
-    let interrupted = super::block_on(async {
+    let interrupted = block_on(async {
         tokio::select! {
             _ = verifier.verify(&assertion, &rules, reach, &mut report) => Ok(false),
             _ = tokio::signal::ctrl_c() => Ok(true),

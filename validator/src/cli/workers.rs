@@ -11,17 +11,15 @@ use model::{
     Fault, MachineFaultKind,
     protocol::{Phase, Progress},
 };
-use shared::{Exit, Failure, term};
+use shared::{Exit, Failure, cli::FullPath, term};
 
+use super::flags::{Devices, WorkerFlag};
 use eval::{self, COMPUTE_CACHE, Options, TimeLimits};
 
-use super::flags::expand_home;
-
-/// Makes the options of workers for `devices` (`auto`, `cpu`, `cuda:0,cuda:1`), which may read
-/// what lies in `readable`.
-pub fn options(
-    program: Option<&Path>,
-    devices: &str,
+/// Makes the options of workers for devices, which may read what lies in `readable`.
+pub(crate) fn options(
+    worker: &WorkerFlag,
+    devices: &Devices,
     readable: impl IntoIterator<Item = PathBuf>,
 ) -> Result<Options, Failure> {
     #[expect(
@@ -32,15 +30,13 @@ pub fn options(
     let mut environment: Vec<_> = eval::ENVIRONMENT.into_iter().filter_map(value).collect();
     if !environment.iter().any(|(name, _)| name == COMPUTE_CACHE) {
         // Not the user's own ~/.nv: what a worker may write, no other program should run.
-        let folder = expand_home(Path::new("~/.cache/finetune-vali/kernels"));
+        let folder = FullPath::of(Path::new("~/.cache/finetune-vali/kernels"))
+            .map_err(|error| Failure::of(Exit::Machine, &error))?;
         environment.push((COMPUTE_CACHE.to_owned(), folder.display().to_string()));
     }
     Ok(Options {
-        program: eval::program(program)?,
-        devices: devices
-            .split(',')
-            .map(|device| device.trim().to_owned())
-            .collect(),
+        program: eval::program(worker.program())?,
+        devices: devices.names().to_vec(),
         readable: readable.into_iter().collect(),
         memory: None,
         device_memory: None,

@@ -81,8 +81,6 @@ pub struct Settings {
     pub endpoints: Endpoints,
     /// Where the hotkey lies.
     pub wallet: WalletPath,
-    /// Where the locks of hotkeys lie, one folder for the whole machine.
-    pub locks: PathBuf,
     /// Where the password of an encrypted hotkey comes from.
     pub passwords: Arc<Passwords>,
     /// No weights, no registration check, no W&B; chain data may be old.

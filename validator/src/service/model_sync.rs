@@ -14,9 +14,9 @@ use tokio::{
 
 use super::{chain_view::ChainView, library::Library, severity, wakeups::Wakeups};
 use crate::state::Kept;
-use chain::ChainSnapshot;
+use chain::{ChainSnapshot, RawCommitment};
 use models::{
-    Commitment, Tracker,
+    Tracker,
     sync::Event,
     tracker::{Outcome, TrackerEntry},
 };
@@ -24,7 +24,7 @@ use report::{
     board::{Alarm, Board},
     status::ModelCounts,
 };
-use subnet::FaultKind;
+use subnet::{Commitment, FaultKind};
 
 /// Where the tracker is kept, in the folder of the state.
 const TRACKER: &str = "tracker.json";
@@ -190,14 +190,7 @@ fn commitments(snapshot: &ChainSnapshot) -> Vec<Commitment> {
     snapshot
         .commitments
         .iter()
-        .filter_map(|commitment| {
-            Some(Commitment {
-                hotkey: commitment.hotkey,
-                uid: commitment.uid,
-                block: commitment.block,
-                model_id: commitment.model.clone().ok()?,
-            })
-        })
+        .filter_map(RawCommitment::commitment)
         .collect()
 }
 

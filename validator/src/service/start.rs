@@ -50,7 +50,6 @@ pub(super) async fn open(
 ) -> Result<Opened, Failure> {
     let wallet = open_wallet(settings)?;
     board.note(|details| details.hotkey = Some(wallet.hotkey()));
-    let twin = TwinGuard::acquire(&settings.locks, &wallet.hotkey()).map_err(held)?;
     let network = settings.endpoints.network.clone();
     progress(board, Activity::Connecting { network });
     let (client, snapshot) = if settings.offline {
@@ -59,6 +58,7 @@ pub(super) async fn open(
         let (client, snapshot) = connect::connect(settings, board, &alarms.chain).await?;
         (Some(client), snapshot)
     };
+    let twin = TwinGuard::acquire(&wallet, &snapshot).map_err(held)?;
     let uid = registered(settings, &wallet, &snapshot)?;
     board.note(|details| {
         details.uid = uid;
@@ -109,13 +109,11 @@ pub(super) fn held(error: LockError) -> Failure {
 }
 
 fn open_wallet(settings: &Settings) -> Result<Wallet, Failure> {
-    Wallet::open(&settings.wallet, &settings.passwords)
-        .map(|wallet| wallet.with_locks(settings.locks.clone()))
-        .map_err(|error| {
-            Failure::of(Exit::Config, &error).hint(
-                "name it with --wallet.name and --wallet.hotkey; without a wallet, try `localnet`",
-            )
-        })
+    Wallet::open(&settings.wallet, &settings.passwords).map_err(|error| {
+        Failure::of(Exit::Config, &error).hint(
+            "name it with --wallet.name and --wallet.hotkey; without a wallet, try `localnet`",
+        )
+    })
 }
 
 /// Returns our uid; without one there is nothing to validate with, unless offline.
@@ -189,7 +187,7 @@ fn state(
     let identity = Identity {
         netuid: settings.step.parameters.netuid,
         hotkey: wallet.hotkey(),
-        genesis: snapshot.genesis_hash.clone(),
+        genesis: snapshot.genesis_hash.to_string(),
     };
     let journal = Journal::open(
         &settings.folder.join("records"),

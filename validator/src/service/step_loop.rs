@@ -114,7 +114,7 @@ impl StepLoop {
                     }
                 }
                 Err(fault) if fault.kind == FaultKind::Config => {
-                    return Err(Failure::new(Exit::Config, &fault.reason));
+                    return Err(Failure::from(fault));
                 }
                 Err(fault) => {
                     let pause = self.postponed(&fault);

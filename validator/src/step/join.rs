@@ -10,7 +10,7 @@ use model::ContentHash;
 
 use super::{Candidate, Field};
 use crate::state::State;
-use chain::Commitment;
+use chain::RawCommitment;
 use models::{
     Tracker,
     tracker::{Outcome, TrackerEntry},
@@ -30,7 +30,7 @@ pub struct Joined {
 /// Returns the contents that a competition's next step may evaluate: they are to be held on disk
 /// before the field is joined.
 pub fn contents(
-    commitments: &[Commitment],
+    commitments: &[RawCommitment],
     tracker: &Tracker,
     competition: &CompetitionId,
 ) -> BTreeSet<ContentHash> {
@@ -49,7 +49,7 @@ struct Verified<'t> {
 }
 
 fn verified<'t>(
-    commitments: &[Commitment],
+    commitments: &[RawCommitment],
     tracker: &'t Tracker,
     competition: &CompetitionId,
 ) -> impl Iterator<Item = Verified<'t>> {
@@ -76,7 +76,7 @@ fn verified<'t>(
 /// stored, and neither it nor its repository was refused.
 fn is_awaited(
     member: (Uid, Hotkey),
-    commitments: &[Commitment],
+    commitments: &[RawCommitment],
     tracker: &Tracker,
     stored: &BTreeMap<Uid, Candidate>,
 ) -> bool {
@@ -102,9 +102,7 @@ pub fn refusals(
     let entries = tracker.entries().iter().filter_map(|(hotkey, entry)| {
         let reason = match &entry.outcome {
             Outcome::Refused { reason } => reason.clone(),
-            Outcome::Waiting { fault, .. } if fault.kind == FaultKind::Model => {
-                fault.reason.clone()
-            }
+            Outcome::Waiting { fault, .. } if fault.kind == FaultKind::Model => fault.to_string(),
             _ => return None,
         };
         let news = reported.get(hotkey) != Some(&entry.block);
@@ -123,7 +121,7 @@ pub fn refusals(
 /// Joins the commitments on the chain, what came of them and what is stored (where each content lies) to
 /// the field of a competition's next step.
 pub fn join(
-    commitments: &[Commitment],
+    commitments: &[RawCommitment],
     tracker: &Tracker,
     stored: &BTreeMap<ContentHash, PathBuf>,
     competition: &CompetitionId,
@@ -182,8 +180,8 @@ mod tests {
     }
 
     /// The commitment of a uid, made in the block of the same number.
-    fn commitment(uid: u8) -> Commitment {
-        Commitment {
+    fn commitment(uid: u8) -> RawCommitment {
+        RawCommitment {
             hotkey: Hotkey([uid; 32]),
             uid: Uid(uid.into()),
             block: uid.into(),
@@ -298,7 +296,7 @@ mod tests {
     fn a_member_of_the_pool_is_awaited_while_it_may_still_arrive() {
         let mut state = state();
         state.pools.insert(id(), [(Uid(1), Hotkey([1; 32]))].into());
-        let awaited = |commitments: &[Commitment], outcome: Option<Outcome>, on_disk: &[u8]| {
+        let awaited = |commitments: &[RawCommitment], outcome: Option<Outcome>, on_disk: &[u8]| {
             let tracker = match outcome {
                 Some(outcome) => tracker([entry(1, L3, outcome)]),
                 None => Tracker::default(),

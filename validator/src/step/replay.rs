@@ -53,9 +53,29 @@ pub struct Findings {
     /// What was found for each uid with losses of its own.
     pub models: BTreeMap<Uid, Finding>,
     /// Whether ranking by win rate and the uids kept come out the same.
-    pub ranking_stands: bool,
+    pub ranking: Ranking,
     /// Largest deviation of a weight.
     pub weight_deviation: Real,
+}
+
+/// What became of the ranking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ranking {
+    /// With the losses computed again it comes out the same.
+    Stands,
+    /// It comes out otherwise.
+    Changed,
+    /// No loss was computed again.
+    Unknown,
+}
+
+impl Findings {
+    /// Returns how many models' losses were computed again.
+    pub fn computed(&self) -> usize {
+        let computed = |finding: &&Finding| matches!(finding, Finding::Computed { .. });
+        self.models.values().filter(computed).count()
+    }
 }
 
 /// What was found for one model.
@@ -106,13 +126,21 @@ impl Replay<'_> {
             models.insert(*uid, finding);
         }
         scoring::score(&mut again);
-        Ok(Findings {
+        let same = ranking(&again) == ranking(self.record) && again.kept == self.record.kept;
+        let mut findings = Findings {
             step: self.record.step,
             models,
-            ranking_stands: ranking(&again) == ranking(self.record)
-                && again.kept == self.record.kept,
+            ranking: if same {
+                Ranking::Stands
+            } else {
+                Ranking::Changed
+            },
             weight_deviation: deviation(&self.record.weights_after, &again.weights_after).into(),
-        })
+        };
+        if findings.computed() == 0 {
+            findings.ranking = Ranking::Unknown;
+        }
+        Ok(findings)
     }
 
     /// Returns content and folder of a uid's model; `None` if it was not asked for.

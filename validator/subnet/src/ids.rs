@@ -15,6 +15,52 @@ pub type BlockNumber = u64;
 #[serde(transparent)]
 pub struct Uid(pub u16);
 
+/// The hash of a chain's first block: which chain it is. Shown in hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Genesis(pub [u8; 32]);
+
+/// A text is no hash of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected 0x and 64 hexadecimal digits")]
+pub struct GenesisError;
+
+impl FromStr for Genesis {
+    type Err = GenesisError;
+
+    fn from_str(text: &str) -> Result<Self, GenesisError> {
+        let mut hash = [0; 32];
+        let digits = text.strip_prefix("0x").ok_or(GenesisError)?;
+        hex::decode_to_slice(digits, &mut hash).map_err(|_| GenesisError)?;
+        Ok(Self(hash))
+    }
+}
+
+impl fmt::Display for Genesis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{}", hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Genesis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Genesis({self})")
+    }
+}
+
+impl Serialize for Genesis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Genesis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
+    }
+}
+
 /// A subnet's index.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,

@@ -1,5 +1,6 @@
 //! Nouns and rules of the subnet: no I/O, no async.
 
+pub mod commitment;
 pub mod competition;
 pub mod fault;
 pub mod ids;
@@ -7,9 +8,10 @@ pub mod model_id;
 pub mod parameters;
 pub mod real;
 
+pub use commitment::Commitment;
 pub use competition::{Competition, CompetitionId};
 pub use fault::{Fault, FaultKind};
-pub use ids::{BlockNumber, Hotkey, Netuid, Uid};
+pub use ids::{BlockNumber, Genesis, Hotkey, Netuid, Uid};
 pub use model_id::{ModelId, ModelIdError};
 pub use parameters::Parameters;
 pub use real::Real;

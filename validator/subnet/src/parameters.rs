@@ -49,13 +49,13 @@ impl Epsilon {
     fn number_or_decay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected a number or { start, end, blocks }")]
-        enum Written {
+        enum WrittenEpsilon {
             Fixed(f64),
             Decay(Epsilon),
         }
-        Written::deserialize(deserializer).map(|written| match written {
-            Written::Fixed(fraction) => Self::fixed(fraction),
-            Written::Decay(epsilon) => epsilon,
+        WrittenEpsilon::deserialize(deserializer).map(|written| match written {
+            WrittenEpsilon::Fixed(fraction) => Self::fixed(fraction),
+            WrittenEpsilon::Decay(epsilon) => epsilon,
         })
     }
 }
@@ -73,7 +73,7 @@ pub struct Schedule {
 /// What a step may take, and what it is made of. A flag of the command line beats each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct StepLimits {
     /// Minutes one attempt at a step may take.
     pub step_minutes: u64,
     /// Samples drawn for each step.
@@ -84,7 +84,7 @@ pub struct Limits {
     pub sync_blocks: u64,
 }
 
-impl Default for Limits {
+impl Default for StepLimits {
     fn default() -> Self {
         Self {
             step_minutes: 20,
@@ -127,7 +127,7 @@ pub struct Parameters {
     pub samples: Vec<String>,
     /// Limits of a step.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: StepLimits,
     /// What older library versions refused.
     #[serde(default)]
     pub compatibility: Compatibility,
@@ -326,7 +326,7 @@ mod tests {
             .collect();
         assert_eq!(ids, ["l3", "s1"]);
         assert!((parameters.epsilon.at_age(5) - 0.01).abs() < f64::EPSILON);
-        assert_eq!(parameters.limits, Limits::default());
+        assert_eq!(parameters.limits, StepLimits::default());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod outage;
 mod plan;
 mod proc;
 mod report;
+mod same_hotkey;
 mod soak;
 mod sources;
 mod status;
@@ -23,6 +24,7 @@ mod world;
 use std::{collections::BTreeSet, io::Write as _, path::Path, time::Duration};
 
 use ::report::{StepRecord, status::Cause};
+use localnet::subnet::Options;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -95,6 +97,24 @@ async fn two_validators_agree_and_anyone_can_check_it() {
     let (code, text) = world.run("b", &["replay", b]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("the ranking stands"), "{text}");
+
+    // Paths mean what they mean where they are typed, not where the worker is.
+    let relative = [
+        "replay",
+        "b/records/steps.jsonl",
+        "--model_dir",
+        "finetune-vali/models",
+    ];
+    let mut command = world.command("b");
+    command.current_dir(world.root()).args(relative);
+    let (code, text) = World::ended(command).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("the ranking stands"), "{text}");
+
+    let (code, text) = world.run("b", &["replay", b, "--uids", "999"]).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("no loss was computed"), "{text}");
+    assert!(!text.contains("stands"), "{text}");
 
     // Somebody else, who has the record and the samples but no model.
     std::fs::remove_dir_all(world.store()).unwrap();
@@ -268,6 +288,45 @@ async fn a_full_disk_costs_no_state_no_record_and_no_weights() {
     assert_eq!(stop(&mut validator).await, 0);
     let steps: Vec<u64> = records.iter().map(|record| record.step).collect();
     assert_eq!(steps, (0..steps.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_are_judged_before_anything_is_opened() {
+    let world = World::with(Options {
+        block_time: None,
+        ..Options::without_miners()
+    })
+    .await;
+    for (flags, word) in [
+        (&["run", "--device", "gpu"][..], "is none of auto, cpu"),
+        (&["check", "--device", "gpu"], "is none of auto, cpu"),
+        (
+            &[
+                "set-weights",
+                "--weights",
+                "{}",
+                "--subtensor.chain_endpoint",
+                "http://x",
+            ],
+            "ws://",
+        ),
+        (
+            &[
+                "inspect",
+                "wallet",
+                "--subtensor.chain_endpoint",
+                "http://x",
+            ],
+            "ws://",
+        ),
+    ] {
+        world.net.chain.reset_requests();
+        let (code, text) = world.run("a", flags).await;
+        assert_eq!(code, 2, "{flags:?}: {text}");
+        assert!(text.contains(word), "{text}");
+        assert!(world.net.chain.requests().is_empty(), "{flags:?}");
+        assert!(!world.state("a").exists(), "{flags:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-use chain::{
-    Client, Deadlines, Endpoints, Passwords, Wallet, WalletPath,
-    weights::{self, Request, emit},
-};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -243,34 +239,16 @@ async fn a_twin_is_told_and_forgotten_when_it_is_gone() {
     assert_eq!(alarm(), None, "our own weights are no twin's");
 
     // Elsewhere, somebody uses our hotkey.
-    let localnet = world.net.endpoints();
-    let endpoints = Endpoints::resolve(None, &[localnet.chain]).unwrap();
-    let client = Client::connect(&endpoints, Deadlines::default())
-        .await
-        .unwrap();
-    let keys = WalletPath {
-        folder: localnet.wallets,
-        name: localnet.wallet,
-        hotkey: "default".into(),
-    };
-    let twin = Wallet::open(&keys, &Passwords::default()).unwrap();
-    let request = Request {
-        netuid: Netuid(world.net.netuid),
-        mechanism: 0,
-        weights: emit([(Uid(1), 1.0)]).unwrap(),
-        version_key: 0,
-        window: Duration::from_secs(60),
-    };
-    let foreign = weights::set(&client, &twin, &request).await.unwrap();
+    let foreign = world.set_foreign_weights("a").await;
     world.until("a", "the alarm", || alarm().is_some()).await;
     let told = alarm().unwrap();
     assert_eq!(told.health, Health::Red);
-    let block = format!("block {}", foreign.block);
+    let block = format!("block {foreign}");
     assert!(told.text.contains(&block), "{told:?}");
 
     world
         .until("a", "its end, after two quiet epochs", || alarm().is_none())
         .await;
-    assert!(world.block() >= foreign.block + 60);
+    assert!(world.block() >= foreign + 60);
     assert_eq!(stop(&mut validator).await, 0);
 }

@@ -65,8 +65,14 @@ impl World {
             miners: miners.to_vec(),
             samples: 60,
             block_time: Some(block_time),
+            chain_id: rand::random(),
             ..Options::default()
         }
+    }
+
+    /// Returns the folder that all others are in.
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Returns the folder of a validator's state.
@@ -119,7 +125,13 @@ impl World {
     /// Runs a command to its end; returns its exit code and what it said.
     pub(crate) async fn run(&self, state: &str, arguments: &[&str]) -> (i32, String) {
         let mut command = self.command(state);
-        let output = timeout(LIMIT, command.args(arguments).output()).await;
+        command.args(arguments);
+        Self::ended(command).await
+    }
+
+    /// Waits for a command to end; returns its exit code and what it said.
+    pub(crate) async fn ended(mut command: Command) -> (i32, String) {
+        let output = timeout(LIMIT, command.output()).await;
         let Output {
             status,
             stdout,
@@ -198,6 +210,17 @@ impl World {
     pub(crate) fn weights(&self) -> (u64, Vec<(u16, u16)>) {
         let neurons = self.net.chain.neurons(self.net.netuid);
         (neurons[0].last_update, neurons[0].weights.clone())
+    }
+
+    /// Sets weights with the validator's hotkey, as another machine would; returns their block.
+    pub(crate) async fn set_foreign_weights(&self, state: &str) -> u64 {
+        let pair = &self.net.validator.hotkey.pair;
+        let (chain, netuid) = (&self.net.chain, self.net.netuid);
+        self.until(state, "weights of another machine", || {
+            chain.set_weights(netuid, pair, &[(2, 65535)], 27).is_ok()
+        })
+        .await;
+        self.weights().0
     }
 }
 

@@ -34,6 +34,9 @@ pub(super) fn genesis(
     for (key, value) in storage.top {
         unhashed::put_raw(&key, &value);
     }
+    if config.chain_id != 0 {
+        unhashed::put_raw(b"localnet chain id", &config.chain_id.to_le_bytes());
+    }
     drand::BeaconConfig::<Runtime>::put(beacon);
     subtensor::StakeThreshold::<Runtime>::put(config.stake_threshold);
     for subnet in &config.subnets {

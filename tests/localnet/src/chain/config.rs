@@ -18,6 +18,9 @@ pub struct ChainConfig {
     pub block_time: Option<Duration>,
     /// Chain time of block 0, milliseconds since 1970; `None` takes the wall clock.
     pub genesis_time: Option<u64>,
+    /// Part of block 0 unless it is 0: chains of one configuration are told apart by it, and their
+    /// validators' locks too.
+    pub chain_id: u64,
     /// Accounts which begin with 1,000 TAO. Setting weights or a commitment needs no balance.
     pub endowed: Vec<[u8; 32]>,
     /// The subnets that exist in block 0.
@@ -35,6 +38,7 @@ impl Default for ChainConfig {
             port: 0,
             block_time: None,
             genesis_time: None,
+            chain_id: 0,
             endowed: Vec::new(),
             subnets: Vec::new(),
             stake_threshold: 0,

@@ -112,6 +112,8 @@ fn options(plan: &Plan) -> Options {
     Options {
         state_dir: Some(plan.state_dir.clone()),
         seed: plan.seed,
+        // Two demos side by side have the same keys.
+        chain_id: rand::random(),
         // The chain stands still until the validator runs: a build may take long, and after some
         // epochs a validator that starts anew takes old commitments for known ones.
         block_time: None,

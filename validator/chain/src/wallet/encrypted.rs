@@ -35,13 +35,13 @@ const NONCE: usize = 24;
 
 /// How a key file is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum Encryption {
     Nacl,
     AnsibleVault,
     Fernet,
 }
 
-impl Form {
+impl Encryption {
     /// Tells the form by the first bytes; `None` means not encrypted.
     pub(super) fn of(content: &[u8]) -> Option<Self> {
         [

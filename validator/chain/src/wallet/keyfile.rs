@@ -43,7 +43,7 @@ pub(super) fn secret(content: &[u8]) -> Result<Secret, KeyfileError> {
         .map_err(|_| KeyfileError::Unknown)?
         .trim();
     match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => of_json(&Fields::new(fields)),
+        Ok(Value::Object(fields)) => of_json(&KeyFields::new(fields)),
         _ => of_text(text).ok_or(KeyfileError::Unknown),
     }
 }
@@ -51,7 +51,7 @@ pub(super) fn secret(content: &[u8]) -> Result<Secret, KeyfileError> {
 /// Reads the address, without any secret.
 pub(super) fn public(content: &[u8]) -> Option<Hotkey> {
     let fields: Map<String, Value> = serde_json::from_slice(content).ok()?;
-    Fields::new(fields).address().ok()?
+    KeyFields::new(fields).address().ok()?
 }
 
 /// Makes the key of a seed.
@@ -65,9 +65,9 @@ fn ed25519(seed: &[u8; 32]) -> Secret {
 }
 
 /// The fields of a JSON key file; some old files have keys with a leading space.
-struct Fields(Map<String, Value>);
+struct KeyFields(Map<String, Value>);
 
-impl Fields {
+impl KeyFields {
     fn new(fields: Map<String, Value>) -> Self {
         Self(
             fields
@@ -113,7 +113,7 @@ impl Fields {
     }
 }
 
-impl Drop for Fields {
+impl Drop for KeyFields {
     fn drop(&mut self) {
         use zeroize::Zeroize as _;
         for value in self.0.values_mut() {
@@ -124,7 +124,7 @@ impl Drop for Fields {
     }
 }
 
-fn of_json(fields: &Fields) -> Result<Secret, KeyfileError> {
+fn of_json(fields: &KeyFields) -> Result<Secret, KeyfileError> {
     if fields.0.contains_key("encoded") && fields.0.contains_key("encoding") {
         return Err(KeyfileError::PolkadotJs);
     }

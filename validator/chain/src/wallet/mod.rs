@@ -13,18 +13,24 @@ use std::{
 };
 
 use ed25519_dalek::Signer as _;
-use shared::file::{self, FileError};
+use shared::{
+    causes,
+    file::{self, FileError},
+};
 use subxt::{
     config::substrate::H256,
     utils::{AccountId32, MultiSignature},
 };
 
-use subnet::{Fault, Hotkey};
+use subnet::{Fault, FaultKind, Genesis, Hotkey};
 
 pub use keyfile::KeyfileError;
 pub use password::Passwords;
 
-use super::runtime::Subtensor;
+use super::{
+    locks::{Account, Locks},
+    runtime::Subtensor,
+};
 
 /// Largest key file read.
 const MAX_FILE: u64 = 1 << 16;
@@ -47,9 +53,9 @@ pub struct Wallet {
     secret: Secret,
     /// One transaction at a time: two with one nonce would push each other out.
     pub(super) submitting: tokio::sync::Mutex<()>,
-    /// Folder of the locks that other processes respect.
-    pub(super) locks: Option<PathBuf>,
-    /// Hashes of the last transactions signed.
+    /// Where it meets the other processes that use the hotkey.
+    pub(super) locks: Locks,
+    /// Hashes of the last transactions signed, should the disk be full.
     sent: Mutex<VecDeque<H256>>,
 }
 
@@ -92,7 +98,7 @@ pub enum WalletError {
 
 impl From<WalletError> for Fault {
     fn from(error: WalletError) -> Self {
-        Self::config(super::error::with_causes(&error))
+        Self::new(FaultKind::Config, error)
     }
 }
 
@@ -140,7 +146,7 @@ impl Wallet {
         let path = at.hotkey_file();
         let bytes = read(&path)?.ok_or_else(|| WalletError::Missing(path.clone()))?;
         warn_if_readable(&path);
-        let plain = match encrypted::Form::of(&bytes) {
+        let plain = match encrypted::Encryption::of(&bytes) {
             None => bytes,
             Some(form) => decrypt(&path, &at.name, form, &bytes, passwords)?,
         };
@@ -167,34 +173,39 @@ impl Wallet {
             coldkey: None,
             secret,
             submitting: tokio::sync::Mutex::new(()),
-            locks: None,
+            locks: Locks::of_this_user(),
             sent: Mutex::default(),
         }
     }
 
-    /// Keeps the locks that other processes on this machine respect in a folder.
-    #[must_use]
-    pub fn with_locks(self, folder: PathBuf) -> Self {
-        Self {
-            locks: Some(folder),
-            ..self
-        }
-    }
-
-    pub(super) fn remember(&self, transaction: H256) {
+    /// Notes a transaction that is about to be sent, for this process and all others.
+    pub(super) fn remember(&self, genesis: Genesis, transaction: H256) {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         if sent.len() == REMEMBERED {
             sent.pop_front();
         }
         sent.push_back(transaction);
+        if let Err(error) = self.locks.remember(self.account(genesis), transaction) {
+            let error = causes::one_line(&error);
+            tracing::warn!(error, "a restart won't know this transaction as ours");
+        }
     }
 
-    /// Returns whether a transaction was signed by this process.
-    pub(super) fn has_sent(&self, transaction: &H256) -> bool {
-        self.sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(transaction)
+    /// Returns whether a transaction was signed by this process or another one of this user.
+    pub(super) fn has_sent(&self, genesis: Genesis, transaction: &H256) -> Result<bool, FileError> {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(
+            sent.contains(transaction)
+                || self.locks.has_sent(self.account(genesis), transaction)?,
+        )
+    }
+
+    /// Returns what has a nonce: the hotkey on a chain.
+    pub(super) const fn account(&self, genesis: Genesis) -> Account {
+        Account {
+            genesis,
+            hotkey: self.hotkey,
+        }
     }
 
     /// Returns the hotkey's address.
@@ -283,7 +294,7 @@ fn read(path: &Path) -> Result<Option<keyfile::Bytes>, WalletError> {
 fn decrypt(
     path: &Path,
     wallet: &str,
-    form: encrypted::Form,
+    form: encrypted::Encryption,
     bytes: &[u8],
     passwords: &Passwords,
 ) -> Result<keyfile::Bytes, WalletError> {

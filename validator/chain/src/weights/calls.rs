@@ -3,7 +3,7 @@
 use codec::Encode as _;
 use subxt::dynamic::Value as Argument;
 
-use super::{Refusal, Request, RevealPlan, SetWeightsError};
+use super::{Refusal, RevealPlan, SetWeightsError, WeightsRequest};
 use crate::{
     block::Block,
     error::ChainError,
@@ -17,7 +17,7 @@ use subnet::Hotkey;
 pub(crate) type Call = (&'static str, Vec<Argument>);
 
 /// Returns the call that sets weights in the clear.
-pub(crate) fn plain(runtime: &Runtime, request: &Request) -> Result<Call, ChainError> {
+pub(crate) fn plain(runtime: &Runtime, request: &WeightsRequest) -> Result<Call, ChainError> {
     let list = |numbers: &[u16]| {
         Argument::unnamed_composite(
             numbers
@@ -47,7 +47,7 @@ pub(crate) fn plain(runtime: &Runtime, request: &Request) -> Result<Call, ChainE
 /// Returns the call that commits weights encrypted for a beacon, quicknet if none is given.
 pub(crate) fn commit(
     runtime: &Runtime,
-    request: &Request,
+    request: &WeightsRequest,
     hotkey: &Hotkey,
     plan: RevealPlan,
     version: Option<u16>,
@@ -103,7 +103,7 @@ pub(crate) fn commit(
 /// Computes when a commit sent now will be revealed.
 pub(super) async fn reveal_plan(
     block: &Block,
-    request: &Request,
+    request: &WeightsRequest,
     rules: &Hyperparameters,
 ) -> Result<RevealPlan, SetWeightsError> {
     let head = block.number();

@@ -9,7 +9,7 @@ use subnet::BlockNumber;
 
 /// How a transaction in a block ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Execution {
     /// It did what it should.
     Success,
     /// The runtime refused it, with this error.
@@ -23,14 +23,14 @@ pub(super) async fn outcome(
     client: &Client,
     block: &Block,
     extrinsic: &[u8],
-) -> Result<Outcome, ChainError> {
+) -> Result<Execution, ChainError> {
     let Some(index) = client
         .extrinsics(block.hash)
         .await?
         .iter()
         .position(|other| other == extrinsic)
     else {
-        return Ok(Outcome::Absent);
+        return Ok(Execution::Absent);
     };
     let events = block
         .read_one("System", "Events", vec![])
@@ -46,19 +46,19 @@ pub(super) async fn outcome(
             Ok((ours && pallet == "System").then_some((name, content)))
         };
         match read().map_err(undecodable)? {
-            Some(("ExtrinsicSuccess", _)) => return Ok(Outcome::Success),
+            Some(("ExtrinsicSuccess", _)) => return Ok(Execution::Success),
             Some(("ExtrinsicFailed", content)) => {
                 let error = content
                     .get("dispatch_error")
                     .map(|error| name_of(block, error));
-                return Ok(Outcome::Failed(
+                return Ok(Execution::Failed(
                     error.unwrap_or_else(|| "no reason given".to_owned()),
                 ));
             }
             _ => {}
         }
     }
-    Ok(Outcome::Failed(
+    Ok(Execution::Failed(
         "the block holds no event about it".to_owned(),
     ))
 }
@@ -85,7 +85,7 @@ pub(super) async fn find(
     birth: BlockNumber,
     first: BlockNumber,
     extrinsic: &[u8],
-) -> Result<Option<(Block, Outcome)>, ChainError> {
+) -> Result<Option<(Block, Execution)>, ChainError> {
     let range = birth + 1..=head.number();
     let likely = range.contains(&first).then_some(first);
     for number in likely
@@ -94,7 +94,7 @@ pub(super) async fn find(
     {
         let block = client.block_at(number).await?;
         match outcome(client, &block, extrinsic).await? {
-            Outcome::Absent => {}
+            Execution::Absent => {}
             ended => return Ok(Some((block, ended))),
         }
     }

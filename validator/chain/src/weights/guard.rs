@@ -1,17 +1,16 @@
 //! Against twins: a lock per hotkey on this machine, an alarm for weights that others set with it.
 
-use std::{path::Path, time::Duration};
-
 use serde::{Deserialize, Serialize};
-use shared::file::{FileLock, LockError};
+use shared::file::{FileError, FileLock, LockError};
 use subxt::config::{Hasher as _, substrate::BlakeTwo256};
-use tokio::time::{Instant, sleep};
 
-use crate::{client::Client, error::ChainError, metagraph::Neuron, wallet::Wallet};
+use crate::{
+    client::Client,
+    error::ChainError,
+    metagraph::{ChainSnapshot, Neuron},
+    wallet::Wallet,
+};
 use subnet::{BlockNumber, Hotkey, Uid};
-
-/// How often a lock held by another process is tried again.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// Held by the one validator that uses a hotkey on this machine.
 #[derive(Debug)]
@@ -35,13 +34,24 @@ pub struct TwinAlarm {
     pub block: BlockNumber,
 }
 
+/// Why nobody can tell whose a weight set is.
+#[derive(Debug, thiserror::Error)]
+pub enum TwinError {
+    /// The block can't be read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// What our processes have sent can't be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
 impl TwinGuard {
-    /// Takes the lock of a hotkey, or says which process holds it.
-    pub fn acquire(folder: &Path, hotkey: &Hotkey) -> Result<Self, LockError> {
-        let path = folder.join(format!("{hotkey}.validator.lock"));
-        let lock = FileLock::try_acquire(&path, &format!("validator of {hotkey}"))?;
+    /// Takes the lock of the one validator of a hotkey on a snapshot's chain and subnet, or says
+    /// which process holds it.
+    pub fn acquire(wallet: &Wallet, snapshot: &ChainSnapshot) -> Result<Self, LockError> {
+        let account = wallet.account(snapshot.genesis_hash);
         Ok(Self {
-            _lock: lock,
+            _lock: wallet.locks.validator(account, snapshot.netuid)?,
             known: None,
         })
     }
@@ -52,7 +62,7 @@ impl TwinGuard {
         client: &Client,
         wallet: &Wallet,
         neuron: &Neuron,
-    ) -> Result<Option<TwinAlarm>, ChainError> {
+    ) -> Result<Option<TwinAlarm>, TwinError> {
         let block = neuron.last_update;
         let is_new = self.known.is_some_and(|known| block > known);
         if !is_new || block == neuron.registered_at {
@@ -60,32 +70,15 @@ impl TwinGuard {
             return Ok(None);
         }
         let hash = client.hash_at(block).await?;
-        let extrinsics = client.extrinsics(hash).await?;
-        let ours = extrinsics
-            .iter()
-            .any(|bytes| wallet.has_sent(&BlakeTwo256.hash(bytes)));
+        let mut ours = false;
+        for extrinsic in client.extrinsics(hash).await? {
+            ours |= wallet.has_sent(client.genesis(), &BlakeTwo256.hash(&extrinsic))?;
+        }
         self.known = Some(block);
         Ok((!ours).then_some(TwinAlarm {
             hotkey: neuron.hotkey,
             uid: neuron.uid,
             block,
         }))
-    }
-}
-
-/// Waits for the other processes of this machine that are about to use the hotkey's nonce. A lock
-/// that can't be had only costs the guarantee: the weights matter more.
-pub(super) async fn nonce_lock(wallet: &Wallet, until: Instant) -> Option<FileLock> {
-    let hotkey = wallet.hotkey();
-    let path = wallet.locks.as_ref()?.join(format!("{hotkey}.nonce.lock"));
-    loop {
-        match FileLock::try_acquire(&path, "setting weights") {
-            Ok(lock) => return Some(lock),
-            Err(LockError::Held { .. }) if Instant::now() + RETRY < until => sleep(RETRY).await,
-            Err(error) => {
-                tracing::warn!(%error, "setting weights without the lock of the hotkey's nonce");
-                return None;
-            }
-        }
     }
 }

@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 
 pub use confirm::{Reveal, reveal};
 pub use emit::{EmitError, Emitted, emit};
-pub use guard::{TwinAlarm, TwinGuard};
+pub use guard::{TwinAlarm, TwinError, TwinGuard};
 pub use preflight::{Preflight, Refusal, preflight};
 pub use submit::set;
 
-use super::error::{ChainError, with_causes};
+use super::error::ChainError;
 use subnet::{BlockNumber, Fault, FaultKind, Hotkey, Netuid, Uid};
 
 /// What to set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct WeightsRequest {
     /// The subnet.
     pub netuid: Netuid,
     /// The mechanism; 0 on subnets that have but one.
@@ -156,9 +156,6 @@ impl From<SetWeightsError> for Fault {
             }
             _ => FaultKind::Outside,
         };
-        Self {
-            kind,
-            reason: with_causes(&error),
-        }
+        Self::new(kind, error)
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use subxt::dynamic::Value as Argument;
 
-use super::Request;
+use super::WeightsRequest;
 use crate::{
-    block::{Block, Item},
+    block::{Block, StorageItem},
     decode::{DecodeError, Value},
     error::ChainError,
     hyperparameters::{Hyperparameters, PALLET, argument},
@@ -174,7 +174,7 @@ pub(super) fn storage_index(netuid: Netuid, mechanism: u8) -> u16 {
 pub async fn preflight(
     block: &Block,
     hotkey: &Hotkey,
-    request: &Request,
+    request: &WeightsRequest,
 ) -> Result<Preflight, ChainError> {
     block.runtime().check_extensions()?;
     let hyperparameters = Hyperparameters::read(block, request.netuid).await?;
@@ -208,7 +208,7 @@ pub async fn preflight(
 /// Reads when a neuron last set weights of a mechanism.
 pub(super) async fn last_update(
     block: &Block,
-    request: &Request,
+    request: &WeightsRequest,
     uid: Uid,
 ) -> Result<BlockNumber, ChainError> {
     let index = Argument::u128(storage_index(request.netuid, request.mechanism).into());
@@ -232,7 +232,7 @@ pub fn refusals(
     neuron: Option<&Neuron>,
     count: usize,
     rules: &Hyperparameters,
-    request: &Request,
+    request: &WeightsRequest,
 ) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let weights = &request.weights;
@@ -366,7 +366,7 @@ pub(crate) async fn all_weights(
     let count: u16 = count
         .map_or(Ok(0), |count| count.uint())
         .map_err(undecodable)?;
-    let items: Vec<Item<'_>> = (0..count)
+    let items: Vec<StorageItem<'_>> = (0..count)
         .map(|uid| (PALLET, "Weights", row_key(netuid, mechanism, Uid(uid))))
         .collect();
     let rows = (0..count).map(Uid).zip(block.read(&items).await?);

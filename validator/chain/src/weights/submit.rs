@@ -3,26 +3,31 @@
 
 use std::time::Duration;
 
+use shared::{
+    back_off::BackOff,
+    causes,
+    file::{FileLock, LockError},
+};
 use subxt::{config::substrate::H256, rpcs::methods::legacy::TransactionStatus};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    Method, Preflight, Request, SetWeightsError, WeightsReceipt,
-    confirm::{self, Outcome, hex_hash},
-    guard,
+    Method, Preflight, SetWeightsError, WeightsReceipt, WeightsRequest,
+    confirm::{self, Execution, hex_hash},
     preflight::{last_update, preflight},
     transaction::{ERA, Sent, is_passing, lasting_refusal},
 };
-use crate::{
-    block::Block,
-    client::Client,
-    error::{ChainError, with_causes},
-    wallet::Wallet,
-};
+use crate::{block::Block, client::Client, error::ChainError, wallet::Wallet};
 use subnet::BlockNumber;
 
-/// Pauses between tries: the first, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(12));
+/// Pauses between looks.
+const PAUSES: BackOff = BackOff {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(12),
+};
+
+/// How often a nonce that another process uses is tried again.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Blocks for which we go on watching until the block is final.
 const FINALITY: u32 = 4;
@@ -31,10 +36,10 @@ const FINALITY: u32 = 4;
 pub async fn set(
     client: &Client,
     wallet: &Wallet,
-    request: &Request,
+    request: &WeightsRequest,
 ) -> Result<WeightsReceipt, SetWeightsError> {
     let until = Instant::now() + request.window;
-    let mut job = Job {
+    let mut job = Submission {
         client,
         wallet,
         request,
@@ -54,10 +59,10 @@ pub async fn set(
 }
 
 /// A weight set on its way.
-struct Job<'a> {
+struct Submission<'a> {
     client: &'a Client,
     wallet: &'a Wallet,
-    request: &'a Request,
+    request: &'a WeightsRequest,
     started: Instant,
     until: Instant,
     sent: Option<Sent>,
@@ -84,22 +89,46 @@ enum Watched {
     Unknown(String),
 }
 
-impl Job<'_> {
+impl Submission<'_> {
     async fn run(&mut self) -> Result<WeightsReceipt, SetWeightsError> {
         let _turn = self.wallet.submitting.lock().await;
-        let _lock = guard::nonce_lock(self.wallet, self.until).await;
-        let mut pause = PAUSES.0;
+        let _lock = self.nonce().await;
+        let mut looks = 0;
         loop {
             match self.step().await {
                 Ok(Some(receipt)) => return Ok(receipt),
                 Ok(None) => {}
                 Err(SetWeightsError::Chain(error)) if is_passing(&error) => {
-                    self.note(with_causes(&error));
+                    self.note(causes::one_line(&error));
                 }
                 Err(error) => return Err(error),
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
+            looks += 1;
+            sleep(PAUSES.after(looks)).await;
+        }
+    }
+
+    /// Waits for the other process that sets weights with this hotkey: two transactions with one
+    /// nonce would push each other out. Where the disk gives no lock, only that certainty is lost:
+    /// the weights matter more.
+    async fn nonce(&mut self) -> Option<FileLock> {
+        let account = self.wallet.account(self.client.genesis());
+        loop {
+            match self.wallet.locks.nonce(account) {
+                Ok(lock) => return Some(lock),
+                Err(LockError::Held { holder, .. }) => {
+                    let problem = format!("the hotkey's nonce is in use by {holder}");
+                    if self.last != problem {
+                        self.note(problem);
+                    }
+                    sleep(RETRY).await;
+                }
+                Err(LockError::File(error)) => {
+                    let error = causes::one_line(&error);
+                    tracing::warn!(error, "setting weights without the lock of the nonce");
+                    return None;
+                }
+            }
         }
     }
 
@@ -128,7 +157,7 @@ impl Job<'_> {
                 return self.wait_if_worth_it(preflight).await;
             }
             let sent = Sent::sign(&head, &preflight, self.wallet, self.request).await?;
-            self.wallet.remember(sent.hash);
+            self.wallet.remember(self.client.genesis(), sent.hash);
             self.attempts += 1;
             self.sent = Some(sent);
         }
@@ -139,9 +168,9 @@ impl Job<'_> {
                     return Ok(None);
                 };
                 match confirm::outcome(self.client, &block, &sent.bytes).await? {
-                    Outcome::Success => self.prove(&block).await.map(Some),
-                    Outcome::Failed(error) => Err(self.dispatch_error(block.number(), error)),
-                    Outcome::Absent => {
+                    Execution::Success => self.prove(&block).await.map(Some),
+                    Execution::Failed(error) => Err(self.dispatch_error(block.number(), error)),
+                    Execution::Absent => {
                         self.note("the block that included it is gone".to_owned());
                         Ok(None)
                     }
@@ -190,7 +219,7 @@ impl Job<'_> {
         let likely = last_update(head, self.request, sent.receipt.uid).await?;
         let found = confirm::find(self.client, head, sent.birth, likely, &sent.bytes).await?;
         Ok(match found {
-            Some((block, Outcome::Failed(error))) => Fate::Failed {
+            Some((block, Execution::Failed(error))) => Fate::Failed {
                 block: block.number(),
                 error,
             },
@@ -219,7 +248,7 @@ impl Job<'_> {
                     ChainError::Refused { code, message, .. } => {
                         Watched::Unwanted { code, message }
                     }
-                    error => Watched::Unknown(with_causes(&error)),
+                    error => Watched::Unknown(causes::one_line(&error)),
                 };
             }
             Err(_) => return Watched::Unknown("the node did not take the transaction".to_owned()),

@@ -8,7 +8,7 @@ use subxt::{
 };
 
 use super::{
-    Method, Preflight, Request, SetWeightsError, WeightsReceipt, calls,
+    Method, Preflight, SetWeightsError, WeightsReceipt, WeightsRequest, calls,
     confirm::{self, hex_hash},
 };
 use crate::{
@@ -36,7 +36,7 @@ impl Sent {
         head: &Block,
         preflight: &Preflight,
         wallet: &Wallet,
-        request: &Request,
+        request: &WeightsRequest,
     ) -> Result<Self, SetWeightsError> {
         let Some(neuron) = &preflight.neuron else {
             return Err(SetWeightsError::Refused(preflight.refusals.clone()));

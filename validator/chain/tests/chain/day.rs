@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chain::weights::{self, Request};
+use chain::weights::{self, WeightsRequest};
 use localnet::chain::{BlockMode, CallError, Chain, Stall, Upgrade};
 
 use crate::{NETUID, connect, set_weights::request, start, wallet};
@@ -99,7 +99,7 @@ async fn no_window_is_missed_on_a_bad_day() {
             chain.stall(Stall::Nothing);
         };
         let uid = 1 + u16::try_from(window % 60).unwrap();
-        let request = Request {
+        let request = WeightsRequest {
             window: Duration::from_secs(60),
             ..request(&[(uid, 1.0)])
         };

@@ -18,7 +18,7 @@ use jsonrpsee::{
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use scale_info::{MetaType, PortableRegistry, Registry, TypeInfo, build::Fields};
-use subnet::FaultKind;
+use subnet::{FaultKind, Genesis};
 use tokio::time::timeout;
 
 use crate::{NETUID, connect, deadlines, start};
@@ -174,7 +174,7 @@ async fn damaged_metadata_never_panics() {
         .position(|window| window == b"meta")
         .unwrap();
     let good = &answer[start..];
-    Runtime::new(1, 1, [0; 32], good).unwrap();
+    Runtime::new(1, 1, Genesis([0; 32]), good).unwrap();
     let mut runner = TestRunner::new(ProptestConfig {
         cases: 48,
         ..ProptestConfig::default()
@@ -184,11 +184,11 @@ async fn damaged_metadata_never_panics() {
         .run(&damage, |(at, byte, end)| {
             let mut bad = good.to_vec();
             bad[at] = byte;
-            if let Ok(runtime) = Runtime::new(1, 1, [0; 32], &bad) {
+            if let Ok(runtime) = Runtime::new(1, 1, Genesis([0; 32]), &bad) {
                 let _ = runtime.check_extensions();
                 let _ = runtime.api_answer("SubnetInfoRuntimeApi", "get_metagraph", &[1, 0, 0]);
             }
-            let _ = Runtime::new(1, 1, [0; 32], &good[..end]);
+            let _ = Runtime::new(1, 1, Genesis([0; 32]), &good[..end]);
             Ok(())
         })
         .unwrap();
@@ -240,7 +240,7 @@ async fn nonsense_and_oversize_answers_are_errors() {
 async fn a_node_of_another_chain_is_the_operators_mistake() {
     let chain = start(1, |_| ()).await;
     let mut endpoints = Endpoints::resolve(None, &[chain.ws_url()]).unwrap();
-    endpoints.genesis = Some([0x2f; 32]);
+    endpoints.genesis = Some(Genesis([0x2f; 32]));
     let connected = Client::connect(&endpoints, deadlines());
     // It is told at once, not after every endpoint was tried for as long as a deadline allows.
     let connected = timeout(Duration::from_secs(10), connected).await;

@@ -13,7 +13,10 @@ mod set_weights;
 mod snapshot;
 mod wallet;
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
 
 use chain::{Client, Deadlines, Endpoints, Wallet};
 use localnet::chain::{BlockMode, Chain, ChainConfig, NeuronConfig, SubnetConfig, TAO};
@@ -37,6 +40,14 @@ pub(crate) fn key(number: u16) -> [u8; 32] {
     key
 }
 
+/// Chains of one test are one chain to its clients; those of other tests, which run beside it, are
+/// others, also to the locks of the wallet.
+fn chain_id() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (std::process::id(), std::thread::current().id()).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Starts a chain whose uid 0 is our validator, the others miners.
 pub(crate) async fn start(neurons: u16, change: impl FnOnce(&mut SubnetConfig)) -> Chain {
     let ours = NeuronConfig::validator(wallet().hotkey().0, 5_000 * TAO);
@@ -50,6 +61,7 @@ pub(crate) async fn start(neurons: u16, change: impl FnOnce(&mut SubnetConfig)) 
     change(&mut subnet);
     let config = ChainConfig {
         subnets: vec![subnet],
+        chain_id: chain_id(),
         ..ChainConfig::default()
     };
     let chain = Chain::start(config).await.unwrap();

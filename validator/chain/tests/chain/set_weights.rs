@@ -5,16 +5,18 @@ use std::time::Duration;
 use chain::{
     Client, Wallet,
     weights::{
-        self, Emitted, Method, Refusal, Request, Reveal, SetWeightsError, WeightsReceipt, emit,
+        self, Emitted, Method, Refusal, Reveal, SetWeightsError, WeightsReceipt, WeightsRequest,
+        emit,
     },
 };
-use localnet::chain::{Chain, Hyperparameter};
+use localnet::chain::{BlockMode, Chain, Hyperparameter};
+use sp_core::{Pair as _, sr25519};
 use subnet::Uid;
 
-use crate::{NETUID, connect, key, start, wallet};
+use crate::{NETUID, SEED, connect, start, wallet};
 
-pub(crate) fn request(weights: &[(u16, f64)]) -> Request {
-    Request {
+pub(crate) fn request(weights: &[(u16, f64)]) -> WeightsRequest {
+    WeightsRequest {
         netuid: NETUID,
         mechanism: 0,
         weights: emit(weights.iter().map(|(uid, weight)| (Uid(*uid), *weight))).unwrap(),
@@ -49,7 +51,7 @@ async fn plain_weights_are_set_and_read_back() {
 async fn a_mechanism_has_weights_of_its_own() {
     let chain = start(4, |subnet| subnet.hyperparameters.mechanism_count = 2).await;
     let client = connect(&[&chain]).await;
-    let request = Request {
+    let request = WeightsRequest {
         mechanism: 1,
         ..request(&[(3, 1.0)])
     };
@@ -69,7 +71,7 @@ async fn committed_weights_become_visible_when_the_chain_reveals_them() {
         })
         .await;
         let client = connect(&[&chain]).await;
-        let request = Request {
+        let request = WeightsRequest {
             mechanism,
             ..request(&[(1, 0.5), (3, 1.0)])
         };
@@ -118,7 +120,7 @@ async fn a_missed_reveal_is_told() {
     ));
 }
 
-async fn refusals(chain: &Chain, request: &Request) -> Vec<Refusal> {
+async fn refusals(chain: &Chain, request: &WeightsRequest) -> Vec<Refusal> {
     let before = chain.block_number();
     let client = connect(&[chain]).await;
     match weights::set(&client, &wallet(), request).await {
@@ -155,11 +157,11 @@ async fn what_the_chain_would_refuse_is_said_before_anything_is_sent() {
         said.push(words(&refusals(&chain, &plain).await));
         set(name, usual);
     }
-    let nothing = Request {
+    let nothing = WeightsRequest {
         weights: Emitted::default(),
         ..plain.clone()
     };
-    let elsewhere = Request {
+    let elsewhere = WeightsRequest {
         mechanism: 3,
         ..plain.clone()
     };
@@ -208,16 +210,14 @@ async fn too_soon_is_waited_out_when_the_window_allows() {
     chain
         .set_hyperparameter(NETUID.0, Hyperparameter::WeightsRateLimit, 5)
         .unwrap();
-    let short = Request {
+    let short = WeightsRequest {
         window: Duration::from_secs(5),
         ..request(&[(2, 1.0)])
     };
     let error = weights::set(&client, &wallet, &short).await.unwrap_err();
     assert!(matches!(error, SetWeightsError::Refused(_)), "{error}");
-    chain.set_block_mode(localnet::chain::BlockMode::Every(Duration::from_millis(
-        100,
-    )));
-    let long = Request {
+    chain.set_block_mode(BlockMode::Every(Duration::from_millis(100)));
+    let long = WeightsRequest {
         window: Duration::from_secs(600),
         ..request(&[(2, 1.0)])
     };
@@ -229,10 +229,11 @@ async fn too_soon_is_waited_out_when_the_window_allows() {
 async fn foreign_weights_of_our_hotkey_raise_the_alarm() {
     let chain = start(4, |_| ()).await;
     let client = connect(&[&chain]).await;
-    let (ours, twin) = (wallet(), wallet());
-    let locks = tempfile::tempdir().unwrap();
-    let mut guard = weights::TwinGuard::acquire(locks.path(), &ours.hotkey()).unwrap();
-    let second = weights::TwinGuard::acquire(locks.path(), &ours.hotkey()).unwrap_err();
+    // What each process of this user has: a wallet of its own.
+    let (ours, other) = (wallet(), wallet());
+    let snapshot = client.snapshot(NETUID).await.unwrap();
+    let mut guard = weights::TwinGuard::acquire(&ours, &snapshot).unwrap();
+    let second = weights::TwinGuard::acquire(&other, &snapshot).unwrap_err();
     assert!(second.to_string().contains("is held by pid"), "{second}");
 
     let neuron = async || client.snapshot(NETUID).await.unwrap().neurons[0].clone();
@@ -245,16 +246,50 @@ async fn foreign_weights_of_our_hotkey_raise_the_alarm() {
         guard.check(&client, &ours, &neuron().await).await.unwrap(),
         None
     );
-    let foreign = set(&client, &twin, &[(2, 1.0)]).await;
+    set(&client, &other, &[(1, 1.0)]).await;
+    assert_eq!(
+        guard.check(&client, &ours, &neuron().await).await.unwrap(),
+        None,
+        "another process of ours is no twin"
+    );
+
+    // Another machine, which has no part in what this user's processes tell each other.
+    let pair = sr25519::Pair::from_seed(&SEED);
+    chain
+        .set_weights(NETUID.0, &pair, &[(2, 65535)], 27)
+        .unwrap();
     let alarm = guard
         .check(&client, &ours, &neuron().await)
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(alarm.block, foreign.block);
+    assert_eq!(alarm.block, u64::from(chain.block_number()));
     assert_eq!(
         guard.check(&client, &ours, &neuron().await).await.unwrap(),
         None
     );
-    assert_ne!(ours.hotkey().0, key(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_transaction_that_lands_after_a_restart_is_ours() {
+    let chain = start(4, |_| ()).await;
+    let client = connect(&[&chain]).await;
+    // It is taken into the pool, and its sender ends before a block comes.
+    chain.set_block_mode(BlockMode::Every(Duration::from_secs(3600)));
+    let short = WeightsRequest {
+        window: Duration::from_secs(2),
+        ..request(&[(1, 1.0)])
+    };
+    weights::set(&client, &wallet(), &short).await.unwrap_err();
+
+    let restarted = wallet();
+    let snapshot = client.snapshot(NETUID).await.unwrap();
+    let mut guard = weights::TwinGuard::acquire(&restarted, &snapshot).unwrap();
+    let look = guard.check(&client, &restarted, &snapshot.neurons[0]).await;
+    assert_eq!(look.unwrap(), None);
+    chain.produce_blocks(1).await.unwrap();
+    let landed = client.snapshot(NETUID).await.unwrap();
+    assert!(landed.neurons[0].last_update > snapshot.neurons[0].last_update);
+    let look = guard.check(&client, &restarted, &landed.neurons[0]).await;
+    assert_eq!(look.unwrap(), None);
 }

@@ -2,7 +2,7 @@
 
 use chain::{
     ChainError, ChainSnapshot,
-    metagraph::{Source, neurons_from},
+    metagraph::{NeuronSource, neurons_from},
 };
 use localnet::chain::{CallError, Upgrade};
 use subnet::{Netuid, Uid};
@@ -72,7 +72,7 @@ async fn every_way_to_the_metagraph_gives_the_same_neurons() {
     let client = connect(&[&chain]).await;
     let mut seen = Vec::new();
     let head = client.head().await.unwrap();
-    for source in Source::ALL {
+    for source in NeuronSource::ALL {
         seen.push(neurons_from(&head, NETUID, source).await.unwrap());
     }
     assert_eq!(seen[0], seen[1]);

@@ -36,7 +36,7 @@ use model::ContentHash;
 pub use need::Need;
 pub use quota::{Reservation, StoreLimits, Usage};
 pub use record::{FORMAT as RECORD_FORMAT, FileRecord, ModelRecord, TensorDigest};
-use shared::file::{self, FileError, LockError};
+use shared::file::{self, FileError, LockError, remove_dir, remove_file};
 pub use snapshot::{Pin, StoredModel};
 
 /// Why the store could not do what was asked.
@@ -146,25 +146,5 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     match list() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         result => result.map_err(FileError::on("list", folder)),
-    }
-}
-
-/// Removes a file; one that is gone already is no error.
-fn remove_file(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(FileError::on("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes a folder and all in it; one that is gone already is no error.
-fn remove_dir(path: &Path) -> Result<(), FileError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(FileError::on("remove", path)(error))
-        }
-        _ => Ok(()),
     }
 }

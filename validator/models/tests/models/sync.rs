@@ -10,8 +10,8 @@ use std::{
 
 use localnet::http::{Fault, Rule};
 use model::{Compatibility, Dtype};
-use models::{Commitment, Event, Sync, SyncOptions, Tracker, tokenizer, tracker::Outcome};
-use subnet::{FaultKind, ModelId, Parameters, Uid};
+use models::{Event, Sync, SyncOptions, Tracker, tokenizer, tracker::Outcome};
+use subnet::{Commitment, FaultKind, ModelId, Parameters, Uid};
 use tokio::sync::mpsc;
 
 use crate::world::{Files, World, content_hash, fixtures, golden, hotkey};

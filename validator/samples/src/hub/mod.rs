@@ -87,7 +87,7 @@ pub async fn fetch(
             Ok(harvest) => harvest.notes.into_iter().next().unwrap_or_else(|| {
                 format!("{} has no parquet or JSONL file that fits", dataset.name)
             }),
-            Err(fault) => fault.reason,
+            Err(fault) => fault.to_string(),
         };
     match viewer::fetch(client, access, dataset, wanted, &mut rng).await {
         Ok(mut harvest) => {

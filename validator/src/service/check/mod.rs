@@ -185,9 +185,9 @@ fn state_line(settings: &Settings, snapshot: Option<&ChainSnapshot>) -> Line {
         ),
         Ok(None) => Line::ok(SUBJECT, format_args!("{folder}: none yet")),
         Ok(Some(state)) => {
-            let theirs = (state.identity.netuid, &state.identity.genesis);
+            let theirs = (state.identity.netuid, state.identity.genesis.clone());
             let here = hotkey(settings).is_none_or(|hotkey| hotkey == state.identity.hotkey)
-                && snapshot.is_none_or(|now| theirs == (now.netuid, &now.genesis_hash));
+                && snapshot.is_none_or(|now| theirs == (now.netuid, now.genesis_hash.to_string()));
             if here {
                 Line::ok(SUBJECT, format_args!("{folder}: step {}", state.step))
             } else {

@@ -16,7 +16,7 @@ use super::{chain_view::ChainView, origin};
 use crate::state::Kept;
 use chain::{
     ChainSnapshot, Client, Wallet,
-    weights::{self, Emitted, Refusal, Request, SetWeightsError, WeightsReceipt},
+    weights::{self, Emitted, Refusal, SetWeightsError, WeightsReceipt, WeightsRequest},
 };
 use report::{
     board::{Alarm, Board, Hold},
@@ -122,7 +122,7 @@ impl Weights {
         clock: &mut Clock,
         head: BlockNumber,
     ) -> Option<WeightsReceipt> {
-        let request = Request {
+        let request = WeightsRequest {
             netuid: snapshot.netuid,
             mechanism: 0,
             weights: self.emitted(snapshot)?,

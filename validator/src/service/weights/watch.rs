@@ -34,7 +34,8 @@ impl Twins {
 
     /// Raises the alarm when weights were set with our hotkey and not by us; ends it when none
     /// were for two epochs. The chain tells only of the newest weights, so a twin that is alive
-    /// may hide behind ours for one epoch.
+    /// may hide behind ours for one epoch. What can't be read, such as a block that no node keeps
+    /// any more, tells nothing: it neither raises the alarm nor keeps it.
     pub(super) async fn look(
         &mut self,
         client: &Client,
@@ -42,24 +43,26 @@ impl Twins {
         snapshot: &ChainSnapshot,
         interval: u64,
     ) {
-        let Some(neuron) = snapshot.neuron(&wallet.hotkey()) else {
-            return;
+        let found = match snapshot.neuron(&wallet.hotkey()) {
+            Some(neuron) => self.guard.check(client, wallet, neuron).await,
+            // A hotkey without a uid sets no weights, whoever has it.
+            None => Ok(None),
         };
-        match self.guard.check(client, wallet, neuron).await {
-            Ok(Some(alarm)) => {
-                tracing::error!(%alarm, "somebody else uses our hotkey");
-                self.seen = Some(alarm.block);
-                self.alarm.raise(Health::Red, alarm);
-            }
-            Ok(None) => {
-                let quiet = |seen| clock::is_quiet(seen, snapshot.block, interval);
-                if self.seen.is_some_and(quiet) {
-                    tracing::info!("nobody else has used our hotkey for two epochs");
-                    self.seen = None;
-                    self.alarm.end();
-                }
-            }
-            Err(error) => tracing::debug!(%error, "could not look for a twin"),
+        let found = found.unwrap_or_else(|error| {
+            tracing::debug!(%error, "could not look for a twin");
+            None
+        });
+        if let Some(alarm) = found {
+            tracing::error!(%alarm, "somebody else uses our hotkey");
+            self.seen = Some(alarm.block);
+            self.alarm.raise(Health::Red, alarm);
+        } else if self
+            .seen
+            .is_some_and(|seen| clock::is_quiet(seen, snapshot.block, interval))
+        {
+            tracing::info!("nobody else has used our hotkey for two epochs");
+            self.seen = None;
+            self.alarm.end();
         }
     }
 }

@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use shared::{Exit, Failure, file, term};
 
-use super::models::{StoreFlags, store_failure};
+use super::super::flags::{StoreFlags, store_failure};
 use models::{
     copies::{self, NearCopy},
     store::{ModelRecord, Store, StoreError, Usage},
@@ -16,7 +16,7 @@ use subnet::Hotkey;
 
 /// Show the models on disk.
 #[derive(Debug, Args)]
-pub struct InspectStoreArgs {
+pub(crate) struct StoreArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -26,7 +26,7 @@ pub struct InspectStoreArgs {
 
 /// One model of the store.
 #[derive(Debug, Serialize)]
-struct Row {
+struct StoredModelRow {
     content_hash: String,
     repository: String,
     commit: String,
@@ -48,11 +48,11 @@ struct Overview {
     root: String,
     usage: Usage,
     free: u64,
-    models: Vec<Row>,
+    models: Vec<StoredModelRow>,
     near_copies: Vec<NearCopy>,
 }
 
-pub(super) fn run(args: &InspectStoreArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &StoreArgs) -> Result<Exit, Failure> {
     let root = args.store.root();
     if !root.join("blobs").is_dir() {
         let heading = format!("there is no store in {}", root.display());
@@ -77,7 +77,7 @@ fn overview(store: &Store) -> Result<Overview, StoreError> {
         let hash = model.record.content_hash;
         let need = needs.get(&hash).cloned().unwrap_or_default();
         let pinned = store.is_pinned(&hash)?;
-        rows.push(Row {
+        rows.push(StoredModelRow {
             content_hash: hash.to_string(),
             bytes: model.record.bytes(),
             files: model.record.files.len(),
@@ -120,11 +120,11 @@ fn show(overview: &Overview) {
     ]);
     for row in &overview.models {
         let reason = match row {
-            Row { pinned: true, .. } => "in use",
-            Row {
+            StoredModelRow { pinned: true, .. } => "in use",
+            StoredModelRow {
                 evaluated: true, ..
             } => "evaluated each step",
-            Row { hotkeys, .. } if !hotkeys.is_empty() => "committed; may go",
+            StoredModelRow { hotkeys, .. } if !hotkeys.is_empty() => "committed; may go",
             _ => "nobody needs it; may go",
         };
         let hotkeys = match row.hotkeys.as_slice() {

@@ -4,36 +4,31 @@ use std::time::Duration;
 
 use shared::{Exit, Failure};
 
-use super::{
-    flags::{ChainFlags, WalletFlags},
-    run::passwords,
-};
+use super::flags::WalletFlags;
 use chain::{ChainError, Client, Deadlines, Endpoints, Wallet, WalletError};
 use subnet::FaultKind;
 
 /// A person waits: one operation gives up sooner than the validator's would.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Connects to the chain that the flags name.
-pub(super) async fn connect(flags: &ChainFlags) -> Result<Client, Failure> {
-    let endpoints = Endpoints::resolve(flags.subtensor_network.as_deref(), &flags.endpoints())
-        .map_err(|error| Failure::of(Exit::Config, &error))?;
+/// Connects to one of the nodes that the flags name.
+pub(super) async fn connect(endpoints: &Endpoints) -> Result<Client, Failure> {
     let deadlines = Deadlines {
         operation: PATIENCE,
         ..Deadlines::default()
     };
-    Client::connect(&endpoints, deadlines)
+    Client::connect(endpoints, deadlines)
         .await
-        .map_err(|error| failure(&error))
+        .map_err(|error| chain_failure(&error))
 }
 
 /// Opens the wallet that the flags name; asks for a password where it must and can.
 pub(super) fn open(flags: &WalletFlags) -> Result<Wallet, Failure> {
-    Wallet::open(&flags.path(), &passwords()).map_err(|error| wallet_failure(&error))
+    Wallet::open(&flags.path(), &WalletFlags::passwords()).map_err(|error| wallet_failure(&error))
 }
 
 /// Tells a failure of the chain, with a hint where there is something to do.
-pub(super) fn failure(error: &ChainError) -> Failure {
+pub(super) fn chain_failure(error: &ChainError) -> Failure {
     let failure = Failure::of(error.kind().exit(), error);
     match (error, error.kind()) {
         (ChainError::NoSubnet(_), _) => failure.hint("check --netuid"),
