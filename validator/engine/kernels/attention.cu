@@ -1,4 +1,4 @@
-// Causal attention over packed sequences in 16 bits, after FlashAttention-2 (Dao, arXiv 2307.08691): scores of 64
+// Causal attention over packed sequences. In 16 bits after FlashAttention-2 (Dao, arXiv 2307.08691): scores of 64
 // queries and a tile of keys exist in registers only, the softmax runs along, sums are f32. One launch for all
 // sequences and heads of a pack.
 #include "warp.cuh"
@@ -137,3 +137,41 @@ ATTENTION(f16, __half, 64, 64)
 ATTENTION(f16, __half, 96, 64)
 ATTENTION(f16, __half, 128, 64)
 ATTENTION(f16, __half, 256, 32)
+
+// In f32 a thread has a query: all threads of a block read the same keys, none needs another.
+template <int WIDTH>
+__device__ void attend_f32(const float *qkv, const uint32_t *tiles, float *out, int heads, int kv_heads, int dim, int window, float scale) {
+    const uint32_t *tile = tiles + 3 * blockIdx.x;
+    const int start = tile[0], length = tile[1], row = tile[2] + threadIdx.x;
+    if (row >= length) return;
+    const int head = blockIdx.y, kv_head = head / (heads / kv_heads);
+    const int stride = (heads + 2 * kv_heads) * dim;
+    const float *sequence = qkv + (size_t)start * stride;
+    float query[WIDTH], sums[WIDTH], most = -INFINITY, total = 0;
+    for (int d = 0; d < WIDTH; d++) {
+        query[d] = d < dim ? sequence[(size_t)row * stride + head * dim + d] : 0;
+        sums[d] = 0;
+    }
+    for (int other = window < 0 ? 0 : max(0, row - window); other <= row; other++) {
+        const float *key = sequence + (size_t)other * stride + (heads + kv_head) * dim, *value = key + kv_heads * dim;
+        float score = 0;
+        for (int d = 0; d < dim; d++) score += query[d] * key[d];
+        score *= scale;
+        float now = fmaxf(most, score), shrink = expf(most - now), weight = expf(score - now);
+        total = total * shrink + weight;
+        for (int d = 0; d < dim; d++) sums[d] = sums[d] * shrink + weight * value[d];
+        most = now;
+    }
+    float *to = out + (size_t)(start + row) * heads * dim + head * dim;
+    for (int d = 0; d < dim; d++) to[d] = sums[d] / total;
+}
+
+#define ATTENTION_F32(WIDTH)                                                                                             \
+    extern "C" __global__ void __launch_bounds__(ROWS) attention_f32_##WIDTH(                                            \
+        const float *qkv, const uint32_t *tiles, float *out, int heads, int kv_heads, int dim, int window, float scale) { \
+        attend_f32<WIDTH>(qkv, tiles, out, heads, kv_heads, dim, window, scale);                                         \
+    }
+ATTENTION_F32(64)
+ATTENTION_F32(96)
+ATTENTION_F32(128)
+ATTENTION_F32(256)

@@ -1,7 +1,7 @@
 //! Causal attention over packed sequences, on any device.
 //!
-//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, one kernel on CUDA
-//! in 16 bits, and plain matrix products in chunks of queries everywhere.
+//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, one kernel on
+//! CUDA, and plain matrix products in chunks of queries everywhere.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const CHUNK: usize = 256;
 pub(crate) enum Way {
     /// Blocks on the CPU, in f32.
     Blocks,
-    /// One kernel on CUDA, in 16 bits.
+    /// One kernel on CUDA.
     #[cfg(feature = "cuda")]
     Fused,
     /// Matrix products and a softmax in f32.
@@ -49,9 +49,9 @@ impl Way {
             return (Self::Fused, None);
         }
         let needs =
-            "flash_attention_2 needs 16 bits and heads of at most 256 dimensions, by eights";
+            "flash_attention_2 is for heads of at most 256 dimensions, in 16 bits by eights";
         let replaced = (asked == Attention::Flash)
-            .then(|| format!("{needs}; for {dtype:?} and {head_dim} sdpa is used"));
+            .then(|| format!("{needs}; for {head_dim} in {dtype:?} sdpa is used"));
         (Self::Unfused, replaced)
     }
 }

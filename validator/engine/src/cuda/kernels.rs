@@ -33,6 +33,7 @@ const ROWS_PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/rows.ptx"));
 /// Queries of a block of the attention, and its threads.
 const QUERIES: usize = 64;
 const ATTENTION_THREADS: u32 = 128;
+const ATTENTION_THREADS_F32: u32 = QUERIES as u32;
 
 /// Threads of a block of the other kernels.
 const THREADS: u32 = 256;
@@ -43,9 +44,11 @@ const WIDTHS: [usize; 4] = [64, 96, 128, 256];
 /// A number type of the kernels, and its name there.
 trait Number: CudaDType + DeviceRepr {
     const NAME: &'static str;
+    const ATTENTION_THREADS: u32 = ATTENTION_THREADS;
 }
 impl Number for f32 {
     const NAME: &'static str = "f32";
+    const ATTENTION_THREADS: u32 = ATTENTION_THREADS_F32;
 }
 impl Number for bf16 {
     const NAME: &'static str = "bf16";
@@ -105,9 +108,8 @@ fn output<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<
 
 /// Returns whether attention of such heads in such a type is one launch.
 pub fn can_attend(dtype: DType, head_dim: usize) -> bool {
-    matches!(dtype, DType::BF16 | DType::F16)
-        && head_dim.is_multiple_of(8)
-        && WIDTHS.into_iter().any(|width| head_dim <= width)
+    let vectors = matches!(dtype, DType::BF16 | DType::F16) && head_dim.is_multiple_of(8);
+    (vectors || dtype == DType::F32) && WIDTHS.into_iter().any(|width| head_dim <= width)
 }
 
 /// Returns the work list of the attention: first token, length and first query of each block, the
@@ -156,7 +158,7 @@ impl Attend {
             device,
             function(device, ATTENTION, &name)?,
             grid,
-            ATTENTION_THREADS,
+            T::ATTENTION_THREADS,
             qkv,
             tiles,
             &mut out,
@@ -199,6 +201,7 @@ impl CustomOp2 for Attend {
         }
         let (device, tiles) = (qkv.device(), elements(tiles, tiles_layout)?);
         let out = match qkv.dtype() {
+            DType::F32 => self.run::<f32>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?,
             DType::BF16 => self.run::<bf16>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?,
             DType::F16 => self.run::<f16>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?,
             dtype => bail!("no attention in {dtype:?}"),
