@@ -13,7 +13,7 @@ fn main() {
         return;
     }
     let out = env::var("OUT_DIR").expect("cargo sets it");
-    for kernels in ["attention", "rows"] {
+    for kernels in ["attention", "attention_f32", "norm", "rows"] {
         let status = Command::new(nvcc())
             .args(["--ptx", "-O3", "-std=c++17", "--gpu-architecture", ARCHITECTURE])
             .args(["--output-directory", &out])

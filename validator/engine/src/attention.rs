@@ -45,12 +45,12 @@ impl Way {
             return (if blocks { Self::Blocks } else { Self::Unfused }, None);
         }
         #[cfg(feature = "cuda")]
-        if kernels::can_attend(dtype, head_dim) {
+        if asked != Attention::Eager && kernels::can_attend(dtype, head_dim) {
             return (Self::Fused, None);
         }
-        let needs = "flash_attention_2 needs 16 bits and heads of at most 256 dimensions, by eights";
-        let replaced = (asked == Attention::Flash)
-            .then(|| format!("{needs}; for {dtype:?} and {head_dim} sdpa is used"));
+        let needs = "needs heads of at most 256 dimensions, by eights in 16 bits";
+        let replaced = (asked != Attention::Eager)
+            .then(|| format!("{asked} {needs}; for {dtype:?} and {head_dim} eager is used"));
         (Self::Unfused, replaced)
     }
 }

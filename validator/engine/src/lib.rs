@@ -18,6 +18,7 @@ mod linear;
 pub mod load;
 pub mod loss;
 mod norm;
+mod residual;
 pub mod reference;
 mod rotary;
 pub mod sandbox;
