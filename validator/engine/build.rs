@@ -17,7 +17,7 @@ fn main() {
         return;
     }
     let out = env::var("OUT_DIR").expect("cargo sets it");
-    for kernels in ["attention", "rows"] {
+    for kernels in ["attention", "attention_f32", "norm", "rows"] {
         let status = Command::new(nvcc())
             .args([
                 "--ptx",

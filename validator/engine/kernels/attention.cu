@@ -1,21 +1,22 @@
-// Causal attention over packed sequences. In 16 bits after FlashAttention-2 (Dao, arXiv 2307.08691): scores of 64
-// queries and a tile of keys exist in registers only, the softmax runs along, sums are f32. One launch for all
-// sequences and heads of a pack.
+// Causal attention over packed sequences in 16 bits, after FlashAttention-2 (Dao, arXiv 2307.08691): scores of 64
+// queries and a tile of keys exist in registers only, the softmax runs along, sums are f32. Values are copied while keys
+// are multiplied, and the next keys while values are. One launch for all sequences and heads of a pack.
 #include "warp.cuh"
 
 constexpr int ROWS = 64; // queries of a block: 16 for each of four warps
 constexpr int THREADS = 128;
 constexpr float LOG2_E = 1.44269504f;
 
-// Copies `count` rows of keys or values to shared memory; what is not there is zero.
+// Starts copying `count` rows of keys or values to shared memory; what is not there is zero. A neighbor's infinities
+// must not meet a weight of zero.
 template <class T, int WIDTH, int TILE>
 __device__ inline void fetch(T (&to)[TILE][WIDTH + 8], const T *from, int stride, int count, int dim) {
     constexpr int CHUNKS = WIDTH / 8;
+#pragma unroll
     for (int i = threadIdx.x; i < TILE * CHUNKS; i += THREADS) {
-        int row = i / CHUNKS, chunk = i % CHUNKS;
-        uint4 value = {0, 0, 0, 0};
-        if (row < count && chunk * 8 < dim) value = *(const uint4 *)(from + (size_t)row * stride + chunk * 8);
-        *(uint4 *)&to[row][chunk * 8] = value;
+        const int row = i / CHUNKS, chunk = i % CHUNKS;
+        const bool is = row < count && chunk * 8 < dim;
+        copy_chunk(&to[row][chunk * 8], is ? from + (size_t)row * stride + chunk * 8 : from, is);
     }
 }
 
@@ -58,11 +59,11 @@ __device__ void attend(const T *qkv, const uint32_t *tiles, T *out, int heads, i
     const int end = min(length, first + ROWS);
     const int begin = window < 0 ? 0 : max(0, first - window) / TILE * TILE;
 
+    fetch<T, WIDTH, TILE>(keys, its_keys + (size_t)begin * stride, stride, length - begin, dim);
     for (int key = begin; key < end; key += TILE) {
-        __syncthreads();
-        fetch<T, WIDTH, TILE>(keys, its_keys + (size_t)key * stride, stride, length - key, dim);
+        copies_done();
+        __syncthreads(); // the keys are there, nobody reads the values before them any more
         fetch<T, WIDTH, TILE>(values, its_values + (size_t)key * stride, stride, length - key, dim);
-        __syncthreads();
         float scores[TILE / 8][4] = {};
 #pragma unroll
         for (int k = 0; k < WIDTH / 16; k++)
@@ -73,15 +74,18 @@ __device__ void attend(const T *qkv, const uint32_t *tiles, T *out, int heads, i
                 multiply_add(scores[n], query[k], b[0], b[1], T());
                 multiply_add(scores[n + 1], query[k], b[2], b[3], T());
             }
+        if (window >= 0 || key + TILE - 1 > first + warp * 16)
+#pragma unroll
+            for (int n = 0; n < TILE / 8; n++)
+                for (int i = 0; i < 4; i++) {
+                    int row = rows[i / 2], column = key + n * 8 + 2 * (lane % 4) + i % 2;
+                    bool seen = column <= row && (window < 0 || row - column <= window);
+                    scores[n][i] = seen ? scores[n][i] : -INFINITY;
+                }
         float now[2] = {most[0], most[1]};
 #pragma unroll
         for (int n = 0; n < TILE / 8; n++)
-            for (int i = 0; i < 4; i++) {
-                int row = rows[i / 2], column = key + n * 8 + 2 * (lane % 4) + i % 2;
-                bool seen = column <= row && (window < 0 || row - column <= window);
-                scores[n][i] = seen ? scores[n][i] : -INFINITY;
-                now[i / 2] = fmaxf(now[i / 2], scores[n][i]);
-            }
+            for (int i = 0; i < 4; i++) now[i / 2] = fmaxf(now[i / 2], scores[n][i]);
         float shrink[2], offset[2];
         for (int r = 0; r < 2; r++) {
             now[r] = row_max(now[r]);
@@ -100,6 +104,10 @@ __device__ void attend(const T *qkv, const uint32_t *tiles, T *out, int heads, i
                 scores[n][i] = exp2f(scores[n][i] * base2 - offset[i / 2]);
                 total[i / 2] += scores[n][i];
             }
+        copies_done();
+        __syncthreads(); // the values are there, nobody reads the keys any more
+        if (const int next = key + TILE; next < end)
+            fetch<T, WIDTH, TILE>(keys, its_keys + (size_t)next * stride, stride, length - next, dim);
 #pragma unroll
         for (int k = 0; k < TILE / 16; k++) {
             const float(&low)[4] = scores[2 * k], (&high)[4] = scores[2 * k + 1];
@@ -125,53 +133,17 @@ __device__ void attend(const T *qkv, const uint32_t *tiles, T *out, int heads, i
 }
 
 #define ATTENTION(NAME, T, WIDTH, TILE)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_##NAME##_##WIDTH(                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS, WIDTH > 128 ? 2 : 3) attention_##NAME##_##WIDTH(                                    \
         const T *qkv, const uint32_t *tiles, T *out, int heads, int kv_heads, int dim, int window, float scale) {          \
         attend<T, WIDTH, TILE>(qkv, tiles, out, heads, kv_heads, dim, window, scale);                                      \
     }
 ATTENTION(bf16, __nv_bfloat16, 64, 64)
+ATTENTION(bf16, __nv_bfloat16, 80, 64)
 ATTENTION(bf16, __nv_bfloat16, 96, 64)
 ATTENTION(bf16, __nv_bfloat16, 128, 64)
 ATTENTION(bf16, __nv_bfloat16, 256, 32)
 ATTENTION(f16, __half, 64, 64)
+ATTENTION(f16, __half, 80, 64)
 ATTENTION(f16, __half, 96, 64)
 ATTENTION(f16, __half, 128, 64)
 ATTENTION(f16, __half, 256, 32)
-
-// In f32 a thread has a query: all threads of a block read the same keys, none needs another.
-template <int WIDTH>
-__device__ void attend_f32(const float *qkv, const uint32_t *tiles, float *out, int heads, int kv_heads, int dim, int window, float scale) {
-    const uint32_t *tile = tiles + 3 * blockIdx.x;
-    const int start = tile[0], length = tile[1], row = tile[2] + threadIdx.x;
-    if (row >= length) return;
-    const int head = blockIdx.y, kv_head = head / (heads / kv_heads);
-    const int stride = (heads + 2 * kv_heads) * dim;
-    const float *sequence = qkv + (size_t)start * stride;
-    float query[WIDTH], sums[WIDTH], most = -INFINITY, total = 0;
-    for (int d = 0; d < WIDTH; d++) {
-        query[d] = d < dim ? sequence[(size_t)row * stride + head * dim + d] : 0;
-        sums[d] = 0;
-    }
-    for (int other = window < 0 ? 0 : max(0, row - window); other <= row; other++) {
-        const float *key = sequence + (size_t)other * stride + (heads + kv_head) * dim, *value = key + kv_heads * dim;
-        float score = 0;
-        for (int d = 0; d < dim; d++) score += query[d] * key[d];
-        score *= scale;
-        float now = fmaxf(most, score), shrink = expf(most - now), weight = expf(score - now);
-        total = total * shrink + weight;
-        for (int d = 0; d < dim; d++) sums[d] = sums[d] * shrink + weight * value[d];
-        most = now;
-    }
-    float *to = out + (size_t)(start + row) * heads * dim + head * dim;
-    for (int d = 0; d < dim; d++) to[d] = sums[d] / total;
-}
-
-#define ATTENTION_F32(WIDTH)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(ROWS) attention_f32_##WIDTH(                                            \
-        const float *qkv, const uint32_t *tiles, float *out, int heads, int kv_heads, int dim, int window, float scale) { \
-        attend_f32<WIDTH>(qkv, tiles, out, heads, kv_heads, dim, window, scale);                                         \
-    }
-ATTENTION_F32(64)
-ATTENTION_F32(96)
-ATTENTION_F32(128)
-ATTENTION_F32(256)

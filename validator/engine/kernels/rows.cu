@@ -1,52 +1,86 @@
 // Kernels over rows of hidden states: rotary embedding, gated activation, cross-entropy. Each rounds where the
 // reference rounds.
-#include "warp.cuh"
+#include "pack.cuh"
 
 // Rotates the first `2 * half` dimensions of each query and key head in place. Grid: tokens. `stride`: elements of a
 // token; `heads`: queries and keys.
+template <int N, class T> __device__ void rotate_token(T *token, const T *cos, const T *sin, int heads, int dim, int half) {
+    each_pack<N>(heads * half, [&](int i) {
+        const int column = i % half;
+        T *first = token + i / half * dim + column, *second = first + half;
+        auto a = load<N>(first), b = load<N>(second);
+        const auto c = load<N>(cos + column), s = load<N>(sin + column);
+        auto product = [](T x, T y) { return widened(rounded<T>(widened(x) * widened(y))); };
+        for (int j = 0; j < N; j++) {
+            const T x = a.at[j], y = b.at[j];
+            a.at[j] = rounded<T>(product(x, c.at[j]) - product(y, s.at[j]));
+            b.at[j] = rounded<T>(product(x, s.at[j]) + product(y, c.at[j]));
+        }
+        store(first, a);
+        store(second, b);
+    });
+}
 template <class T> __device__ void rotate(T *qkv, const T *cos, const T *sin, int stride, int heads, int dim, int half) {
-    T *token = qkv + (size_t)blockIdx.x * stride;
-    for (int i = threadIdx.x; i < heads * half; i += blockDim.x) {
-        T *first = token + i / half * dim + i % half, *second = first + half;
-        float c = widened(cos[(size_t)blockIdx.x * half + i % half]), s = widened(sin[(size_t)blockIdx.x * half + i % half]);
-        float a = widened(*first), b = widened(*second);
-        auto product = [](float x, float y) { return widened(rounded<T>(x * y)); };
-        *first = rounded<T>(product(a, c) - product(b, s));
-        *second = rounded<T>(product(a, s) + product(b, c));
-    }
+    qkv += (size_t)blockIdx.x * stride;
+    cos += (size_t)blockIdx.x * half;
+    sin += (size_t)blockIdx.x * half;
+    if (half % 4 == 0 && dim % 4 == 0) rotate_token<4>(qkv, cos, sin, heads, dim, half);
+    else rotate_token<1>(qkv, cos, sin, heads, dim, half);
 }
 
-// activation(gate) * up, from [rows, gate | up] to [rows, width]: the activation is rounded, then the product.
+// activation(gate) * up, from [rows, gate | up] to [rows, width]: the activation is rounded, then the product. Grid:
+// rows.
 enum { SILU = 0, GELU_TANH = 1, GELU = 2 };
-template <class T> __device__ void gated(const T *gate_up, T *out, int width, int activation, size_t count) {
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (size_t)gridDim.x * blockDim.x) {
-        const T *gate = gate_up + i / width * 2 * width + i % width;
-        float x = widened(*gate), y;
-        switch (activation) {
-        case SILU: y = x / (1.0f + expf(-x)); break;
-        case GELU_TANH: y = 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x))); break;
-        default: y = x * normcdff(x);
-        }
-        out[i] = rounded<T>(widened(rounded<T>(y)) * widened(gate[width]));
+__device__ inline float activated(int activation, float x) {
+    switch (activation) {
+    case SILU: return x / (1.0f + expf(-x));
+    case GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    default: return x * normcdff(x);
     }
+}
+template <int N, class T> __device__ void gate_row(const T *gate, T *out, int width, int activation) {
+    each_pack<N>(width, [&](int i) {
+        auto a = load<N>(gate + i);
+        const auto up = load<N>(gate + width + i);
+        for (int j = 0; j < N; j++)
+            a.at[j] = rounded<T>(widened(rounded<T>(activated(activation, widened(a.at[j])))) * widened(up.at[j]));
+        store(out + i, a);
+    });
+}
+template <class T> __device__ void gated(const T *gate_up, T *out, int width, int activation) {
+    gate_up += (size_t)blockIdx.x * 2 * width;
+    out += (size_t)blockIdx.x * width;
+    if (width % 4 == 0) gate_row<4>(gate_up, out, width, activation);
+    else gate_row<1>(gate_up, out, width, activation);
 }
 
 // Minus the logarithm of a row's softmax at its target, in one pass: the largest so far and the sum of exponentials
 // relative to it. Grid: rows.
+struct Exponentials {
+    float most, sum; // the largest, and the sum of the others' exponentials relative to it
+    bool odd; // not a number among them, or infinite: fmaxf would pass over it
+};
+template <int N, class T> __device__ inline Exponentials exponentials(const T *row, int width) {
+    Exponentials all = {-INFINITY, 0, false};
+    each_pack<N>(width, [&](int i) {
+        const auto pack = load<N>(row + i);
+        float most = all.most;
+        for (int j = 0; j < N; j++) {
+            const float x = widened(pack.at[j]);
+            all.odd |= isnan(x) || x == INFINITY;
+            most = fmaxf(most, x);
+        }
+        const float base = most == -INFINITY ? 0 : most;
+        all.sum *= expf(all.most - base);
+        for (int j = 0; j < N; j++) all.sum += expf(widened(pack.at[j]) - base);
+        all.most = most;
+    });
+    return all;
+}
 template <class T> __device__ void cross_entropy(const T *logits, const uint32_t *targets, float *out, int width) {
     const T *row = logits + (size_t)blockIdx.x * width;
-    float most = -INFINITY, sum = 0;
-    bool odd = false; // not a number among them, or infinite: fmaxf would pass over it
-    for (int i = threadIdx.x; i < width; i += blockDim.x) {
-        float x = widened(row[i]);
-        odd |= isnan(x) || x == INFINITY;
-        if (x > most) {
-            sum = sum * expf(most - x) + 1.0f;
-            most = x;
-        } else if (x > -INFINITY)
-            sum += expf(x - most);
-    }
-    if (odd) sum = NAN;
+    const Exponentials own = width % 8 == 0 ? exponentials<8>(row, width) : exponentials<1>(row, width);
+    float most = own.most, sum = own.odd ? NAN : own.sum;
     __shared__ float all_most[32], all_sum[32];
     auto join = [&](float other_most, float other_sum) {
         float top = fmaxf(most, other_most);
@@ -72,8 +106,8 @@ template <class T> __device__ void cross_entropy(const T *logits, const uint32_t
     extern "C" __global__ void rotate_##NAME(T *qkv, const T *cos, const T *sin, int stride, int heads, int dim, int half) { \
         rotate(qkv, cos, sin, stride, heads, dim, half);                                                                     \
     }                                                                                                                        \
-    extern "C" __global__ void gated_##NAME(const T *gate_up, T *out, int width, int activation, size_t count) {            \
-        gated(gate_up, out, width, activation, count);                                                                       \
+    extern "C" __global__ void gated_##NAME(const T *gate_up, T *out, int width, int activation) {                          \
+        gated(gate_up, out, width, activation);                                                                              \
     }                                                                                                                        \
     extern "C" __global__ void cross_entropy_##NAME(const T *logits, const uint32_t *targets, float *out, int width) {      \
         cross_entropy(logits, targets, out, width);                                                                          \

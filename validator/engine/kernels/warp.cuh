@@ -4,6 +4,9 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include <stdint.h>
+#ifndef __CUDACC__
+#include <vector>
+#endif
 
 __device__ inline uint16_t bits_of(__nv_bfloat16 x) { return __bfloat16_as_ushort(x); }
 __device__ inline uint16_t bits_of(__half x) { return __half_as_ushort(x); }
@@ -19,6 +22,34 @@ __device__ inline float widened(float x) { return x; }
 template <class T> __device__ inline uint32_t packed(float low, float high) {
     return bits_of(rounded<T>(low)) | uint32_t(bits_of(rounded<T>(high))) << 16;
 }
+
+// Starts a copy of 16 bytes to shared memory, or of as many zeros; done after `copies_done`, for others after a barrier.
+#ifdef __CUDACC__
+__device__ inline void copy_chunk(void *to, const void *from, bool is) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+                 "l"(__cvta_generic_to_global(from)), "r"(is ? 16 : 0)
+                 : "memory");
+}
+__device__ inline void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#else
+// On the host nothing is copied before it is waited for, so that a missing wait shows.
+struct SimCopy {
+    void *to;
+    const void *from;
+    bool is;
+};
+inline std::vector<SimCopy> &sim_copies() {
+    static std::vector<SimCopy> copies[1024];
+    return copies[threadIdx.x];
+}
+inline void copy_chunk(void *to, const void *from, bool is) { sim_copies().push_back({to, from, is}); }
+inline void copies_done() {
+    for (const SimCopy &copy : sim_copies())
+        if (copy.is) memcpy(copy.to, copy.from, 16);
+        else memset(copy.to, 0, 16);
+    sim_copies().clear();
+}
+#endif
 
 #ifdef __CUDACC__
 __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, __nv_bfloat16) {

@@ -1,7 +1,7 @@
 //! Causal attention over packed sequences, on any device.
 //!
-//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, one kernel on
-//! CUDA, and plain matrix products in chunks of queries everywhere.
+//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, one kernel on CUDA
+//! in 16 bits, and plain matrix products in chunks of queries everywhere.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const CHUNK: usize = 256;
 pub(crate) enum Way {
     /// Blocks on the CPU, in f32.
     Blocks,
-    /// One kernel on CUDA.
+    /// One kernel on CUDA, in 16 bits.
     #[cfg(feature = "cuda")]
     Fused,
     /// Matrix products and a softmax in f32.
@@ -45,13 +45,12 @@ impl Way {
             return (if blocks { Self::Blocks } else { Self::Unfused }, None);
         }
         #[cfg(feature = "cuda")]
-        if kernels::can_attend(dtype, head_dim) {
+        if asked != Attention::Eager && kernels::can_attend(dtype, head_dim) {
             return (Self::Fused, None);
         }
-        let needs =
-            "flash_attention_2 is for heads of at most 256 dimensions, in 16 bits by eights";
-        let replaced = (asked == Attention::Flash)
-            .then(|| format!("{needs}; for {head_dim} in {dtype:?} sdpa is used"));
+        let needs = "needs heads of at most 256 dimensions, by eights in 16 bits";
+        let replaced = (asked != Attention::Eager)
+            .then(|| format!("{asked} {needs}; for {dtype:?} and {head_dim} eager is used"));
         (Self::Unfused, replaced)
     }
 }

@@ -36,10 +36,7 @@ pub(crate) fn open(number: usize) -> std::result::Result<Device, Cause> {
         let loaded = device.get_or_load_func(kernel, module);
         loaded.map_err(|error| Cause::of(&error))?;
     }
-    for (module, ptx, kernel) in kernels::MODULES {
-        let loaded = device.get_or_load_custom_func(kernel, module, ptx);
-        loaded.map_err(|error| Cause::of(&error))?;
-    }
+    kernels::load(&device).map_err(|error| Cause::of(&error))?;
     try_kernel(&device).map_err(|error| Cause::of(&error))?;
     if let Err(error) = keep_memory(&device) {
         tracing::warn!(%error, "the driver won't keep freed memory: allocations are slow");

@@ -14,6 +14,7 @@ use crate::{
     cpu::gated::Gated,
     linear::Linear,
     norm::Norm,
+    residual::Residual,
 };
 
 /// Returns the tensor library's name of a dtype.
@@ -253,28 +254,29 @@ impl Model {
     ///
     /// With a cache, the batch continues one sequence.
     pub(crate) fn forward(&self, batch: &Batch, mut cache: Option<&mut Cache>) -> Result<Tensor> {
-        let mut hidden = self.embedding.index_select(&batch.ids, 0)?;
+        let mut embedded = self.embedding.index_select(&batch.ids, 0)?;
         if let Some(scale) = self.spec.embedding_scale {
             let scale = Tensor::new(scale as f32, &self.device)?.to_dtype(self.dtype)?;
-            hidden = hidden.broadcast_mul(&scale)?;
+            embedded = embedded.broadcast_mul(&scale)?;
         }
+        let mut hidden = Residual::new(embedded);
         for (index, layer) in self.layers.iter().enumerate() {
             let seen = cache.as_deref_mut().map(|cache| &mut cache.0[index]);
             let last = index + 1 == self.layers.len();
             // What follows the last attention is needed only for the rows that are wanted.
             hidden = self.layer(layer, hidden, batch, seen, last.then_some(&batch.rows))?;
         }
-        self.norm.forward(&hidden)
+        Ok(hidden.normed(&self.norm)?.1)
     }
 
     fn layer(
         &self,
         layer: &Layer,
-        hidden: Tensor,
+        hidden: Residual,
         batch: &Batch,
         seen: Option<&mut KeysAndValues>,
         rows: Option<&Tensor>,
-    ) -> Result<Tensor> {
+    ) -> Result<Residual> {
         let heads = Heads {
             queries: self.spec.heads,
             keys: self.spec.kv_heads,
@@ -284,7 +286,7 @@ impl Model {
             Some(rows) => x.index_select(rows, 0),
             None => Ok(x),
         };
-        let normed = layer.input_norm.forward(&hidden)?;
+        let (hidden, normed) = hidden.normed(&layer.input_norm)?;
         let mut qkv = layer.qkv.forward(&normed)?;
         if let Some(norms) = &layer.head_norms {
             qkv = normed_heads(&qkv, norms, heads)?;
@@ -296,13 +298,13 @@ impl Model {
             attend(self.way, &qkv, rotation, &batch.sequences, heads, window)?
         };
         drop(qkv);
-        let residual = layer.output.add_to(wanted(hidden)?, &wanted(attended)?)?;
-        let feed = match &layer.post_norm {
-            Some(norm) => norm.forward(&residual)?,
-            None => wanted(normed)?,
+        let hidden = hidden.rows(rows)?.add(&layer.output, &wanted(attended)?)?;
+        let (hidden, feed) = match &layer.post_norm {
+            Some(norm) => hidden.normed(norm)?,
+            None => (hidden, wanted(normed)?),
         };
         let gated = self.gated(&layer.gate_up.forward(&feed)?)?;
-        layer.down.add_to(residual, &gated)
+        hidden.add(&layer.down, &gated)
     }
 
     fn gated(&self, gate_up: &Tensor) -> Result<Tensor> {

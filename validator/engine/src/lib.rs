@@ -20,6 +20,7 @@ pub mod load;
 pub mod loss;
 mod norm;
 pub mod reference;
+mod residual;
 mod rotary;
 pub mod sandbox;
 mod teams;

@@ -3,6 +3,8 @@
 use candle_core::{DType, Result, Tensor};
 
 use crate::cpu::linear::{AddProduct, Product};
+#[cfg(feature = "cuda")]
+use crate::cuda::kernels::AddBias;
 
 /// `x * weight^T + bias`.
 #[derive(Debug)]
@@ -23,6 +25,12 @@ impl Linear {
                 self.add_product(rows.force_contiguous()?, x)
             }
             None if in_loops(x) => x.apply_op2_no_bwd(&self.weight, &Product),
+            #[cfg(feature = "cuda")]
+            Some(bias) if x.device().is_cuda() => {
+                let product = x.matmul(&self.weight.t()?)?;
+                product.inplace_op2(bias, &AddBias)?;
+                Ok(product)
+            }
             Some(bias) => x.matmul(&self.weight.t()?)?.broadcast_add(bias),
             None => x.matmul(&self.weight.t()?),
         }

@@ -8,10 +8,10 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use engine::{
     attention::Heads,
-    cuda::kernels::{Attend, CrossEntropy, Gate, Rotate, attention_tiles},
+    cuda::kernels::{AddBias, Attend, CrossEntropy, Gate, Rotate, RowNorm, attention_tiles},
     device::DeviceSpec,
 };
-use model::config::Activation;
+use model::config::{Activation, Norm};
 
 fn device() -> Device {
     DeviceSpec::Cuda(vec![0]).open().unwrap().device
@@ -100,8 +100,9 @@ fn attention_is_that_of_f64() {
         (heads(2, 2, 16), &[150][..], Some(0), DType::BF16),
         (heads(2, 1, 128), &[200, 9][..], Some(63), DType::F16),
         (heads(1, 1, 8), &[140][..], Some(5), DType::BF16),
-        (heads(4, 2, 20), &[70, 1, 130][..], None, DType::F32),
-        (heads(2, 1, 256), &[66][..], Some(9), DType::F32),
+        (heads(4, 2, 64), &[70, 1, 130][..], None, DType::F32),
+        (heads(2, 1, 256), &[80, 3][..], Some(40), DType::F32),
+        (heads(3, 1, 10), &[31, 33][..], Some(0), DType::F32),
     ] {
         let mut end = 0;
         let mut spans = Vec::new();
@@ -119,18 +120,137 @@ fn attention_is_that_of_f64() {
             .apply_op2_no_bwd(&tiles, &Attend { heads, window })
             .unwrap();
         let expected = attended(&numbers(&qkv), &spans, heads, window);
-        // In bfloat16 weights and the result are rounded to eight bits.
-        let tolerance = match dtype {
-            DType::F32 => 1e-5,
-            DType::F16 => 4e-3,
-            _ => 0.03,
-        };
+        // In 16 bits, weights and the result are rounded: in bf16, to eight bits of mantissa.
+        let tolerance = if dtype == DType::F32 { 2e-5 } else { 0.03 };
         assert_near(
             &numbers(&found),
             &expected,
             tolerance,
             &format!("{heads:?} {window:?}"),
         );
+    }
+}
+
+/// A sequence's bits are the same wherever it lies in a pack, and whatever lies beside it.
+#[test]
+fn attention_does_not_see_its_neighbors() {
+    let gpu = device();
+    let heads = Heads {
+        queries: 2,
+        keys: 1,
+        dim: 24,
+    };
+    let columns = 4 * heads.dim;
+    for dtype in [DType::BF16, DType::F32] {
+        let one = noise(75 * columns, 11, dtype)
+            .reshape((75, columns))
+            .unwrap();
+        let nan = (Tensor::zeros((9, columns), dtype, &Device::Cpu).unwrap() + f64::NAN).unwrap();
+        let bits = |before: usize, parts: &[&Tensor]| {
+            let mut end = 0;
+            let spans: Vec<_> = parts
+                .iter()
+                .map(|part| {
+                    end += part.dim(0).unwrap();
+                    end - part.dim(0).unwrap()..end
+                })
+                .collect();
+            let tiles = Tensor::new(attention_tiles(&spans), &gpu).unwrap();
+            let qkv = Tensor::cat(parts, 0).unwrap().to_device(&gpu).unwrap();
+            let attend = Attend {
+                heads,
+                window: None,
+            };
+            let out = qkv.apply_op2_no_bwd(&tiles, &attend).unwrap();
+            numbers(&out.narrow(0, before, 75).unwrap())
+        };
+        let alone = bits(0, &[&one]);
+        assert!(alone.iter().all(|x| x.is_finite()));
+        assert_eq!(alone, bits(9, &[&nan, &one, &nan]), "{dtype:?}");
+        assert_eq!(alone, bits(0, &[&one, &nan]), "{dtype:?}");
+    }
+}
+
+#[test]
+fn norms_are_those_of_f64() {
+    let gpu = device();
+    let layer = Norm::Layer { eps: 1e-5 };
+    let (rms, plus_one) = (Norm::Rms { eps: 1e-6 }, Norm::RmsPlusOne { eps: 1e-6 });
+    for (norm, width, own, dtype, tolerance) in [
+        (rms, 48, 1, DType::F32, 2e-6),
+        (rms, 1500, 1, DType::BF16, 0.04),
+        (plus_one, 7, 1, DType::BF16, 0.04),
+        (plus_one, 64, 1, DType::F16, 6e-3),
+        (layer, 33, 1, DType::F32, 2e-6),
+        (layer, 2056, 1, DType::BF16, 0.04),
+        (layer, 24, 3, DType::F32, 2e-6),
+    ] {
+        let rows = 6;
+        let matrix = |seed| {
+            noise(rows * width, seed, dtype)
+                .reshape((rows, width))
+                .unwrap()
+        };
+        let (x, term) = (matrix(21), matrix(22));
+        let of_weights = |seed| {
+            noise(own * width, seed, dtype)
+                .reshape((own, width))
+                .unwrap()
+        };
+        let (weight, bias) = (of_weights(23), of_weights(24));
+        let biased = matches!(norm, Norm::Layer { .. });
+        let on_gpu = |tensor: &Tensor| tensor.to_device(&gpu).unwrap();
+        let bias_there = biased.then(|| on_gpu(&bias));
+        let kernel = RowNorm::new(&norm, &on_gpu(&weight), bias_there.as_ref()).unwrap();
+
+        let (weight, bias) = (numbers(&weight), numbers(&bias));
+        let expected = |x: &[f64]| -> Vec<f64> {
+            let rows = x.chunks(width).enumerate().flat_map(|(row, x)| {
+                let mean = x.iter().sum::<f64>() / width as f64;
+                let mean = if biased { mean } else { 0.0 };
+                let squares = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
+                let (Norm::Rms { eps } | Norm::RmsPlusOne { eps } | Norm::Layer { eps }) = norm;
+                let scale = 1.0 / (squares / width as f64 + eps).sqrt();
+                let one = if matches!(norm, Norm::RmsPlusOne { .. }) {
+                    1.0
+                } else {
+                    0.0
+                };
+                let own = row % own * width;
+                let (weight, bias) = (&weight[own..], &bias[own..]);
+                let columns = x.iter().enumerate().map(move |(i, x)| {
+                    let bias = if biased { bias[i] } else { 0.0 };
+                    (x - mean) * scale * (weight[i] + one) + bias
+                });
+                columns.collect::<Vec<_>>()
+            });
+            rows.collect()
+        };
+        let what = format!("{norm:?} {width} {dtype:?}");
+        let found = kernel.of(&on_gpu(&x)).unwrap();
+        assert_near(&numbers(&found), &expected(&numbers(&x)), tolerance, &what);
+        let (sum, found) = kernel.of_sum(&on_gpu(&x), &on_gpu(&term)).unwrap();
+        // The sum is rounded as any sum of the tensor library, and the norm is that of the rounded sum.
+        assert_eq!(numbers(&sum), numbers(&(x + term).unwrap()), "{what}");
+        assert_near(
+            &numbers(&found),
+            &expected(&numbers(&sum)),
+            tolerance,
+            &what,
+        );
+    }
+}
+
+#[test]
+fn biases_are_added_as_the_tensor_library_does() {
+    let gpu = device();
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let x = noise(5 * 300, 31, dtype).reshape((5, 300)).unwrap();
+        let bias = noise(300, 32, dtype);
+        let expected = numbers(&x.broadcast_add(&bias).unwrap());
+        let [found, bias] = [&x, &bias].map(|tensor| tensor.to_device(&gpu).unwrap());
+        found.inplace_op2(&bias, &AddBias).unwrap();
+        assert_eq!(numbers(&found), expected, "{dtype:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, InplaceOp3, Layout, Result,
-    Shape,
+    Shape, WithDType,
     backend::BackendStorage,
     bail,
     cuda_backend::{
@@ -20,35 +20,55 @@ use model::config::Activation;
 
 use crate::attention::Heads;
 
-/// Modules of kernels: name, PTX, and a kernel of each.
-pub(super) const MODULES: [(&str, &str, &str); 2] = [
-    (ATTENTION, ATTENTION_PTX, "attention_bf16_64"),
-    (ROWS, ROWS_PTX, "gated_f32"),
-];
-const ATTENTION: &str = "attention";
-const ATTENTION_PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/attention.ptx"));
-const ROWS: &str = "rows";
-const ROWS_PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/rows.ptx"));
+/// The kernels of one file, which the driver compiles together.
+#[derive(Debug)]
+struct Module {
+    name: &'static str,
+    ptx: &'static str,
+}
+
+macro_rules! module {
+    ($name:literal) => {
+        Module {
+            name: $name,
+            ptx: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".ptx")),
+        }
+    };
+}
+const ATTENTION: Module = module!("attention");
+const ATTENTION_F32: Module = module!("attention_f32");
+const NORM: Module = module!("norm");
+const ROWS: Module = module!("rows");
+
+/// Has the driver compile all of them.
+pub(super) fn load(device: &CudaDevice) -> Result<()> {
+    for (module, kernel) in [
+        (ATTENTION, "attention_bf16_64"),
+        (ATTENTION_F32, "attention_f32"),
+        (NORM, "norm_f32"),
+        (ROWS, "gated_f32"),
+    ] {
+        function(device, &module, kernel)?;
+    }
+    Ok(())
+}
 
 /// Queries of a block of the attention, and its threads.
 const QUERIES: usize = 64;
 const ATTENTION_THREADS: u32 = 128;
-const ATTENTION_THREADS_F32: u32 = QUERIES as u32;
 
 /// Threads of a block of the other kernels.
 const THREADS: u32 = 256;
 
 /// Widths of heads the attention is compiled for; narrower heads are filled up with zeros.
-const WIDTHS: [usize; 4] = [64, 96, 128, 256];
+const WIDTHS: [usize; 5] = [64, 80, 96, 128, 256];
 
 /// A number type of the kernels, and its name there.
-trait Number: CudaDType + DeviceRepr {
+trait Number: CudaDType + DeviceRepr + WithDType {
     const NAME: &'static str;
-    const ATTENTION_THREADS: u32 = ATTENTION_THREADS;
 }
 impl Number for f32 {
     const NAME: &'static str = "f32";
-    const ATTENTION_THREADS: u32 = ATTENTION_THREADS_F32;
 }
 impl Number for bf16 {
     const NAME: &'static str = "bf16";
@@ -57,13 +77,8 @@ impl Number for f16 {
     const NAME: &'static str = "f16";
 }
 
-fn function(device: &CudaDevice, module: &str, name: &str) -> Result<CudaFunction> {
-    let ptx = if module == ATTENTION {
-        ATTENTION_PTX
-    } else {
-        ROWS_PTX
-    };
-    let function = device.get_or_load_custom_func(name, module, ptx)?;
+fn function(device: &CudaDevice, module: &Module, name: &str) -> Result<CudaFunction> {
+    let function = device.get_or_load_custom_func(name, module.name, module.ptx)?;
     Ok(function.into_cuda_function())
 }
 
@@ -97,6 +112,9 @@ macro_rules! launch {
     }};
 }
 
+mod norm;
+pub use norm::{AddBias, RowNorm};
+
 /// Allocates what a kernel writes whole.
 fn output<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
     #[expect(unsafe_code, reason = "zeroing what is overwritten costs a pass")]
@@ -108,8 +126,8 @@ fn output<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<
 
 /// Returns whether attention of such heads in such a type is one launch.
 pub fn can_attend(dtype: DType, head_dim: usize) -> bool {
-    let vectors = matches!(dtype, DType::BF16 | DType::F16) && head_dim.is_multiple_of(8);
-    (vectors || dtype == DType::F32) && WIDTHS.into_iter().any(|width| head_dim <= width)
+    let known = WIDTHS.into_iter().any(|width| head_dim <= width);
+    known && (dtype == DType::F32 || head_dim.is_multiple_of(8))
 }
 
 /// Returns the work list of the attention: first token, length and first query of each block, the
@@ -150,15 +168,20 @@ impl Attend {
         };
         let mut out = output::<T>(device, tokens * queries * dim)?;
         let grid = ((tiles.len() / 3) as u32, queries as u32, 1);
-        let name = format!("attention_{}_{width}", T::NAME);
+        let (module, name, threads) = if T::DTYPE == DType::F32 {
+            (ATTENTION_F32, "attention_f32".to_owned(), 256)
+        } else {
+            let name = format!("attention_{}_{width}", T::NAME);
+            (ATTENTION, name, ATTENTION_THREADS)
+        };
         let (heads, kv_heads, dim) = (queries as i32, keys as i32, dim as i32);
         let window = self.window.map_or(-1, |window| window.min(1 << 30) as i32);
         let scale = 1.0 / (dim as f32).sqrt();
         launch!(
             device,
-            function(device, ATTENTION, &name)?,
+            function(device, &module, &name)?,
             grid,
-            T::ATTENTION_THREADS,
+            threads,
             qkv,
             tiles,
             &mut out,
@@ -233,7 +256,7 @@ impl Rotate {
         let (heads, half) = ((queries + keys) as i32, half as i32);
         launch!(
             &device,
-            function(&device, ROWS, &format!("rotate_{}", T::NAME))?,
+            function(&device, &ROWS, &format!("rotate_{}", T::NAME))?,
             (tokens as u32, 1, 1),
             THREADS,
             qkv.as_cuda_slice_mut::<T>()?,
@@ -309,22 +332,19 @@ impl Gate {
         self,
         device: &CudaDevice,
         gate_up: &CudaView<'_, T>,
-        width: usize,
+        (rows, width): (usize, usize),
     ) -> Result<CudaStorage> {
-        let count = gate_up.len() / 2;
-        let mut out = output::<T>(device, count)?;
-        let blocks = count.div_ceil(THREADS as usize).min(1 << 20) as u32;
-        let (width, count) = (width as i32, count as u64);
+        let mut out = output::<T>(device, rows * width)?;
+        let width = width as i32;
         launch!(
             device,
-            function(device, ROWS, &format!("gated_{}", T::NAME))?,
-            (blocks, 1, 1),
+            function(device, &ROWS, &format!("gated_{}", T::NAME))?,
+            (rows as u32, 1, 1),
             THREADS,
             gate_up,
             &mut out,
             &width,
             &self.0,
-            &count,
         );
         Ok(CudaStorage::wrap_cuda_slice(out, device.clone()))
     }
@@ -341,14 +361,14 @@ impl CustomOp1 for Gate {
 
     fn cuda_fwd(&self, gate_up: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (rows, columns) = layout.shape().dims2()?;
-        let (device, width) = (gate_up.device(), columns / 2);
+        let (device, shape) = (gate_up.device(), (rows, columns / 2));
         let out = match gate_up.dtype() {
-            DType::F32 => self.run::<f32>(device, &elements(gate_up, layout)?, width)?,
-            DType::BF16 => self.run::<bf16>(device, &elements(gate_up, layout)?, width)?,
-            DType::F16 => self.run::<f16>(device, &elements(gate_up, layout)?, width)?,
+            DType::F32 => self.run::<f32>(device, &elements(gate_up, layout)?, shape)?,
+            DType::BF16 => self.run::<bf16>(device, &elements(gate_up, layout)?, shape)?,
+            DType::F16 => self.run::<f16>(device, &elements(gate_up, layout)?, shape)?,
             dtype => bail!("no activation of {dtype:?}"),
         };
-        Ok((out, (rows, width).into()))
+        Ok((out, shape.into()))
     }
 }
 
@@ -368,7 +388,7 @@ impl CrossEntropy {
         let width = width as i32;
         launch!(
             device,
-            function(device, ROWS, &format!("cross_entropy_{}", T::NAME))?,
+            function(device, &ROWS, &format!("cross_entropy_{}", T::NAME))?,
             (rows as u32, 1, 1),
             THREADS,
             logits,
