@@ -62,12 +62,12 @@ struct Armed {
 
 /// The faults of one chain.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
+pub(super) struct ChainFaults {
     armed: Mutex<Armed>,
     stall: watch::Sender<Stall>,
 }
 
-impl Faults {
+impl ChainFaults {
     fn armed(&self) -> MutexGuard<'_, Armed> {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,7 +9,7 @@ use sp_core::H256;
 use sp_runtime::DispatchError;
 use tokio::sync::watch;
 
-use super::{changes::Change, faults::Faults, ledger::Ledger, pool::Rejected, state::Trapped};
+use super::{changes::Change, faults::ChainFaults, ledger::Ledger, pool::Rejected, state::Trapped};
 
 /// When blocks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum BlockMode {
 #[derive(Debug)]
 pub(super) struct Node {
     ledger: Mutex<Ledger>,
-    pub(super) faults: Faults,
+    pub(super) faults: ChainFaults,
     pub(super) mode: watch::Sender<BlockMode>,
     /// Counts the changes of heads and pool.
     changes: watch::Sender<u64>,
@@ -36,7 +36,7 @@ impl Node {
     pub(super) fn new(ledger: Ledger, mode: BlockMode) -> Self {
         Self {
             ledger: Mutex::new(ledger),
-            faults: Faults::default(),
+            faults: ChainFaults::default(),
             mode: watch::Sender::new(mode),
             changes: watch::Sender::default(),
         }

@@ -4,6 +4,7 @@
 mod programs;
 mod record;
 mod refusals;
+mod scenes;
 mod story;
 mod trouble;
 

@@ -15,9 +15,9 @@ pub(super) struct Step {
     #[serde(rename = "step")]
     pub(super) number: u64,
     pub(super) competition: String,
-    pub(super) models: BTreeMap<u16, Model>,
+    pub(super) models: BTreeMap<u16, RecordedModel>,
     #[serde(default)]
-    pub(super) refused: Vec<Refusal>,
+    pub(super) refused: Vec<RecordedRefusal>,
     #[serde(deserialize_with = "reals")]
     pub(super) weights_before: Vec<f64>,
     #[serde(deserialize_with = "reals")]
@@ -26,7 +26,7 @@ pub(super) struct Step {
 
 /// One model of a step.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Model {
+pub(super) struct RecordedModel {
     block: u64,
     outcome: Value,
     #[serde(deserialize_with = "reals")]
@@ -45,7 +45,7 @@ struct Score {
 
 /// A model that did not get as far as being evaluated.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Refusal {
+pub(super) struct RecordedRefusal {
     uid: u16,
     reason: String,
 }
@@ -88,12 +88,12 @@ pub(super) fn newest(steps: &[Step]) -> BTreeMap<&str, &Step> {
 pub(super) fn reason(steps: &[Step], miner: &Miner) -> Option<String> {
     steps.iter().rev().find_map(|step| {
         let refused = step.refused.iter().find(|refusal| refusal.uid == miner.uid);
-        let raced = step.models.get(&miner.uid).and_then(Model::reason);
+        let raced = step.models.get(&miner.uid).and_then(RecordedModel::reason);
         refused.map(|refusal| refusal.reason.clone()).or(raced)
     })
 }
 
-impl Model {
+impl RecordedModel {
     /// Returns whether it was evaluated and has finite losses.
     pub(super) fn is_sound(&self) -> bool {
         self.outcome == "evaluated" && self.mean_loss().is_finite()
@@ -131,7 +131,7 @@ impl Step {
             "block",
         ];
         let mut table = term::table(headings);
-        let mut models: Vec<(&u16, &Model)> = self.models.iter().collect();
+        let mut models: Vec<(&u16, &RecordedModel)> = self.models.iter().collect();
         models.sort_by(|(a_uid, a), (b_uid, b)| {
             b.score
                 .win_rate

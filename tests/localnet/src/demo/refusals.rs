@@ -8,7 +8,7 @@ use shared::{Exit, Failure, file};
 use super::{
     Stage,
     programs::Report,
-    story::{BUILD_LIMIT, SCENE_LIMIT, Scenes, TOUCHED, git_remote, short, watch},
+    scenes::{BUILD_LIMIT, SCENE_LIMIT, Scenes, TOUCHED, git_remote, short, watch},
 };
 
 /// Passes the smoke test and then does not stay up.

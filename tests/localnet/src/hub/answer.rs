@@ -12,7 +12,8 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Access, Repositories, Revision, Shelf, files, listing,
+    Access, HubState, Repositories, Revision, files, listing,
+    refusal::HubRefusal,
     route::{Repo, Route},
     viewer,
 };
@@ -20,54 +21,8 @@ use super::{
 /// Largest body of a `paths-info` request.
 const MAX_BODY: usize = 1 << 20;
 
-/// Refusals, as the hub words them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Repo { logged_in: bool },
-    Revision,
-    Entry,
-    Gated { logged_in: bool },
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let (status, code, message) = match self {
-            // To strangers the hub does not tell a missing repository from a private one.
-            Self::Repo { logged_in: false } => (
-                StatusCode::UNAUTHORIZED,
-                "RepoNotFound",
-                "Invalid username or password.",
-            ),
-            Self::Repo { logged_in: true } => (
-                StatusCode::NOT_FOUND,
-                "RepoNotFound",
-                "Repository not found",
-            ),
-            Self::Revision => (StatusCode::NOT_FOUND, "RevisionNotFound", "Invalid rev id"),
-            Self::Entry => (StatusCode::NOT_FOUND, "EntryNotFound", "Entry not found"),
-            Self::Gated { logged_in } => {
-                let status = if logged_in {
-                    StatusCode::FORBIDDEN
-                } else {
-                    StatusCode::UNAUTHORIZED
-                };
-                (
-                    status,
-                    "GatedRepo",
-                    "Access to this repository is restricted",
-                )
-            }
-        };
-        let mut response = crate::http::error(status, message);
-        let headers = response.headers_mut();
-        headers.insert("x-error-code", HeaderValue::from_static(code));
-        headers.insert("x-error-message", HeaderValue::from_static(message));
-        response
-    }
-}
-
 /// Answers any request to the hub.
-pub(super) async fn answer(State(shelf): State<Shelf>, request: Request) -> Response {
+pub(super) async fn answer(State(shelf): State<HubState>, request: Request) -> Response {
     let Some(route) = Route::parse(request.uri().path()) else {
         return crate::http::error(StatusCode::NOT_FOUND, "Sorry, we can't find the page");
     };
@@ -79,11 +34,11 @@ pub(super) async fn answer(State(shelf): State<Shelf>, request: Request) -> Resp
 }
 
 async fn respond(
-    shelf: &Shelf,
+    shelf: &HubState,
     route: Route,
     token: Option<&str>,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, HubRefusal> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     if let Some(moved) = moved(shelf, &route, &request) {
         return Ok(moved);
@@ -125,7 +80,7 @@ async fn respond(
             path,
         } => {
             let revision = shelf.read(|all| find(all, &repo, &revision, token, false))?;
-            let file = revision.files.get(&path).ok_or(Refusal::Entry)?;
+            let file = revision.files.get(&path).ok_or(HubRefusal::Entry)?;
             Ok(files::resolve(shelf, &repo, &revision, &path, file))
         }
         Route::ResolveCache {
@@ -134,7 +89,7 @@ async fn respond(
             path,
         } => {
             let revision = shelf.read(|all| find(all, &repo, &revision, token, false))?;
-            let file = revision.files.get(&path).ok_or(Refusal::Entry)?;
+            let file = revision.files.get(&path).ok_or(HubRefusal::Entry)?;
             let head = request.method() == Method::HEAD;
             let mut response = files::serve(file, request.headers(), head).await;
             files::describe(&mut response, &revision, file);
@@ -144,7 +99,7 @@ async fn respond(
 }
 
 /// A former name of a repository answers with a relative redirect.
-fn moved(shelf: &Shelf, route: &Route, request: &Request) -> Option<Response> {
+fn moved(shelf: &HubState, route: &Route, request: &Request) -> Option<Response> {
     let repo = match route {
         Route::Info { repo, .. }
         | Route::Tree { repo, .. }
@@ -171,10 +126,10 @@ fn find(
     revision: &str,
     token: Option<&str>,
     metadata: bool,
-) -> Result<Arc<Revision>, Refusal> {
+) -> Result<Arc<Revision>, HubRefusal> {
     admitted(all, repo, token, metadata)?
         .revision(revision)
-        .ok_or(Refusal::Revision)
+        .ok_or(HubRefusal::Revision)
 }
 
 /// Metadata of a gated repository is public, its files are not.
@@ -183,20 +138,22 @@ fn admitted<'a>(
     repo: &Repo,
     token: Option<&str>,
     metadata: bool,
-) -> Result<&'a super::Repository, Refusal> {
+) -> Result<&'a super::Repository, HubRefusal> {
     let logged_in = token.is_some_and(|token| all.knows_token(token));
     let found = all
         .get(repo.kind, &repo.id)
-        .ok_or(Refusal::Repo { logged_in })?;
+        .ok_or(HubRefusal::Repo { logged_in })?;
     let among = |tokens: &[String]| token.is_some_and(|token| tokens.iter().any(|t| t == token));
     match &found.access {
-        Access::Gated(tokens) if !metadata && !among(tokens) => Err(Refusal::Gated { logged_in }),
-        Access::Private(tokens) if !among(tokens) => Err(Refusal::Repo { logged_in }),
+        Access::Gated(tokens) if !metadata && !among(tokens) => {
+            Err(HubRefusal::Gated { logged_in })
+        }
+        Access::Private(tokens) if !among(tokens) => Err(HubRefusal::Repo { logged_in }),
         Access::Public | Access::Gated(_) | Access::Private(_) => Ok(found),
     }
 }
 
-fn who_am_i(shelf: &Shelf, token: Option<&str>) -> Response {
+fn who_am_i(shelf: &HubState, token: Option<&str>) -> Response {
     let known = token.is_some_and(|token| shelf.read(|all| all.knows_token(token)));
     if !known {
         return crate::http::error(StatusCode::UNAUTHORIZED, "Invalid username or password.");

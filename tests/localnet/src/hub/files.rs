@@ -10,7 +10,7 @@ use axum::{
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::{File, Revision, Shelf, route::Repo};
+use super::{File, HubState, Revision, route::Repo};
 
 /// What may not stand in a part of a path or in a query value.
 const RESERVED: &AsciiSet = &CONTROLS
@@ -26,7 +26,7 @@ const RESERVED: &AsciiSet = &CONTROLS
 /// `/{id}/resolve/{rev}/{path}`: large files lie on the CDN (302, absolute), small ones in the
 /// hub's cache (307, relative). Both carry the headers that describe the file.
 pub(super) fn resolve(
-    shelf: &Shelf,
+    shelf: &HubState,
     repo: &Repo,
     revision: &Revision,
     path: &str,
@@ -72,7 +72,7 @@ pub(super) fn describe(response: &mut Response, revision: &Revision, file: &File
 }
 
 /// `/repos/{sha256}` on the CDN. As with signed links, an `Authorization` header is an error.
-pub(super) async fn cdn(State(shelf): State<Shelf>, request: Request) -> Response {
+pub(super) async fn cdn(State(shelf): State<HubState>, request: Request) -> Response {
     if request.headers().contains_key(header::AUTHORIZATION) {
         let message = "Only one auth mechanism allowed";
         return crate::http::error(StatusCode::BAD_REQUEST, message);

@@ -10,7 +10,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{File, Kind, Repository, Revision, answer::Refusal, route::Repo};
+use super::{File, Kind, Repository, Revision, refusal::HubRefusal, route::Repo};
 
 /// Entries a tree page holds, as on the hub; fewer with `limit`.
 const PAGE: usize = 1000;
@@ -88,11 +88,11 @@ pub(super) fn tree(
     folder: &str,
     query: &str,
     page_url: &str,
-) -> Result<Response, Refusal> {
+) -> Result<Response, HubRefusal> {
     let expand = flag(query, "expand");
     let entries = entries(revision, folder, flag(query, "recursive"), expand);
     if entries.is_empty() && !folder.is_empty() {
-        return Err(Refusal::Entry);
+        return Err(HubRefusal::Entry);
     }
     let most = if expand { EXPANDED_PAGE } else { PAGE };
     let limit = parameter(query, "limit")

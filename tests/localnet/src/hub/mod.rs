@@ -4,6 +4,7 @@ mod answer;
 mod content;
 mod files;
 mod listing;
+mod refusal;
 mod repository;
 mod route;
 mod viewer;
@@ -29,13 +30,13 @@ pub struct Ports {
 
 /// What every route needs.
 #[derive(Debug, Clone)]
-struct Shelf {
+struct HubState {
     repositories: Arc<RwLock<Repositories>>,
     hub_url: Arc<str>,
     cdn_url: Arc<str>,
 }
 
-impl Shelf {
+impl HubState {
     fn read<T>(&self, act: impl FnOnce(&Repositories) -> T) -> T {
         act(&self
             .repositories
@@ -62,7 +63,7 @@ impl Hub {
         let api = Bound::take(ports.hub, "the hub").await?;
         let cdn = Bound::take(ports.cdn, "the hub's CDN").await?;
         let third_host = Bound::take(0, "the third host").await?;
-        let shelf = Shelf {
+        let shelf = HubState {
             repositories: Arc::default(),
             hub_url: api.url().into(),
             cdn_url: cdn.url().into(),

@@ -7,21 +7,21 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Kind, Repositories, answer::Refusal, listing::parameter};
+use super::{Kind, Repositories, listing::parameter, refusal::HubRefusal};
 
 /// Most rows of one request, as on the real viewer.
 const MAX_ROWS: usize = 100;
 
 /// Answers `/size`, `/splits`, `/is-valid`, `/parquet` and `/rows`. A dataset has the one config
 /// `default` and a split per JSONL file.
-pub(super) fn answer(all: &Repositories, what: &str, query: &str) -> Result<Response, Refusal> {
+pub(super) fn answer(all: &Repositories, what: &str, query: &str) -> Result<Response, HubRefusal> {
     let Some(id) = parameter(query, "dataset") else {
         return Ok(unprocessable("Parameter 'dataset' is required"));
     };
     let revision = all
         .get(Kind::Dataset, &id)
         .and_then(|repository| repository.revision("main"))
-        .ok_or(Refusal::Repo { logged_in: false })?;
+        .ok_or(HubRefusal::Repo { logged_in: false })?;
     let splits: Vec<(String, Vec<Value>)> = revision
         .files
         .iter()

@@ -90,7 +90,7 @@ async fn upload_pack(State(path): State<Arc<Path>>, headers: HeaderMap, body: By
         .get(header::CONTENT_ENCODING)
         .is_some_and(|value| value == "gzip");
     let body = if zipped { unzip(&body) } else { body.to_vec() };
-    let request = Request::parse(&body);
+    let request = GitRequest::parse(&body);
     let mut answer = packet("NAK\n").into_bytes();
     if request.done {
         match pack(&path, &request) {
@@ -115,13 +115,13 @@ fn unzip(body: &[u8]) -> Vec<u8> {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Request {
+struct GitRequest {
     wants: Vec<Oid>,
     haves: Vec<Oid>,
     done: bool,
 }
 
-impl Request {
+impl GitRequest {
     fn parse(mut body: &[u8]) -> Self {
         let mut request = Self::default();
         while let Some((length, rest)) = body.split_at_checked(4) {
@@ -154,7 +154,7 @@ impl Request {
     }
 }
 
-fn pack(path: &Path, request: &Request) -> Result<Buf, git2::Error> {
+fn pack(path: &Path, request: &GitRequest) -> Result<Buf, git2::Error> {
     let repository = Repository::open_bare(path)?;
     let mut walk = repository.revwalk()?;
     for want in &request.wants {

@@ -11,13 +11,13 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Shelf,
+    WandbState,
     store::{Filter, Run, Store},
 };
 
 /// Answers one operation.
 pub(super) async fn answer(
-    State(shelf): State<Shelf>,
+    State(shelf): State<WandbState>,
     headers: HeaderMap,
     body: String,
 ) -> Response {

@@ -62,7 +62,7 @@ impl Wandb {
             .route("/storage/{run}/{*file}", put(async || StatusCode::OK))
             .route("/sdk/otel/v1/{kind}", post(async || Json(json!({}))))
             .layer(DefaultBodyLimit::max(MAX_BODY))
-            .with_state(Shelf {
+            .with_state(WandbState {
                 store: Arc::clone(&store),
                 url: bound.url().into(),
             });
@@ -84,7 +84,7 @@ impl Wandb {
 }
 
 #[derive(Debug, Clone)]
-struct Shelf {
+struct WandbState {
     store: Arc<Mutex<Store>>,
     url: Arc<str>,
 }
@@ -129,7 +129,7 @@ fn sn1_run(index: usize, conversations: &[Conversation]) -> Run {
 
 /// Takes lines of a run's files: history, summary, events, output; `{}` is a heartbeat.
 async fn file_stream(
-    State(shelf): State<Shelf>,
+    State(shelf): State<WandbState>,
     Path((entity, project, name)): Path<(String, String, String)>,
     body: String,
 ) -> Response {
