@@ -1,6 +1,6 @@
 //! An error as a person reads it: heading, causes one per line, hints, exit code.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, io::Write};
 
 use anstyle::{AnsiColor, Style};
 
@@ -67,7 +67,8 @@ impl Failure {
 
     /// Prints the failure to standard error and returns its exit code.
     pub fn print(&self) -> Exit {
-        anstream::eprint!("{}", self.render());
+        // The exit code still says it where nothing can be written.
+        let _ = write!(anstream::stderr(), "{}", self.render());
         self.exit
     }
 

@@ -45,6 +45,9 @@ where
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
+        // It would say on standard error that standard error can't be written, and panic: a closed
+        // terminal, a reader that is gone or a full disk costs log lines, never the program.
+        .log_internal_errors(false)
         .with_target(false);
     let _ = match format {
         Format::Text => builder.with_ansi(colour).try_init(),

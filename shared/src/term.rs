@@ -1,19 +1,24 @@
 //! What people see: tables, progress bars, lines. Quiet where standard error is no terminal.
 
-use std::{fmt, io::IsTerminal, time::Duration};
+use std::{
+    fmt,
+    io::{IsTerminal, Write},
+    time::Duration,
+};
 
 pub use comfy_table::Table;
 use comfy_table::{ContentArrangement, LineStyle, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Prints a line to standard output; colours are stripped where they do not belong.
+/// Prints a line to standard output; colours are stripped where they do not belong. Nobody is there
+/// to be told of an output that can't be written.
 pub fn line(text: impl fmt::Display) {
-    anstream::println!("{text}");
+    let _ = writeln!(anstream::stdout(), "{text}");
 }
 
 /// Prints a line about what is going on to standard error.
 pub fn note(text: impl fmt::Display) {
-    anstream::eprintln!("{text}");
+    let _ = writeln!(anstream::stderr(), "{text}");
 }
 
 /// Returns a text of others, fit for a terminal: what would steer it (control characters, changes

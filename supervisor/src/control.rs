@@ -31,6 +31,9 @@ pub enum Request {
         /// Wait for no safe point and lift the quarantine.
         #[serde(default)]
         force: bool,
+        /// Take the local changes, although signatures are required.
+        #[serde(default)]
+        local: bool,
     },
     /// Say what an update would do.
     Check,

@@ -59,20 +59,44 @@ pub(crate) struct Poll {
     pub(crate) accepted: Option<Version>,
     /// The newest commit ever accepted.
     pub(crate) trusted: Option<String>,
+    /// See [`UpdateState::upstream`](crate::update::state::UpdateState::upstream).
+    pub(crate) upstream: Vec<String>,
+    /// Local commits that may be built although signatures are required.
+    pub(crate) requested: Vec<String>,
     /// Whether new local changes alone are a reason to build.
     pub(crate) forced: bool,
-    /// Whether to leave no trace.
-    pub(crate) dry: bool,
-    /// Whether to take the first version from the checkout without asking the remote.
-    pub(crate) offline: bool,
+    /// Whether all local changes may be built although signatures are required.
+    pub(crate) local: bool,
+    pub(crate) reach: Reach,
+}
+
+/// How far a poll goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reach {
+    #[default]
+    Remote,
+    /// The first version is taken from the checkout without asking the remote.
+    Checkout,
+    /// The remote is asked, and no trace is left.
+    Dry,
 }
 
 /// What a step came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made at the end of each worker"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
     /// Of [`Task::Poll`].
-    Polled(Polled),
+    Polled {
+        /// Tips of the branch, with those seen now.
+        upstream: Vec<String>,
+        /// What was made of it: a commit that is refused was seen all the same.
+        found: Result<Polled, Fault>,
+    },
     /// Of all others.
     Done,
 }

@@ -41,10 +41,13 @@ pub(crate) fn carry_out(job: &Job) -> Result<Answer, Fault> {
     let config = &job.config;
     match (&job.task, &config.source) {
         (Task::Poll(poll), Source::Git(git)) => {
-            return remote::poll(config, git, poll).map(Answer::Polled);
+            return Ok(remote::poll(config, git, poll));
         }
         (Task::Poll(poll), Source::Releases(releases)) => {
-            return channel::poll(config, releases, poll).map(Answer::Polled);
+            return Ok(Answer::Polled {
+                upstream: Vec::new(),
+                found: channel::poll(config, releases, poll),
+            });
         }
         (Task::Build(version), _) if build::is_installed(config, version) => {}
         (Task::Build(version), Source::Git(git)) => build::run(config, git, version)?,

@@ -8,10 +8,10 @@ use nix::{
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::Pid,
+    unistd::{Pid, getpgrp},
 };
 
-use super::spec::{MARKER, RELEASE};
+use super::spec::{MARKER, PROCESS, RELEASE};
 use crate::home::Home;
 
 /// A process that has ended.
@@ -79,12 +79,54 @@ pub fn kill_group(group: u32) {
     }
 }
 
-/// Returns whether anything of the group still runs. Zombies do not count: where an adopted child
-/// ends, collecting it is up to another process, which may never do so.
+/// Kills whatever bears the mark of a child of `home`, also what left the child's group. While a child
+/// runs this ends it too.
+pub fn kill_all(home: &Home) {
+    for pid in marked(home) {
+        if let Err(error) = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL) {
+            tracing::debug!(pid, %error, "could not kill a process of the child");
+        }
+    }
+}
+
+/// Returns whether anything of the child still runs: its group, or whatever bears its mark. Zombies
+/// do not count: where an adopted child ends, collecting it is up to another process, which may
+/// never do so.
+pub fn family_runs(home: &Home, group: u32) -> bool {
+    group_runs(group) || marked(home).next().is_some()
+}
+
+/// Returns whether anything of the group still runs.
 pub fn group_runs(group: u32) -> bool {
     shared::process::group_alive(group)
         && processes()
             .any(|pid| Stat::read(pid).is_some_and(|stat| stat.group == group && !stat.dead))
+}
+
+/// A supervisor that was started by a child of its own is not one of them.
+fn marked(home: &Home) -> impl Iterator<Item = u32> {
+    let own = getpgrp().as_raw().unsigned_abs();
+    processes().filter(move |pid| {
+        Environment::read(*pid).is_some_and(|environment| environment.is_of(home))
+            && Stat::read(*pid).is_some_and(|stat| stat.group != own && !stat.dead)
+    })
+}
+
+struct Environment(Vec<u8>);
+
+impl Environment {
+    fn read(pid: u32) -> Option<Self> {
+        fs::read(format!("/proc/{pid}/environ")).ok().map(Self)
+    }
+
+    fn variable(&self, name: &str) -> Option<&[u8]> {
+        let mut entries = self.0.split(|byte| *byte == 0);
+        entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    }
+
+    fn is_of(&self, home: &Home) -> bool {
+        self.variable(MARKER) == Some(home.path().as_os_str().as_encoded_bytes())
+    }
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -102,26 +144,25 @@ pub struct FoundChild {
     pub started: u64,
 }
 
-/// Looks for children left running: leaders of a process group that carry our marker. This needs
-/// no note of a pid, so it also finds a child whose supervisor died right after starting it.
+/// Looks for children left running: leaders of a process group that carry our marker and, unless an
+/// older supervisor started them, their own process id. This needs no note of a pid, so it also finds
+/// a child whose supervisor died right after starting it. A helper that the child put into a session
+/// of its own carries the child's.
 pub fn find_left_behind(home: &Home) -> Vec<FoundChild> {
     processes().filter_map(|pid| examine(pid, home)).collect()
 }
 
 fn examine(pid: u32, home: &Home) -> Option<FoundChild> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let variable = |name: &str| {
-        let mut entries = environment.split(|byte| *byte == 0);
-        entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-    };
-    if variable(MARKER)? != home.path().as_os_str().as_encoded_bytes() {
+    let environment = Environment::read(pid).filter(|environment| environment.is_of(home))?;
+    let process = environment.variable(PROCESS);
+    if process.is_some_and(|process| process != pid.to_string().as_bytes()) {
         return None;
     }
     let stat = Stat::read(pid).filter(|stat| stat.group == pid && !stat.dead)?;
-    let release = String::from_utf8_lossy(variable(RELEASE).unwrap_or_default()).into_owned();
+    let release = environment.variable(RELEASE).unwrap_or_default();
     Some(FoundChild {
         pid,
-        release,
+        release: String::from_utf8_lossy(release).into_owned(),
         started: stat.started,
     })
 }

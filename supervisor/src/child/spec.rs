@@ -24,6 +24,10 @@ pub(crate) const MARKER: &str = "SUPERVISOR_HOME";
 /// The environment variable that tells from which release a child was started.
 pub(crate) const RELEASE: &str = "SUPERVISOR_RELEASE";
 
+/// The environment variable with the child's own process id. What the child starts inherits all three,
+/// but has another process id.
+pub(crate) const PROCESS: &str = "SUPERVISOR_CHILD_PID";
+
 /// What a child is started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spec {
@@ -47,16 +51,13 @@ impl Spec {
         output: &File,
     ) -> std::io::Result<Command> {
         let program = home.release(release).join(&self.program);
-        let mut command = if self.nice == 0 && self.memory_max.is_none() {
-            shared::process::blocking_command(&program)
-        } else {
-            self.limited(&program)
-        };
+        let mut command = self.launcher(&program);
         command
             .args(&self.args)
             .current_dir(&self.cwd)
             .env(MARKER, home.path())
             .env(RELEASE, release)
+            .env_remove(PROCESS)
             .env(shared::status::ENV, home.status())
             .env("NOTIFY_SOCKET", home.notify_socket())
             .env_remove("WATCHDOG_PID")
@@ -69,34 +70,40 @@ impl Spec {
         Ok(command)
     }
 
-    /// Starts the child by way of programs that set a limit and then become it.
-    fn limited(&self, program: &Path) -> Command {
-        let mut line: Vec<OsString> = Vec::new();
+    /// Starts the child by way of programs that set a mark or a limit and then become it.
+    fn launcher(&self, program: &Path) -> Command {
+        let mut command = shared::process::blocking_command(OWN_IMAGE);
+        command.arg("launch");
         if let Some(bytes) = self.memory_max {
-            line.extend([OWN_IMAGE, "launch", "--memory-max"].map(OsString::from));
-            line.extend([bytes.to_string().into(), "--".into()]);
+            command.arg("--memory-max").arg(bytes.to_string());
         }
+        command.arg("--");
         if self.nice > 0 {
-            line.extend(["nice".into(), "-n".into(), self.nice.to_string().into()]);
+            command.args(["nice", "-n", &self.nice.to_string()]);
         }
-        line.push(program.into());
-        let mut command = shared::process::blocking_command(&line[0]);
-        command.args(&line[1..]);
+        command.arg(program);
         command
     }
 }
 
-/// Limits the memory of this process, then becomes the program named in `line`. The limit is on
-/// private memory (`RLIMIT_DATA`), because address space alone says little where a GPU is mapped.
-pub(crate) fn launch(memory_max: u64, line: &[OsString]) -> Result<Exit, Failure> {
-    setrlimit(Resource::RLIMIT_DATA, memory_max, memory_max).map_err(|errno| {
-        Failure::new(Exit::Machine, "could not limit the memory of the child").because(errno)
-    })?;
+/// Marks this process as the child itself, limits its memory, then becomes the program named in
+/// `line`. The limit is on private memory (`RLIMIT_DATA`), because address space alone says little
+/// where a GPU is mapped.
+pub(crate) fn launch(memory_max: Option<u64>, line: &[OsString]) -> Result<Exit, Failure> {
+    if let Some(bytes) = memory_max {
+        setrlimit(Resource::RLIMIT_DATA, bytes, bytes).map_err(|errno| {
+            Failure::new(Exit::Machine, "could not limit the memory of the child").because(errno)
+        })?;
+    }
     let Some((program, args)) = line.split_first() else {
         return Err(Failure::new(Exit::Usage, "no program to launch"));
     };
     let mut command = shared::process::blocking_command(program);
-    let error = command.args(args).process_group(getpgrp().as_raw()).exec();
+    command
+        .args(args)
+        .env(PROCESS, std::process::id().to_string())
+        .process_group(getpgrp().as_raw());
+    let error = command.exec();
     let text = format!("could not start {}", program.display());
     Err(Failure::new(Exit::Failed, text).because(&error))
 }

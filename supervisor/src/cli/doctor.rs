@@ -1,14 +1,20 @@
 //! `doctor`: is everything there that running and updating needs?
 
+use std::path::PathBuf;
+
 use clap::Args;
 use shared::{Exit, Failure, file, term};
 
-use super::{configure::configure, options::RunOptions, query::ask};
+use super::{
+    configure::{configure, state_dir},
+    options::RunOptions,
+    query::{ask, names},
+};
 use crate::{
     config::{Config, GitSource, Source},
     control::{Reply, Request},
     error::{Fault, chain},
-    job::{Job, Poll, Task},
+    job::{Answer, Job, Poll, Reach, Task},
     self_update::Boot,
     update::{
         checkout, journal, release::Release, release_key, transport, upstream::Upstream, verify,
@@ -29,11 +35,20 @@ pub(super) struct DoctorArgs {
 type Finding = (&'static str, Result<String, String>);
 
 /// Looks at everything and says what is missing; exit code 1 if anything is.
-pub(super) fn run(args: DoctorArgs) -> Result<Exit, Failure> {
+pub(super) fn run(mut args: DoctorArgs) -> Result<Exit, Failure> {
+    let child = &mut args.run.child;
+    if child.child_name.is_none() {
+        let folder = state_dir(child.state_dir.as_deref())?;
+        // Before the first start there is none to name.
+        let name = names(&folder).into_iter().next();
+        child.child_name = name.or_else(|| Some("doctor".to_owned()));
+    }
     let config = configure(args.run)?;
     let findings = [
         ("state directory", state(&config)),
         ("cargo", cargo()),
+        ("compiler", compiler(&config)),
+        ("features", features(&config)),
         ("disk", disk(&config)),
         ("ssh", ssh(&config)),
         (
@@ -82,6 +97,66 @@ fn cargo() -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Builds a program that does nothing, as updates are built: compiler, linker and cargo's
+/// configuration have to work together.
+fn compiler(config: &Config) -> Result<String, String> {
+    if matches!(config.source, Source::Releases(_)) {
+        return Ok("not needed".to_owned());
+    }
+    // Beside our clone, so that cargo reads the same configuration files.
+    let folder = tempfile::tempdir_in(config.home.path()).map_err(|error| chain(&error))?;
+    let at = |name: &str| folder.path().join(name);
+    let manifest = b"[package]\nname = \"doctor\"\nedition = \"2024\"\n[workspace]\n";
+    file::create_dir(&at("src"))
+        .and_then(|()| file::write_atomic(&at("Cargo.toml"), manifest))
+        .and_then(|()| file::write_atomic(&at("src/main.rs"), b"fn main() {}\n"))
+        .map_err(|error| chain(&error))?;
+    let output = shared::process::blocking_command("cargo")
+        .args(["build", "--offline", "--color", "never", "--target-dir"])
+        .arg(at("target"))
+        .current_dir(folder.path())
+        .output()
+        .map_err(|error| chain(&error))?;
+    if output.status.success() {
+        return Ok("builds and links".to_owned());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let error = text.lines().find(|line| line.starts_with("error"));
+    Err(format!(
+        "a program that does nothing can't be built: {}; is there a C compiler (`cc`)?",
+        error.unwrap_or("no reason was given")
+    ))
+}
+
+/// What features need beyond that, as far as it is known here.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cli is where the environment is read"
+)]
+fn features(config: &Config) -> Result<String, String> {
+    let features = &config.build.features;
+    if !features.iter().any(|feature| feature.contains("cuda")) {
+        return Ok(match features.as_slice() {
+            [] => "none".to_owned(),
+            some => some.join(", "),
+        });
+    }
+    let homes = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"];
+    let homes = homes.iter().filter_map(std::env::var_os);
+    let programs = homes.map(|home| PathBuf::from(home).join("bin/nvcc"));
+    let found = programs.chain([PathBuf::from("nvcc")]).find_map(|program| {
+        let mut command = shared::process::blocking_command(program);
+        let output = command.arg("--version").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().rfind(|line| line.contains("release"))?;
+        Some(line.to_owned())
+    });
+    found.ok_or_else(|| {
+        "cuda needs nvcc, which is neither in PATH nor under CUDA_HOME: see scripts/cuda-home"
+            .to_owned()
+    })
+}
+
 fn ssh(config: &Config) -> Result<String, String> {
     let upstream = match &config.source {
         Source::Git(git) => upstream(config, git).ok(),
@@ -122,13 +197,16 @@ fn ask_remote(config: &Config) -> Result<String, String> {
         task: Task::Poll(Poll {
             accepted: state.accepted,
             trusted: state.trusted,
-            dry: true,
+            upstream: state.upstream,
+            requested: state.requested,
+            reach: Reach::Dry,
             ..Poll::default()
         }),
     };
-    worker::carry_out(&job)
-        .map(|_| "answers".to_owned())
-        .map_err(text)
+    match worker::carry_out(&job).map_err(text)? {
+        Answer::Polled { found, .. } => found.map(|_| "answers".to_owned()).map_err(text),
+        Answer::Done => Err("the worker answered nothing".to_owned()),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]

@@ -11,10 +11,10 @@ use crate::child::spec;
 pub(super) struct LaunchArgs {
     /// Bytes
     #[arg(long)]
-    pub(super) memory_max: u64,
+    memory_max: Option<u64>,
     /// Program and arguments
     #[arg(last = true, required = true)]
-    pub(super) line: Vec<OsString>,
+    line: Vec<OsString>,
 }
 
 pub(super) fn run(args: &LaunchArgs) -> Result<Exit, Failure> {

@@ -75,6 +75,16 @@ fn render(report: &Report) -> String {
             .map(|by| format!(", signed by {by}"));
         let text = format!("{} {}", short(&accepted.commit), accepted.summary);
         rows.push(("accepted", text + &signer.unwrap_or_default()));
+        let local = accepted
+            .local
+            .iter()
+            .map(|change| ("with local", change.to_string()));
+        rows.extend(local);
+        let left_out = accepted.left_out.iter();
+        rows.extend(left_out.map(|change| {
+            let text = format!("{change} (`supervisor update --local` takes it)");
+            ("left out", text)
+        }));
     }
     rows.extend(
         update

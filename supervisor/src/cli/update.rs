@@ -9,13 +9,16 @@ use crate::control::Request;
 #[derive(Debug, Clone, Args)]
 pub(super) struct UpdateArgs {
     #[command(flatten)]
-    pub(super) query: Query,
+    query: Query,
     /// Neither wait for a safe point nor respect the quarantine; build local changes too
     #[arg(long)]
-    pub(super) force: bool,
+    force: bool,
+    /// With --require-signed: build the local commits and edits that the checkout has now, too
+    #[arg(long)]
+    local: bool,
 }
 
 pub(super) fn run(args: &UpdateArgs) -> Result<Exit, Failure> {
-    let force = args.force;
-    order(&args.query, &Request::Update { force })
+    let (force, local) = (args.force, args.local);
+    order(&args.query, &Request::Update { force, local })
 }

@@ -13,11 +13,11 @@ use crate::{
     control::{PendingRequest, Reply, Request},
     error::{Blame, Fault, chain},
     history,
-    job::{Answer, Job, Line, Poll, Task},
+    job::{Answer, Job, Line, Poll, Reach, Task},
     update::{
         journal,
         release::Release,
-        state::{Note, Phase, Step, UpdateEvent, Urgency, Version},
+        state::{Note, Phase, Polled, Step, UpdateEvent, Urgency, Version},
     },
 };
 
@@ -85,6 +85,7 @@ impl Supervisor {
             }
             Effect::KillGroup(group) => {
                 control::kill_group(group);
+                control::kill_all(&self.config.home);
                 None
             }
         }
@@ -93,8 +94,8 @@ impl Supervisor {
     fn start_step(&mut self, step: Step) -> Option<Event> {
         let build = &self.config.build;
         let (purpose, task, limit) = match step {
-            Step::Poll { forced } => {
-                let poll = self.poll(forced);
+            Step::Poll { forced, local } => {
+                let poll = self.poll(forced, local);
                 (Purpose::Poll, Task::Poll(poll), build.fetch_timeout)
             }
             Step::Build(version) => {
@@ -114,15 +115,21 @@ impl Supervisor {
         self.start(purpose, task, limit)
     }
 
-    fn poll(&self, forced: bool) -> Poll {
+    fn poll(&self, forced: bool, local: bool) -> Poll {
         let update = self.machine.update();
         Poll {
             accepted: update.accepted.clone(),
             trusted: update.trusted.clone(),
+            upstream: update.upstream.clone(),
+            requested: update.requested.clone(),
             forced,
-            dry: false,
+            local,
             // A remote that hangs must not keep the first version from running.
-            offline: update.failures > 0,
+            reach: if update.failures > 0 {
+                Reach::Checkout
+            } else {
+                Reach::Remote
+            },
         }
     }
 
@@ -195,13 +202,21 @@ impl Supervisor {
         let done = answer.as_ref().map(|_| ()).map_err(Clone::clone);
         let event = match purpose {
             Purpose::Poll => {
-                if answer.is_ok() {
-                    self.polled_at = Some(shared::clock::now());
+                let found = match answer {
+                    Ok(Answer::Polled { upstream, found }) => {
+                        self.take(UpdateEvent::UpstreamSeen(upstream));
+                        found
+                    }
+                    Ok(Answer::Done) => {
+                        Err(Fault::new(Blame::Machine, "the worker answered nothing"))
+                    }
+                    Err(fault) => Err(fault),
+                };
+                match &found {
+                    Ok(_) => self.polled_at = Some(shared::clock::now()),
+                    Err(fault) => tracing::warn!(%fault, "the poll failed"),
                 }
-                UpdateEvent::Polled(answer.and_then(|answer| match answer {
-                    Answer::Polled(polled) => Ok(polled),
-                    Answer::Done => Err(Fault::new(Blame::Machine, "the worker answered nothing")),
-                }))
+                UpdateEvent::Polled(found)
             }
             Purpose::Build => UpdateEvent::Built(done),
             Purpose::Test => UpdateEvent::Tested(done),
@@ -225,6 +240,12 @@ impl Supervisor {
             self.pipe = pipe;
         }
         let _ = std::fs::remove_file(home.status());
+        if !Release::is_there(home, release) {
+            return ChildEvent::SpawnFailed {
+                how: format!("could not be started: release {release} is not there"),
+                lost: true,
+            };
+        }
         let spawned = self
             .config
             .child
@@ -237,7 +258,7 @@ impl Supervisor {
             }
             Err(error) => ChildEvent::SpawnFailed {
                 how: format!("could not be started: {error}"),
-                lost: !Release::is_there(home, release),
+                lost: false,
             },
         }
     }
@@ -248,8 +269,8 @@ impl Supervisor {
                 self.checks.push(pending.reply);
                 if self.checks.len() == 1 {
                     let poll = Poll {
-                        dry: true,
-                        ..self.poll(false)
+                        reach: Reach::Dry,
+                        ..self.poll(false, false)
                     };
                     let limit = self.config.build.fetch_timeout;
                     self.start(Purpose::Check, Task::Poll(poll), limit);
@@ -272,7 +293,10 @@ impl Supervisor {
                     .into(),
                 )
             }
-            Request::Update { force } => {
+            Request::Update { force, local } => {
+                if local {
+                    self.take(UpdateEvent::AskLocal);
+                }
                 self.take(UpdateEvent::Ask(if force {
                     Urgency::Forced
                 } else {
@@ -289,9 +313,20 @@ impl Supervisor {
     /// Tells everybody who asked what an update would do.
     fn checked(&mut self, answer: Result<Answer, Fault>) {
         let reply = match answer {
-            Ok(Answer::Polled(polled)) => Reply::Check(polled),
+            Ok(Answer::Polled {
+                found: Ok(found), ..
+            }) => match &found {
+                Polled::New(version) | Polled::NoRebuild(version) => {
+                    let reason = self.machine.update().quarantine.reason(version);
+                    reason.map_or(Reply::Check(found), Reply::Refused)
+                }
+                Polled::UpToDate => Reply::Check(found),
+            },
+            Ok(Answer::Polled {
+                found: Err(fault), ..
+            })
+            | Err(fault) => Reply::Refused(fault.to_string()),
             Ok(Answer::Done) => Reply::Refused("the worker answered nothing".into()),
-            Err(fault) => Reply::Refused(fault.to_string()),
         };
         for asker in self.checks.drain(..) {
             let _ = asker.send(reply.clone());

@@ -123,7 +123,9 @@ impl Machine {
 
     /// Returns what keeps us from being up to date.
     pub fn problem(&self) -> Option<&str> {
-        self.stuck.as_deref().or(self.update.problem.as_deref())
+        let UpdateState { hold, problem, .. } = &self.update;
+        let problems = [&self.stuck, hold, problem];
+        problems.into_iter().find_map(Option::as_deref)
     }
 
     /// Returns when [`Event::Tick`] is wanted.

@@ -272,7 +272,7 @@ impl Supervisor {
     /// Finishes off what is left of the last child's group, as soon as that is possible.
     fn sweep(&mut self) {
         while let Stage::Sweeping { group, .. } = self.machine.child().stage
-            && !control::group_runs(group)
+            && !control::family_runs(&self.config.home, group)
         {
             self.drain_output();
             self.take(ChildEvent::GroupEmpty);

@@ -146,6 +146,9 @@ impl Supervisor {
             };
             self.adopted = Some(child);
             self.take(event);
+        } else {
+            // What a child that has ended left in sessions of its own.
+            control::kill_all(&self.config.home);
         }
         for extra in found {
             tracing::warn!(pid = extra.pid, "ending a second child");

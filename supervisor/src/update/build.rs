@@ -1,46 +1,30 @@
 //! Building a version beside the running one.
 
 use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader, Write},
+    fs,
+    io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::Stdio,
     time::Instant,
 };
 
 use nix::unistd::getpgrp;
+use sha2::{Digest, Sha256};
 use shared::file;
 
-use super::{checkout, clone, login::Login, release::Release, state::Version, transport, worktree};
+use super::{
+    build_log::{BuildLog, Outcome},
+    checkout, clone,
+    login::Login,
+    release::Release,
+    state::Version,
+    transport, worktree,
+};
 use crate::{
     config::{BuildConfig, Config, GitSource},
     error::{Blame, Fault},
-    job::progress,
 };
-
-/// A build that fills its log is cut off here; the end is kept apart for the reason.
-const MAX_LOG: usize = 16 << 20;
-/// A disk with less room than this, in bytes, is full.
-const FULL: u64 = 4 << 20;
-const TAIL_LINES: usize = 40;
-
-/// What cargo and rustc say when the network or the machine is at fault, not the code.
-const PASSING: [&str; 13] = [
-    "could not resolve host",
-    "failed to download",
-    "failed to fetch",
-    "download of config.json failed",
-    "connection refused",
-    "network failure",
-    "spurious network error",
-    "operation timed out",
-    "no space left on device",
-    "cannot allocate memory",
-    "(signal: 7",
-    "(signal: 9",
-    "unable to update registry",
-];
 
 /// Returns whether a version is installed and undamaged.
 pub(crate) fn is_installed(config: &Config, version: &Version) -> bool {
@@ -62,13 +46,7 @@ pub(crate) fn run(config: &Config, git: &GitSource, version: &Version) -> Result
     let options = &config.build;
     preflight(options)?;
     let started = Instant::now();
-    cargo(config, version)?;
-    let folder = options.target_dir.join(profile_folder(&options.profile));
-    let programs: Vec<_> = options
-        .bins
-        .iter()
-        .map(|name| (name.clone(), folder.join(name)))
-        .collect();
+    let programs = cargo(config, version)?;
     let inputs = inputs(&programs, &config.home.source());
     Release::install(
         &config.home,
@@ -79,8 +57,28 @@ pub(crate) fn run(config: &Config, git: &GitSource, version: &Version) -> Result
     )
 }
 
-fn profile_folder(profile: &str) -> &str {
-    if profile == "dev" { "debug" } else { profile }
+/// Returns a digest of what is built and with what; `files` is a digest of the sources.
+pub(crate) fn identity(config: &Config, files: &str) -> String {
+    let options = &config.build;
+    let mut command = shared::process::blocking_command("rustc");
+    command
+        .arg("-vV")
+        .current_dir(&config.repo)
+        // Nothing is downloaded for a question.
+        .env("RUSTUP_AUTO_INSTALL", "0");
+    let toolchain = command.output().map(|output| output.stdout);
+    let mut digest = Sha256::new();
+    digest.update(files);
+    digest.update(toolchain.unwrap_or_default());
+    for part in [&options.profile]
+        .into_iter()
+        .chain(&options.features)
+        .chain(&options.bins)
+    {
+        digest.update(part);
+        digest.update([0]);
+    }
+    hex::encode(digest.finalize())
 }
 
 fn preflight(options: &BuildConfig) -> Result<(), Fault> {
@@ -120,11 +118,13 @@ fn available_memory() -> Option<u64> {
         .map(|kib| kib * 1024)
 }
 
-fn cargo(config: &Config, version: &Version) -> Result<(), Fault> {
+/// Builds, and returns where each program is: cargo's configuration may say anything about that.
+fn cargo(config: &Config, version: &Version) -> Result<Vec<(String, PathBuf)>, Fault> {
     let options = &config.build;
     let mut command = shared::process::blocking_command("nice");
     command
-        .args(["-n", "10", "cargo", "build", "--locked", "--color", "never", "--profile"])
+        .args(["-n", "10", "cargo", "build", "--locked", "--color", "never"])
+        .args(["--message-format", "json", "--profile"])
         .arg(&options.profile)
         .arg("--target-dir")
         .arg(&options.target_dir)
@@ -134,7 +134,7 @@ fn cargo(config: &Config, version: &Version) -> Result<(), Fault> {
         .env("CARGO_TERM_PROGRESS_WHEN", "never")
         // One group with this worker: what ends it ends the build.
         .process_group(getpgrp().as_raw())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     if !options.features.is_empty() {
         command.arg("--features").arg(options.features.join(","));
@@ -143,91 +143,37 @@ fn cargo(config: &Config, version: &Version) -> Result<(), Fault> {
         Fault::new(Blame::Machine, format!("could not start cargo: {error}"))
             .hint("install Rust (https://rustup.rs) and see that PATH has ~/.cargo/bin")
     })?;
-    let mut log = BuildLog::open(&config.build_log())?;
-    if let Some(stderr) = child.stderr.take() {
-        for line in BufReader::new(stderr).split(b'\n') {
-            log.take(&line?);
+    let log = BuildLog::open(&config.build_log())?;
+    let mut outcome = Outcome::default();
+    std::thread::scope(|scope| {
+        if let Some(stderr) = child.stderr.take() {
+            scope.spawn(|| {
+                for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                    log.take(&line);
+                }
+            });
         }
+        if let Some(stdout) = child.stdout.take() {
+            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+                outcome.take(&line, &config.home.source(), &log);
+            }
+        }
+    });
+    let status = child.wait()?;
+    if !status.success() {
+        return Err(outcome.fault(status, &log, config).on(&version.commit));
     }
-    log.judge(child.wait()?, config, version)
-}
-
-/// Compilers and linkers have many ways to end on a full disk, and few of them say so.
-fn is_full(folder: &Path) -> bool {
-    file::free_space(folder).is_ok_and(|free| free < FULL)
-}
-
-/// The captured output of a build.
-struct BuildLog {
-    file: File,
-    size: usize,
-    tail: Vec<String>,
-    error: Option<String>,
-    passing: bool,
-}
-
-impl BuildLog {
-    fn open(path: &Path) -> Result<Self, Fault> {
-        if let Some(folder) = path.parent() {
-            file::create_dir(folder)?;
-        }
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
-        Ok(Self {
-            file,
-            size: 0,
-            tail: Vec::new(),
-            error: None,
-            passing: false,
+    options
+        .bins
+        .iter()
+        .map(|name| {
+            let path = outcome.programs.get(name).ok_or_else(|| {
+                let text = format!("cargo did not say where {name} is");
+                Fault::new(Blame::Machine, text)
+            })?;
+            Ok((name.clone(), path.clone()))
         })
-    }
-
-    fn take(&mut self, line: &[u8]) {
-        if self.size < MAX_LOG {
-            self.size += line.len() + 1;
-            let _ = self.file.write_all(&[line, b"\n"].concat());
-        }
-        let line = String::from_utf8_lossy(line).into_owned();
-        let lower = line.to_lowercase();
-        self.passing |= PASSING.iter().any(|sign| lower.contains(sign));
-        if self.error.is_none() && line.starts_with("error") {
-            self.error = Some(line.clone());
-        }
-        let word = line.trim_start();
-        if word.starts_with("Compiling") || word.starts_with("Downloading") {
-            progress(word);
-        }
-        if self.tail.len() == TAIL_LINES {
-            self.tail.remove(0);
-        }
-        self.tail.push(line);
-    }
-
-    fn judge(&self, status: ExitStatus, config: &Config, version: &Version) -> Result<(), Fault> {
-        if status.success() {
-            return Ok(());
-        }
-        let last = self.tail.iter().rev().find(|line| !line.trim().is_empty());
-        let why = self
-            .error
-            .as_ref()
-            .or(last)
-            .map_or("no output", String::as_str);
-        // `nice` says 127 when there is no cargo; no code means that a signal ended it.
-        let blame = match status.code() {
-            None | Some(126 | 127) => Blame::Machine,
-            Some(_) if self.passing || is_full(&config.build.target_dir) => Blame::Outside,
-            Some(_) => Blame::Code,
-        };
-        let why: String = why.chars().take(300).collect();
-        let fault = Fault::new(blame, format!("the build failed: {why}"));
-        Err(fault
-            .hint(format!("see {}", config.build_log().display()))
-            .on(&version.commit))
-    }
+        .collect()
 }
 
 /// Reads cargo's dependency files: which files of the repository went into the programs.

@@ -61,6 +61,9 @@ pub(crate) fn poll(config: &Config, source: &ReleaseSource, poll: &Poll) -> Resu
         source: asset.download_url().to_owned(),
         summary: release.name().chars().take(120).collect(),
         signer: Some(source.key.display().to_string()),
+        build: String::new(),
+        local: Vec::new(),
+        left_out: Vec::new(),
     }))
 }
 

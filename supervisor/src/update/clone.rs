@@ -17,6 +17,7 @@ const MAX_LIST: u64 = 1 << 20;
 /// Opens our clone, making it first if need be.
 pub(crate) fn open(home: &Home, checkout: &Repository) -> Result<Repository, Fault> {
     let folder = home.source();
+    remove_stale_locks(&folder.join(".git"));
     let repository = if let Ok(repository) = Repository::open(&folder) {
         repository
     } else {
@@ -26,6 +27,26 @@ pub(crate) fn open(home: &Home, checkout: &Repository) -> Result<Repository, Fau
     borrow_objects(checkout, &repository)?;
     share_shallow_roots(checkout, &repository)?;
     Ok(repository)
+}
+
+/// Whoever works with the clone holds our lock, one at a time: a lock file that is there now was left
+/// by one that was killed.
+fn remove_stale_locks(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // Objects are written under names of their own and never locked.
+            if entry.file_name() != "objects" {
+                remove_stale_locks(&path);
+            }
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "lock")
+        {
+            let removed = fs::remove_file(&path);
+            tracing::warn!(path = %path.display(), ?removed, "a stale lock file in our clone");
+        }
+    }
 }
 
 /// In writing, so that others who open our clone (the checkout, which takes commits from it; git in

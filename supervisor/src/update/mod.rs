@@ -1,6 +1,7 @@
 //! From a new commit on the remote to a new version running, or back.
 
 pub(crate) mod build;
+mod build_log;
 pub(crate) mod channel;
 pub(crate) mod checkout;
 mod clone;

@@ -1,42 +1,68 @@
-//! Commits that failed: not tried again until a newer one comes or the operator insists.
+//! Commits that failed: not tried again until what is built, or what builds it, is another.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::state::Version;
+
 const MAX_ENTRIES: usize = 64;
 
-/// Failed commits, each with the reason.
+/// Failed commits, each with the reason and with what was built. A commit on top that changes
+/// nothing of that (documentation) fails as well; a new toolchain, other features or a local fix
+/// may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct Quarantine {
+    #[serde(rename = "quarantine", default)]
     reasons: BTreeMap<String, String>,
+    /// By commit, see [`Version::build`]. Supervisors that do not know it go by the commit.
+    #[serde(
+        rename = "quarantined_builds",
+        default,
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    builds: BTreeMap<String, String>,
 }
 
 impl Quarantine {
-    /// Adds a commit. The oldest names make room when too many have failed in a row.
-    pub fn add(&mut self, commit: &str, reason: &str) {
+    /// Adds a version. The oldest names make room when too many have failed in a row.
+    pub fn add(&mut self, version: &Version, reason: &str) {
         while self.reasons.len() >= MAX_ENTRIES {
-            self.reasons.pop_first();
+            if let Some((commit, _)) = self.reasons.pop_first() {
+                self.builds.remove(&commit);
+            }
         }
-        self.reasons.insert(commit.to_owned(), reason.to_owned());
+        let commit = &version.commit;
+        self.reasons.insert(commit.clone(), reason.to_owned());
+        if version.build.is_empty() {
+            self.builds.remove(commit);
+        } else {
+            self.builds.insert(commit.clone(), version.build.clone());
+        }
     }
 
-    /// Returns whether the commit has failed before.
-    pub fn contains(&self, commit: &str) -> bool {
-        self.reasons.contains_key(commit)
-    }
-
-    /// Returns a sentence on why the commit is not tried.
-    pub fn reason(&self, commit: &str) -> Option<String> {
-        let short = commit.get(..12).unwrap_or(commit);
-        let reason = self.reasons.get(commit)?;
-        Some(format!("{short} is quarantined: {reason}"))
+    /// Returns a sentence on why a version is not tried, if it has failed before.
+    pub fn reason(&self, version: &Version) -> Option<String> {
+        let failed = |commit: &String| match self.builds.get(commit) {
+            Some(build) if !version.build.is_empty() => *build == version.build,
+            _ => *commit == version.commit,
+        };
+        let (commit, reason) = self.reasons.iter().find(|(commit, _)| failed(commit))?;
+        let like = if *commit == version.commit {
+            String::new()
+        } else {
+            format!(" (it builds the same as {commit:.12})")
+        };
+        Some(format!(
+            "{:.12}{like} is quarantined: {reason}; `supervisor update --force` tries it again",
+            version.commit
+        ))
     }
 
     /// Forgets all: a newer version was accepted.
     pub fn clear_all(&mut self) {
         self.reasons.clear();
+        self.builds.clear();
     }
 
     /// Iterates over commits and reasons.

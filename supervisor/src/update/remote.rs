@@ -1,27 +1,43 @@
 //! Asking the remote what is new, and deciding what to make of it.
 
+use std::cell::RefCell;
+
 use git2::{AutotagOption, ErrorClass, ErrorCode, FetchOptions, Oid, RemoteCallbacks, Repository};
 
 use super::{
-    checkout, clone,
+    build, checkout, clone,
     login::Login,
     release::Release,
-    state::{Polled, Version},
+    state::{LocalChange, Polled, Version},
     transport,
     upstream::Upstream,
-    worktree::{self, LocalChanges},
+    worktree,
 };
 use crate::{
     config::{Config, GitSource},
     error::{Blame, Fault},
     home::Home,
-    job::Poll,
+    job::{Answer, Poll, Reach},
 };
 
+/// Tips that are remembered: each but the last is a rewrite of the branch.
+const MAX_TIPS: usize = 256;
 /// Our own name for the branch that is followed.
 const UPSTREAM: &str = "refs/supervisor/upstream";
 
-pub(crate) fn poll(config: &Config, git: &GitSource, poll: &Poll) -> Result<Polled, Fault> {
+pub(crate) fn poll(config: &Config, git: &GitSource, poll: &Poll) -> Answer {
+    let tips = RefCell::new(poll.upstream.iter().filter_map(|id| parse(id)).collect());
+    let found = look(config, git, poll, &tips);
+    let upstream = tips.into_inner().iter().map(ToString::to_string).collect();
+    Answer::Polled { upstream, found }
+}
+
+fn look(
+    config: &Config,
+    git: &GitSource,
+    poll: &Poll,
+    tips: &RefCell<Vec<Oid>>,
+) -> Result<Polled, Fault> {
     let checkout = checkout::open(&config.repo)?;
     let decide = |source: &Repository| {
         let remote = Remote {
@@ -30,10 +46,11 @@ pub(crate) fn poll(config: &Config, git: &GitSource, poll: &Poll) -> Result<Poll
             poll,
             checkout: &checkout,
             source,
+            tips,
         };
         remote.decide()
     };
-    if !poll.dry {
+    if poll.reach != Reach::Dry {
         return clone::with(&config.home, &checkout, decide);
     }
     let scratch = tempfile::tempdir()?;
@@ -52,6 +69,8 @@ struct Remote<'a> {
     checkout: &'a Repository,
     /// Our own clone.
     source: &'a Repository,
+    /// Where the branch was ever seen.
+    tips: &'a RefCell<Vec<Oid>>,
 }
 
 impl Remote<'_> {
@@ -69,15 +88,14 @@ impl Remote<'_> {
         worktree::refuse_unmerged(self.checkout)?;
         let upstream = upstream?;
         let tip = self.fetch(&upstream)?;
-        if tip.to_string() == accepted.commit && !self.poll.forced && !lost {
+        let asked = self.poll.forced || self.poll.local;
+        if tip.to_string() == accepted.commit && !asked && !lost {
             return Ok(Polled::UpToDate);
         }
         if self.git.pin.is_none() {
             self.check_ancestry(tip, &upstream)?;
         }
-        let signer = self.verify(tip)?;
-        let local = LocalChanges::of(self.checkout, self.source, &self.hidden(&upstream, tip))?;
-        let version = worktree::combine(self.source, tip, &local, signer)?;
+        let version = self.version(tip, &self.came_from(Some(&upstream)))?;
         if version.release == accepted.release && !lost {
             return Ok(Polled::UpToDate);
         }
@@ -104,21 +122,47 @@ impl Remote<'_> {
                 )
             })?
             .id();
-        let online = upstream.filter(|_| !self.poll.offline);
+        let online = upstream.filter(|_| self.poll.reach != Reach::Checkout);
         let tip = match online.map(|upstream| self.fetch(upstream)) {
-            Some(Err(fault)) if self.poll.dry => return Err(fault),
+            Some(Err(fault)) if self.poll.reach == Reach::Dry => return Err(fault),
             // Without the network the checkout must do.
             tip => tip.and_then(Result::ok),
         };
+        let came_from = self.came_from(upstream);
         let base = match tip {
             Some(tip) if self.git.pin.is_some() => tip,
-            Some(tip) => self.source.merge_base(head, tip).unwrap_or(head),
-            None => head,
+            _ => self.newest_shared(head, &came_from).unwrap_or(head),
         };
-        let signer = self.verify(base)?;
-        let local = LocalChanges::of(self.checkout, self.source, &[base])?;
-        let version = worktree::combine(self.source, base, &local, signer)?;
-        Ok(Polled::New(version))
+        match (self.version(base, &came_from), tip) {
+            // What is checked out may be what upstream took back.
+            (Err(fault), Some(tip)) if fault.blame == Blame::Refused && tip != base => {
+                let version = self.version(tip, &came_from).map_err(|_| fault)?;
+                Ok(Polled::New(version))
+            }
+            (version, _) => version.map(Polled::New),
+        }
+    }
+
+    /// Makes a version of an upstream commit and the local changes that belong on it.
+    fn version(&self, upstream: Oid, came_from: &[Oid]) -> Result<Version, Fault> {
+        let signer = self.verify(upstream)?;
+        let hidden: Vec<Oid> = came_from.iter().copied().chain([upstream]).collect();
+        let changes = worktree::local_changes(self.checkout, self.source, &hidden)?;
+        let wanted = |change: &LocalChange| {
+            let signed = self.git.signers.is_some();
+            !signed || self.poll.local || self.poll.requested.contains(&change.commit)
+        };
+        let (local, left_out) = changes.into_iter().partition(wanted);
+        let version = worktree::combine(self.source, upstream, local, signer)?;
+        let accepted = self.poll.accepted.as_ref();
+        let known = accepted.and_then(|old| Release::read(&self.config.home, &old.release));
+        let inputs = known.map(|release| release.inputs).unwrap_or_default();
+        let files = worktree::build_inputs(self.source, &version.source, &inputs)?;
+        Ok(Version {
+            build: build::identity(self.config, &files),
+            left_out,
+            ..version
+        })
     }
 
     /// Commits that were accepted: the remote has them, or had them.
@@ -129,14 +173,38 @@ impl Remote<'_> {
         known.into_iter().flatten().filter_map(parse)
     }
 
-    /// Commits that are not the operator's own: they came from upstream, now or earlier.
-    fn hidden(&self, upstream: &Upstream, tip: Oid) -> Vec<Oid> {
-        let tracking = upstream
-            .tracking
-            .as_ref()
-            .and_then(|name| self.checkout.refname_to_id(name).ok());
-        let hidden = [tip].into_iter().chain(tracking);
-        hidden.chain(self.known()).collect()
+    /// Where commits that are not the operator's own came from: wherever the branch ever was, as
+    /// far as we or the checkout have seen it. What upstream takes back does not become local.
+    fn came_from(&self, upstream: Option<&Upstream>) -> Vec<Oid> {
+        let mut from = self.tips.borrow().clone();
+        from.extend(self.known());
+        from.extend(
+            upstream
+                .iter()
+                .flat_map(|upstream| upstream.seen_by(self.checkout)),
+        );
+        from
+    }
+
+    /// Returns the newest commit of `head`'s history that came from upstream.
+    fn newest_shared(&self, head: Oid, came_from: &[Oid]) -> Option<Oid> {
+        let shared = came_from
+            .iter()
+            .filter_map(|from| self.source.merge_base(head, *from).ok());
+        shared.reduce(|best, other| {
+            let newer = self.source.graph_descendant_of(other, best);
+            if newer.unwrap_or(false) { other } else { best }
+        })
+    }
+
+    /// Remembers that the branch was seen here.
+    fn saw(&self, tip: Oid) {
+        let contains = |old: Oid| self.source.graph_descendant_of(tip, old).unwrap_or(false);
+        let mut tips = self.tips.borrow_mut();
+        tips.retain(|old| *old != tip && !contains(*old));
+        tips.push(tip);
+        let surplus = tips.len().saturating_sub(MAX_TIPS);
+        tips.drain(..surplus);
     }
 
     fn check_ancestry(&self, tip: Oid, upstream: &Upstream) -> Result<(), Fault> {
@@ -176,7 +244,11 @@ impl Remote<'_> {
         let room = shared::file::free_space(self.config.home.path())? / 2;
         let outside = |error: git2::Error| fetch_fault(&error, &shown, room);
         let head = self.checkout.head().ok().and_then(|head| head.target());
-        clone::offer(self.source, self.known().chain(head))?;
+        let tips = self.tips.borrow().clone();
+        clone::offer(
+            self.source,
+            tips.into_iter().chain(self.known()).chain(head),
+        )?;
         let mut remote = self
             .source
             .remote_anonymous(&upstream.url)
@@ -192,6 +264,10 @@ impl Remote<'_> {
                 AutotagOption::None
             });
         let refspec = format!("+refs/heads/{}:{UPSTREAM}", upstream.branch);
+        // Left by a fetch whose end nobody heard of.
+        if let Ok(tip) = self.source.refname_to_id(UPSTREAM) {
+            self.saw(tip);
+        }
         // A branch that has vanished must not look like one that has not moved.
         let _ = self
             .source
@@ -204,6 +280,7 @@ impl Remote<'_> {
             let text = format!("{shown} has no branch {}", upstream.branch);
             Fault::new(Blame::Outside, text)
         })?;
+        self.saw(tip);
         let Some(pin) = &self.git.pin else {
             return Ok(tip);
         };
@@ -233,8 +310,9 @@ fn fetch_fault(error: &git2::Error, shown: &str, room: u64) -> Fault {
         _ => Blame::Outside,
     };
     let mut fault = Fault::new(blame, format!("could not fetch {shown}: {why}"));
-    // Not what a remote can bring about with a bad pack.
-    fault.broken_clone = matches!(class, ErrorClass::Odb | ErrorClass::Reference);
+    // A remote can bring about some with a bad pack, and must not cost us the clone.
+    let by_remote = matches!(class, ErrorClass::Indexer | ErrorClass::Zlib);
+    fault.broken_clone = worktree::may_be_broken(error) && !by_remote;
     if code == ErrorCode::Auth || code == ErrorCode::Certificate {
         fault = fault.hint("see docs/supervisor.md, Private remotes");
     }
@@ -244,3 +322,6 @@ fn fetch_fault(error: &git2::Error, shown: &str, room: u64) -> Fault {
 fn parse(id: &str) -> Option<Oid> {
     Oid::from_str(id).ok()
 }
+
+#[cfg(test)]
+mod tests;

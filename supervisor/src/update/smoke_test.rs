@@ -1,8 +1,8 @@
 //! The installed programs are tried before anything depends on them.
 
-use std::{ffi::OsString, process::ExitStatus, time::Duration};
+use std::{ffi::OsString, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
-use nix::unistd::getpgrp;
+use nix::{sys::signal::Signal, unistd::getpgrp};
 
 use super::state::Version;
 use crate::{
@@ -83,6 +83,8 @@ impl SmokeTest<'_> {
         fault.blame = match status.code() {
             Some(75) => Blame::Outside,
             Some(74) => Blame::Machine,
+            // Whoever runs out of memory is not always to blame for that.
+            None if status.signal() == Some(Signal::SIGKILL as i32) => Blame::Machine,
             _ => Blame::Code,
         };
         Err(fault)
@@ -112,7 +114,8 @@ impl SmokeTest<'_> {
                 .await
                 .map_err(|_| self.fault(format!("{program} did not end within {LIMIT:?}")))?
                 .map_err(|error| {
-                    self.fault(format!("could not run {}: {error}", path.display()))
+                    let text = format!("could not run {}: {error}", path.display());
+                    Fault::new(Blame::Machine, text)
                 })?;
             let text = [output.stdout, output.stderr].concat();
             Ok((output.status, String::from_utf8_lossy(&text).into_owned()))

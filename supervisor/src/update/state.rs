@@ -26,6 +26,30 @@ pub struct Version {
     /// Who signed it, if signatures are checked.
     #[serde(default)]
     pub signer: Option<String>,
+    /// A digest of what is built and with what: the files that count, toolchain, profile, features.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub build: String,
+    /// The operator's own changes that are in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub local: Vec<LocalChange>,
+    /// The operator's own changes that are not in it, because nobody asked for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LocalChange>,
+}
+
+/// A commit of the operator's, or what is not committed in the checkout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalChange {
+    /// The commit; for what is not committed, the one that our clone has of it.
+    pub commit: String,
+    /// First line of its message.
+    pub summary: String,
+}
+
+impl std::fmt::Display for LocalChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.12} {}", self.commit, self.summary)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,17 +116,38 @@ pub struct UpdateState {
     pub previous: Option<Version>,
     /// The newest upstream commit ever accepted; the branch must descend from it.
     pub trusted: Option<String>,
+    /// Every tip that the branch was ever seen at, oldest first, without those that a later one
+    /// contains. What they reach came from upstream, whatever upstream says now.
+    #[serde(default)]
+    pub upstream: Vec<String>,
+    /// Local commits that the operator asked for although signatures are required.
+    #[serde(default)]
+    pub requested: Vec<String>,
     /// Commits that failed and are not tried again.
+    #[serde(flatten)]
     pub quarantine: Quarantine,
+    /// Why the accepted version is kept, whatever upstream has, until the operator asks for an
+    /// update.
+    #[serde(default)]
+    pub hold: Option<String>,
     /// What keeps us from being up to date.
     pub problem: Option<String>,
     /// Failures in a row that were not the code's fault.
     pub failures: u32,
+    /// A version that failed through no fault of its own.
+    #[serde(skip)]
+    pub retry: Option<Retry>,
     #[serde(skip)]
     pub due: Option<Duration>,
     /// What the operator asked for.
     #[serde(skip)]
     pub urgency: Urgency,
+    /// Whether the operator asked for the local changes.
+    #[serde(skip)]
+    pub ask_local: bool,
+    /// Whether the poll under way looks at them.
+    #[serde(skip)]
+    pub polled_local: bool,
     /// Whether the operator asked during a poll, which may have looked too early.
     #[serde(skip)]
     pub again: bool,
@@ -128,16 +173,43 @@ impl Default for UpdateState {
             accepted: None,
             previous: None,
             trusted: None,
+            upstream: Vec::new(),
+            requested: Vec::new(),
             quarantine: Quarantine::default(),
+            hold: None,
+            retry: None,
             problem: None,
             failures: 0,
             due: None,
             urgency: Urgency::Routine,
+            ask_local: false,
+            polled_local: false,
             again: false,
             seen: Duration::ZERO,
             awaits: None,
             give_up: None,
             ready: None,
+        }
+    }
+}
+
+/// When a version that failed through no fault of its own is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// See [`Version::identity`].
+    pub identity: String,
+    /// Failures in a row.
+    pub failures: u32,
+    pub at: Duration,
+}
+
+impl Version {
+    /// Returns what makes it worth another try when it changes.
+    pub fn identity(&self) -> &str {
+        if self.build.is_empty() {
+            &self.source
+        } else {
+            &self.build
         }
     }
 }
@@ -209,6 +281,10 @@ pub enum UpdateEvent {
     Tick,
     /// The operator asks for an update.
     Ask(Urgency),
+    /// The operator asks for the local changes, although signatures are required.
+    AskLocal,
+    /// Tips of the branch, see [`UpdateState::upstream`].
+    UpstreamSeen(Vec<String>),
     /// The operator asks for the previous version.
     GoBack,
     Polled(Result<Polled, Fault>),
@@ -243,9 +319,12 @@ pub enum UpdateEffect {
 /// A step of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Ask the remote; `forced` looks at local changes too.
+    /// Ask the remote.
     Poll {
+        /// Whether the operator insists: new local changes alone are a reason to build.
         forced: bool,
+        /// Whether the operator asks for local changes that nobody signed.
+        local: bool,
     },
     Build(Version),
     Test(Version),
@@ -306,7 +385,10 @@ impl UpdateState {
             && self.accepted == other.accepted
             && self.previous == other.previous
             && self.trusted == other.trusted
+            && self.upstream == other.upstream
+            && self.requested == other.requested
             && self.quarantine == other.quarantine
+            && self.hold == other.hold
             && self.problem == other.problem
             && self.failures == other.failures
     }

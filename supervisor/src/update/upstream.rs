@@ -2,20 +2,23 @@
 
 use std::path::Path;
 
-use git2::Repository;
+use git2::{Oid, Repository};
 
 use crate::{
     config::GitSource,
     error::{Blame, Fault},
 };
 
+/// Entries of a reflog that are looked at.
+const MAX_REFLOG: usize = 1000;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Upstream {
     /// Of the remote; may hold a password, see [`Self::shown`].
     pub(crate) url: String,
     pub(crate) branch: String,
-    /// The checkout's own name for the branch, if it has one.
-    pub(crate) tracking: Option<String>,
+    /// The checkout's own names for the branch.
+    tracking: Vec<String>,
 }
 
 impl Upstream {
@@ -60,18 +63,45 @@ impl Upstream {
                 return Err(Fault::new(Blame::Config, text).hint("see `git remote -v`"));
             }
         };
-        let tracking = Some(format!("refs/remotes/{remote}/{branch}"));
+        let url = absolute(&url, checkout);
+        let tracking = tracking(checkout, &url, &branch);
         Ok(Self {
-            url: absolute(&url, checkout),
+            url,
             branch,
             tracking,
         })
+    }
+
+    /// Returns where the checkout has seen the branch, now and, as far as it remembers, earlier.
+    pub(crate) fn seen_by(&self, checkout: &Repository) -> Vec<Oid> {
+        let mut seen = Vec::new();
+        for name in &self.tracking {
+            seen.extend(checkout.refname_to_id(name));
+            if let Ok(log) = checkout.reflog(name) {
+                seen.extend(log.iter().take(MAX_REFLOG).map(|entry| entry.id_new()));
+            }
+        }
+        seen
     }
 
     /// The address without a password or token.
     pub(crate) fn shown(&self) -> String {
         hide_secret(&self.url)
     }
+}
+
+/// A remote that was named by its address may have names in the checkout all the same.
+fn tracking(checkout: &Repository, url: &str, branch: &str) -> Vec<String> {
+    let names = checkout.remotes().ok();
+    let names = names.iter().flat_map(|names| names.iter());
+    names
+        .filter_map(|name| name.ok().flatten())
+        .filter(|name| {
+            let remote = checkout.find_remote(name);
+            remote.is_ok_and(|remote| remote.url().is_ok_and(|of| absolute(of, checkout) == url))
+        })
+        .map(|name| format!("refs/remotes/{name}/{branch}"))
+        .collect()
 }
 
 /// A relative path in a remote's address is relative to the checkout, not to our clone.

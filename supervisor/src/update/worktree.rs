@@ -3,68 +3,74 @@
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use git2::{
-    Commit, Delta, DiffOptions, ErrorClass, Index, IndexEntry, IndexTime, Oid, Repository,
-    Signature, Sort, SubmoduleUpdateOptions, Time, Tree, build::CheckoutBuilder,
+    Commit, Delta, DiffOptions, ErrorClass, Index, IndexEntry, IndexTime, ObjectType, Oid,
+    Repository, Signature, Sort, SubmoduleUpdateOptions, Time, Tree, TreeWalkMode, TreeWalkResult,
+    build::CheckoutBuilder,
 };
 
-use super::state::Version;
+use sha2::{Digest, Sha256};
+
+use super::state::{LocalChange, Version};
 use crate::error::{Blame, Fault};
 
 const MAX_LOCAL_COMMITS: usize = 500;
+const MAX_SUMMARY: usize = 120;
 
 impl From<git2::Error> for Fault {
     fn from(error: git2::Error) -> Self {
         Self {
-            broken_clone: lacks_something(&error),
+            broken_clone: may_be_broken(&error),
             ..Self::new(Blame::Machine, format!("git: {}", error.message()))
         }
     }
 }
 
-/// Returns whether an error is about what a repository holds, not about the world around it.
-fn lacks_something(error: &git2::Error) -> bool {
-    use ErrorClass::{Object, Odb, Reference, Repository, Tree, Zlib};
-    matches!(
-        error.class(),
-        Odb | Object | Tree | Reference | Zlib | Repository
-    )
+/// Returns whether a new clone may do where this one failed: whenever it was neither the network
+/// nor the disk.
+pub(crate) fn may_be_broken(error: &git2::Error) -> bool {
+    use ErrorClass::{Callback, Http, Net, Os, Ssh, Ssl};
+    !matches!(error.class(), Callback | Http | Net | Os | Ssh | Ssl)
 }
 
-/// What the operator has changed in the checkout.
-#[derive(Debug, Default)]
-pub(crate) struct LocalChanges {
-    /// Own commits, oldest first, and one last commit with the uncommitted changes.
-    commits: Vec<Oid>,
-}
-
-impl LocalChanges {
-    /// Finds the commits of the checkout that `hidden` does not reach, and its uncommitted changes.
-    pub(crate) fn of(
-        checkout: &Repository,
-        source: &Repository,
-        hidden: &[Oid],
-    ) -> Result<Self, Fault> {
-        refuse_unmerged(checkout)?;
-        let head = checkout.head()?.peel_to_commit()?.id();
-        let mut walk = source.revwalk()?;
-        walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
-        walk.push(head)?;
-        for oid in hidden {
-            // One that we do not have hides nothing.
-            let _ = walk.hide(*oid);
-        }
-        let mut commits = Vec::new();
-        for oid in walk.take(MAX_LOCAL_COMMITS) {
-            let commit = source.find_commit(oid?)?;
-            if commit.parent_count() < 2 {
-                commits.push(commit.id());
-            }
-        }
-        if let Some(edits) = uncommitted(checkout, source, head)? {
-            commits.push(edits);
-        }
-        Ok(Self { commits })
+/// Finds what the operator has changed: the commits of the checkout that `upstream` does not
+/// reach, oldest first, and one last commit with the uncommitted changes.
+pub(crate) fn local_changes(
+    checkout: &Repository,
+    source: &Repository,
+    upstream: &[Oid],
+) -> Result<Vec<LocalChange>, Fault> {
+    refuse_unmerged(checkout)?;
+    let head = checkout.head()?.peel_to_commit()?.id();
+    let mut walk = source.revwalk()?;
+    walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
+    walk.push(head)?;
+    for oid in upstream {
+        // One that we do not have hides nothing.
+        let _ = walk.hide(*oid);
     }
+    let mut changes = Vec::new();
+    for oid in walk.take(MAX_LOCAL_COMMITS) {
+        let commit = source.find_commit(oid?)?;
+        if commit.parent_count() < 2 {
+            changes.push(local_change(&commit));
+        }
+    }
+    if let Some(edits) = uncommitted(checkout, source, head)? {
+        changes.push(local_change(&source.find_commit(edits)?));
+    }
+    Ok(changes)
+}
+
+fn local_change(commit: &Commit<'_>) -> LocalChange {
+    LocalChange {
+        commit: commit.id().to_string(),
+        summary: summary(commit),
+    }
+}
+
+fn summary(commit: &Commit<'_>) -> String {
+    let summary = commit.summary().ok().flatten().unwrap_or_default();
+    summary.chars().take(MAX_SUMMARY).collect()
 }
 
 /// Refuses to make anything of a checkout with unmerged files.
@@ -127,7 +133,7 @@ fn uncommitted(
         source,
         &tree,
         &parent,
-        "Uncommitted changes of the checkout",
+        "uncommitted changes of the checkout",
     )?))
 }
 
@@ -172,24 +178,18 @@ fn add_file(
     Ok(())
 }
 
-/// Puts the local changes onto `upstream` and names the result. Nothing is checked out.
+/// Puts local changes onto `upstream` and names the result. Nothing is checked out.
 pub(crate) fn combine(
     source: &Repository,
     upstream: Oid,
-    local: &LocalChanges,
+    local: Vec<LocalChange>,
     signer: Option<String>,
 ) -> Result<Version, Fault> {
     let mut top = source.find_commit(upstream)?;
-    let summary = top
-        .summary()
-        .ok()
-        .flatten()
-        .unwrap_or_default()
-        .chars()
-        .take(120)
-        .collect();
-    for oid in &local.commits {
-        let picked = source.find_commit(*oid)?;
+    let summary = summary(&top);
+    let mut added = Vec::new();
+    for change in local {
+        let picked = source.find_commit(Oid::from_str(&change.commit)?)?;
         let mut index = source.cherrypick_commit(&picked, &top, 0, None)?;
         if index.has_conflicts() {
             let files: Vec<String> = conflicting_paths(&index)?.into_iter().collect();
@@ -209,6 +209,7 @@ pub(crate) fn combine(
             let message = picked.message().unwrap_or("local change").to_owned();
             let oid = commit(source, &source.find_tree(tree)?, &top, &message)?;
             top = source.find_commit(oid)?;
+            added.push(change);
         }
     }
     let release = if top.id() == upstream {
@@ -222,6 +223,9 @@ pub(crate) fn combine(
         source: top.id().to_string(),
         summary,
         signer,
+        build: String::new(),
+        local: added,
+        left_out: Vec::new(),
     })
 }
 
@@ -258,6 +262,28 @@ pub(crate) fn builds_alike(
         })
     });
     Ok(alike)
+}
+
+/// Returns a digest of the files of a commit that a build may read; see [`builds_alike`].
+pub(crate) fn build_inputs(
+    source: &Repository,
+    commit: &str,
+    inputs: &[String],
+) -> Result<String, Fault> {
+    let tree = source.find_commit(Oid::from_str(commit)?)?.tree()?;
+    let mut digest = Sha256::new();
+    tree.walk(TreeWalkMode::PreOrder, |folder, entry| {
+        let path = [folder.as_bytes(), entry.name_bytes()].concat();
+        let name = String::from_utf8_lossy(&path);
+        let read = inputs.iter().any(|input| *input == *name) || !is_prose(Path::new(&*name));
+        if read && entry.kind() != Some(ObjectType::Tree) {
+            digest.update(&path);
+            digest.update(entry.filemode().to_be_bytes());
+            digest.update(entry.id().as_bytes());
+        }
+        TreeWalkResult::Ok
+    })?;
+    Ok(hex::encode(digest.finalize()))
 }
 
 fn is_prose(path: &Path) -> bool {
@@ -304,14 +330,17 @@ fn update_submodules(repository: &Repository) -> Result<(), Fault> {
     for mut submodule in repository.submodules()? {
         let name = String::from_utf8_lossy(submodule.name_bytes()).into_owned();
         let mut options = SubmoduleUpdateOptions::new();
-        submodule
-            .update(true, Some(&mut options))
-            .map_err(|error| {
-                Fault::new(
-                    Blame::Outside,
-                    format!("submodule {name}: {}", error.message()),
-                )
-            })?;
+        // Its address may have changed since it was first fetched.
+        let update = submodule
+            .sync()
+            .and_then(|()| submodule.update(true, Some(&mut options)));
+        update.map_err(|error| Fault {
+            broken_clone: may_be_broken(&error),
+            ..Fault::new(
+                Blame::Outside,
+                format!("submodule {name}: {}", error.message()),
+            )
+        })?;
         update_submodules(&submodule.open()?)?;
     }
     Ok(())

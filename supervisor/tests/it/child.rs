@@ -73,13 +73,60 @@ fn a_restart_waits_until_the_whole_group_is_gone() {
     assert!(!group_runs(group));
 }
 
+/// Processes of a bench that left the child's group: `sleep`, which `setsid` became.
+fn helpers(bench: &Bench) -> usize {
+    let mark = format!("SUPERVISOR_HOME={}\0", bench.home.path().display());
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let is_helper = |process: &fs::DirEntry| {
+        let read = |file: &str| fs::read(process.path().join(file)).unwrap_or_default();
+        let environment = read("environ");
+        let marked = environment
+            .windows(mark.len())
+            .any(|window| window == mark.as_bytes());
+        marked && read("cmdline").starts_with(b"sleep")
+    };
+    processes.filter(is_helper).count()
+}
+
 #[test]
-fn a_deaf_child_is_killed_in_the_end_and_at_once_when_asked_twice() {
+fn a_helper_in_a_session_of_its_own_is_not_taken_for_the_child_and_ends_with_it() {
     let bench = Bench::new();
-    bench.release("one", "deaf");
+    bench.release("one", "setsid");
+    bench.git_checkout(&["pull", "-q"]);
+    let running = bench.start_and_settle(&[]);
+    let child = bench.report().unwrap().child.pid.unwrap();
+    bench.wait("the helper runs", || (helpers(&bench) == 1).then_some(()));
+    running.crash();
+    kill(
+        nix::unistd::Pid::from_raw(child.cast_signed()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    let running = bench.start_and_settle(&[]);
+    assert_ne!(bench.report().unwrap().child.pid, Some(child));
+    bench.assert_runs(&["one", "one"]);
+    bench.wait("only the new helper runs", || {
+        (helpers(&bench) == 1).then_some(())
+    });
+    kill_child(&bench, Signal::SIGKILL);
+    bench.until("another child runs", |report| {
+        report.child.restarts == 1 && report.child.state == "running"
+    });
+    bench.wait("only its helper runs", || {
+        (helpers(&bench) == 1).then_some(())
+    });
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.ended().code(), Some(0));
+    assert_eq!(helpers(&bench), 0);
+}
+
+#[test]
+fn a_child_that_ignores_sigterm_is_killed_in_the_end_and_at_once_when_asked_twice() {
+    let bench = Bench::new();
+    bench.release("one", "ignores-sigterm");
     bench.git_checkout(&["pull", "-q"]);
     let running = bench.start_and_settle(&["--stop-timeout", "500ms"]);
-    bench.release("two", "deaf");
+    bench.release("two", "ignores-sigterm");
     bench.update();
     bench.assert_runs(&["one", "two"]);
     running.crash();

@@ -204,7 +204,12 @@ fn a_reload_changes_what_can_be_changed() {
             .contains("configuration read")
             .then_some(())
     });
-    bench.ask(&Request::Update { force: true }).unwrap();
+    bench
+        .ask(&Request::Update {
+            force: true,
+            local: false,
+        })
+        .unwrap();
     bench.settled();
     bench.assert_runs(&["one"]);
 }

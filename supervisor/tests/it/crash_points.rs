@@ -28,7 +28,12 @@ fn survive(bench: &Bench, flags: &[&str], release: impl FnOnce() -> String) {
     let running = bench.start_and_settle(flags);
     load(bench, &running);
     let commit = release();
-    bench.ask(&Request::Update { force: false }).unwrap();
+    bench
+        .ask(&Request::Update {
+            force: false,
+            local: false,
+        })
+        .unwrap();
     assert!(!running.ended().success());
     assert!(bench.path().join("fired").exists());
     assert!(bench.children().len() <= 1, "{:?}", bench.children());
@@ -110,13 +115,21 @@ fn while_waiting_for_a_safe_point() {
     bench.git_checkout(&["pull", "-q"]);
     let running = bench.start_and_settle(&[]);
     let commit = bench.release("two", "");
-    bench.ask(&Request::Update { force: false }).unwrap();
+    bench
+        .ask(&Request::Update {
+            force: false,
+            local: false,
+        })
+        .unwrap();
     bench.until("it waits", |report| report.update.phase == "waiting");
     let pid = bench.report().unwrap().child.pid;
     running.crash();
     let _running = bench.start(&[]);
     bench.wait("it can be asked", || {
-        bench.ask(&Request::Update { force: false })
+        bench.ask(&Request::Update {
+            force: false,
+            local: false,
+        })
     });
     let report = bench.until("it waits again", |report| report.update.phase == "waiting");
     assert_eq!(report.child.pid, pid);
@@ -130,7 +143,12 @@ fn on_probation() {
     let running = bench.start_and_settle(&["--probation", "1h"]);
     // It has said READY=1 to the supervisor that is killed, and goes on talking to the next.
     let commit = bench.release("two", "talkative");
-    bench.ask(&Request::Update { force: false }).unwrap();
+    bench
+        .ask(&Request::Update {
+            force: false,
+            local: false,
+        })
+        .unwrap();
     let report = bench.until("it is on probation", |report| {
         report.update.phase == "probation" && report.child.state == "running"
     });
@@ -156,7 +174,12 @@ fn while_rolling_back() {
     load(&bench, &running);
     let first = bench.report().unwrap().child.release;
     let bad = bench.release("two", "crash");
-    bench.ask(&Request::Update { force: false }).unwrap();
+    bench
+        .ask(&Request::Update {
+            force: false,
+            local: false,
+        })
+        .unwrap();
     assert!(!running.ended().success());
     let _running = bench.start(&flags);
     let report = bench.update();

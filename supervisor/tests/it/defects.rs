@@ -163,7 +163,12 @@ fn the_running_version_is_untouched_while_the_next_is_built() {
     );
     let head = bench.git_checkout(&["rev-parse", "HEAD"]);
     bench.release("two", "");
-    bench.ask(&Request::Update { force: false }).unwrap();
+    bench
+        .ask(&Request::Update {
+            force: false,
+            local: false,
+        })
+        .unwrap();
     bench.wait("the build is under way", || reached.exists().then_some(()));
     let during = bench.report().unwrap();
     assert_eq!(during.update.phase, "building");

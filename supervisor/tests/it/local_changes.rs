@@ -36,7 +36,12 @@ fn commits_and_edits_are_carried_onto_each_new_version() {
     assert_eq!(bench.git_checkout(&["status", "--porcelain"]), before);
     assert_eq!(bench.git_checkout(&["log", "-1", "--format=%s"]), "notes");
     // The same edits on the same commit are no news, even when asked for by force.
-    bench.ask(&Request::Update { force: true }).unwrap();
+    bench
+        .ask(&Request::Update {
+            force: true,
+            local: false,
+        })
+        .unwrap();
     bench.settled();
     bench.assert_runs(&["one", "two", "three"]);
 }
@@ -52,7 +57,12 @@ fn new_edits_alone_are_built_only_when_forced() {
     );
     bench.update();
     bench.assert_runs(&["one"]);
-    bench.ask(&Request::Update { force: true }).unwrap();
+    bench
+        .ask(&Request::Update {
+            force: true,
+            local: false,
+        })
+        .unwrap();
     bench.settled();
     bench.assert_runs(&["one", "one"]);
     bench.child_says("patched one");
@@ -95,4 +105,46 @@ fn submodules_come_along() {
     bench.release("two", "");
     bench.update();
     bench.child_says("from a submodule");
+}
+
+#[test]
+fn a_commit_that_upstream_took_back_does_not_return_as_a_local_one() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    bench.release("two", "");
+    bench.update();
+    for version in ["three", "four"] {
+        bench.git_work(&["reset", "-q", "--hard", "HEAD~1"]);
+        let commit = bench.release(version, "");
+        let accepted = bench.update().update.accepted.unwrap();
+        assert_eq!((&accepted.commit, &accepted.release), (&commit, &commit));
+        assert_eq!(accepted.local, []);
+    }
+    bench.assert_runs(&["one", "two", "three", "four"]);
+}
+
+#[test]
+fn a_submodule_that_has_moved_is_found_where_it_is_now() {
+    let bench = Bench::new();
+    bench.add_submodule();
+    bench.release("one", "");
+    bench.git_checkout(&["pull", "-q"]);
+    let _running = bench.start_and_settle(&[]);
+    let (old, new) = (bench.path().join("part"), bench.path().join("moved"));
+    fs::rename(&old, &new).unwrap();
+    write(
+        &new.join("word.rs"),
+        "pub const WORD: &str = \"from elsewhere\";\n",
+    );
+    crate::workbench::git(&new, &["commit", "-qam", "elsewhere"]);
+    let modules = fs::read_to_string(bench.work().join(".gitmodules")).unwrap();
+    bench.write(".gitmodules", &modules.replace("/part", "/moved"));
+    let part = bench.work().join("part");
+    let url = new.display().to_string();
+    crate::workbench::git(&part, &["pull", "-q", &url, "main"]);
+    let two = bench.release("two", "");
+    let report = bench.update();
+    assert_eq!(report.update.problem, None);
+    assert_eq!(report.update.accepted.unwrap().commit, two);
+    bench.child_says("from elsewhere");
 }

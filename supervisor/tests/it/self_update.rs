@@ -100,7 +100,10 @@ fn a_supervisor_that_does_not_start_is_given_up() {
     yield_supervisor(&bench, sly);
     let bad = bench.release("two", "");
     bench
-        .ask(&supervisor::control::Request::Update { force: false })
+        .ask(&supervisor::control::Request::Update {
+            force: false,
+            local: false,
+        })
         .unwrap();
     // It dies with the new image; what pm2 or systemd would do now is start it again.
     assert_eq!(running.ended().code(), Some(9));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::workbench::{Bench, write};
+use crate::workbench::{Bench, text, write};
 use git2::{Oid, Repository};
 use sha2::{Digest, Sha256};
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
@@ -161,4 +161,92 @@ fn an_unsigned_checkout_is_not_even_built() {
     assert_eq!(report.child.state, "down");
     assert!(!bench.home.target().exists());
     assert!(!bench.home.source().join("src").exists());
+}
+
+/// Puts the branch back by a commit.
+fn take_back(bench: &Bench) {
+    bench.git_work(&["reset", "-q", "--hard", "HEAD~1"]);
+    bench.push();
+}
+
+#[test]
+fn an_unsigned_commit_that_upstream_takes_back_does_not_become_the_operators() {
+    let (bench, _, signers) = signed_bench();
+    let one = bench.git_work(&["rev-parse", "HEAD"]);
+    bench.release("two", "");
+    bench.git_checkout(&["pull", "-q"]);
+    let _running = bench.start(&["--require-signed", &signers]);
+    let report = bench.until("it is refused", |report| report.update.problem.is_some());
+    assert!(report.update.problem.unwrap().contains("is not signed"));
+    // As a checkout that was cloned by address, or with another program, it remembers nothing.
+    std::fs::remove_dir_all(bench.checkout().join(".git/logs")).unwrap();
+    take_back(&bench);
+    bench.git_checkout(&["fetch", "-q"]);
+    let accepted = bench.update().update.accepted.unwrap();
+    assert_eq!((&accepted.commit, &accepted.release), (&one, &one));
+    assert_eq!(accepted.signer.as_deref(), Some("alice@example.org"));
+    bench.assert_runs(&["one"]);
+}
+
+#[test]
+fn what_the_checkout_took_from_upstream_is_not_local_however_early_it_was_taken_back() {
+    let (bench, _, signers) = signed_bench();
+    let one = bench.git_work(&["rev-parse", "HEAD"]);
+    bench.release("two", "");
+    bench.git_checkout(&["pull", "-q"]);
+    take_back(&bench);
+    bench.git_checkout(&["fetch", "-q"]);
+    // This supervisor has never seen the branch there.
+    let _running = bench.start_and_settle(&["--require-signed", &signers]);
+    let accepted = bench.report().unwrap().update.accepted.unwrap();
+    assert_eq!((&accepted.commit, &accepted.release), (&one, &one));
+    bench.assert_runs(&["one"]);
+}
+
+#[test]
+fn with_signatures_required_local_changes_run_only_when_asked_for() {
+    let (bench, alice, signers) = signed_bench();
+    let main = std::fs::read_to_string(bench.checkout().join("src/main.rs")).unwrap();
+    let patched = main.replace("\"running {", "\"patched {");
+    write(&bench.checkout().join("src/main.rs"), &patched);
+    bench.git_checkout(&["commit", "-qam", "my patch"]);
+    let _running = bench.start_and_settle(&["--require-signed", &signers]);
+    let accepted = bench.report().unwrap().update.accepted.unwrap();
+    assert_eq!(accepted.release, accepted.commit);
+    assert_eq!(accepted.left_out[0].summary, "my patch");
+    let status = text(&bench.command(&["status"]));
+    assert!(
+        status.contains("my patch (`supervisor update --local` takes it)"),
+        "{status}"
+    );
+    let force = bench.command(&["update", "--force"]);
+    assert!(force.status.success());
+    bench.settled();
+    bench.assert_runs(&["one"]);
+
+    assert!(bench.command(&["update", "--local"]).status.success());
+    let report = bench.until("it runs", |report| {
+        let accepted = report.update.accepted.as_ref();
+        report.update.phase == "idle" && accepted.is_some_and(|version| !version.local.is_empty())
+    });
+    assert_eq!(report.update.accepted.unwrap().local[0].summary, "my patch");
+    bench.child_says("patched one");
+    let history = text(&bench.command(&["history", "--json"]));
+    let history: Vec<serde_json::Value> = serde_json::from_str(&history).unwrap();
+    assert_eq!(history[0]["signer"], "alice@example.org");
+    assert_eq!(history.last().unwrap()["signer"], serde_json::Value::Null);
+    // What was asked for once is carried on; what is new is not.
+    write(&bench.checkout().join("src/more.rs"), "//! More.\n");
+    bench.git_checkout(&["add", "-A"]);
+    bench.git_checkout(&["commit", "-qm", "another patch"]);
+    bench.release("two", "");
+    sign(&bench, &alice);
+    let accepted = bench.update().update.accepted.unwrap();
+    let summaries = |changes: &[supervisor::update::state::LocalChange]| {
+        let all = changes.iter().map(|change| change.summary.clone());
+        all.collect::<Vec<_>>()
+    };
+    assert_eq!(summaries(&accepted.local), ["my patch"]);
+    assert_eq!(summaries(&accepted.left_out), ["another patch"]);
+    bench.child_says("patched two");
 }

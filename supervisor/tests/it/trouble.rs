@@ -100,7 +100,12 @@ fn a_build_that_misbehaves_is_ended_and_nothing_of_it_is_left() {
         "two",
         &format!("sleep 600 & echo $! > {shown}; wait"),
     );
-    bench.ask(&Request::Update { force: false }).unwrap();
+    bench
+        .ask(&Request::Update {
+            force: false,
+            local: false,
+        })
+        .unwrap();
     // A machine that is busy gets there in the second attempt.
     bench.wait("the build hangs", || trace.exists().then_some(()));
     let report = bench.until("it is given up", |report| {
@@ -221,7 +226,12 @@ fn a_full_disk_stops_no_child_and_blames_no_commit() {
     // The less there is, the earlier the step that fails: journal, fetch, checkout, build, install.
     for bytes in [0, 4 << 10, 32 << 10, 128 << 10, 512 << 10, 2 << 20, 6 << 20] {
         disk.leave(bytes);
-        bench.ask(&Request::Update { force: false }).unwrap();
+        bench
+            .ask(&Request::Update {
+                force: false,
+                local: false,
+            })
+            .unwrap();
         // Where even the journal can't be written, the update stands still until it can.
         let report = bench.until("the update has ended or stands still", |report| {
             let stands = |problem: &String| problem.contains("could not write");
@@ -258,4 +268,57 @@ fn a_full_disk_stops_no_child_and_blames_no_commit() {
     let output = bench.run(&[]);
     assert_eq!(output.status.code(), Some(74));
     assert!(text(&output).contains("--state-dir"), "{}", text(&output));
+}
+
+#[test]
+fn output_that_can_not_be_written_stops_nothing() {
+    let bench = Bench::new();
+    let running = bench.start_unheard(&["--echo", "always"]);
+    bench.settled();
+    let two = bench.release("two", "");
+    assert_eq!(bench.update().update.accepted.unwrap().commit, two);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.ended().code(), Some(0));
+    bench.assert_runs(&["one", "two"]);
+}
+
+#[test]
+fn lock_files_that_a_killed_worker_left_in_our_clone_are_removed() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    let git = bench.home.source().join(".git");
+    for lock in [
+        "index.lock",
+        "HEAD.lock",
+        "config.lock",
+        "refs/supervisor/upstream.lock",
+        "refs/supervisor/have/0.lock",
+    ] {
+        write(&git.join(lock), "");
+    }
+    let two = bench.release("two", "");
+    let report = bench.update();
+    assert_eq!(report.update.problem, None);
+    assert_eq!(report.update.accepted.unwrap().commit, two);
+}
+
+#[test]
+fn a_clone_that_fails_for_any_reason_of_its_own_is_made_anew() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&["--hold-off", "0"]);
+    let git = bench.home.source().join(".git");
+    for (version, file) in [("two", "HEAD"), ("three", "index"), ("four", "config")] {
+        write(&git.join(file), "\u{1}nonsense\n");
+        let commit = bench.release(version, "");
+        bench.ask(&Request::Update {
+            force: false,
+            local: false,
+        });
+        // Where it broke before the build, the commit itself has to be fetched again.
+        let report = bench.until("the commit is accepted", |report| {
+            let accepted = report.update.accepted.as_ref();
+            accepted.is_some_and(|version| version.commit == commit)
+        });
+        assert_eq!(report.update.problem, None, "{file}");
+    }
 }

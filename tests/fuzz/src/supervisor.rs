@@ -154,6 +154,9 @@ fn event(byte: u8, release: &str) -> UpdateEvent {
         source: "new".to_owned(),
         summary: String::new(),
         signer: None,
+        build: String::new(),
+        local: Vec::new(),
+        left_out: Vec::new(),
     };
     match byte % 17 {
         0 => UpdateEvent::Started,

@@ -7,16 +7,25 @@ use crate::{
     error::{Blame, Fault},
     update::{
         probation::Baseline,
-        state::{Note, Outcome, Phase, Polled, Step, UpdateEffect, Urgency, Version},
+        state::{Note, Outcome, Phase, Polled, Retry, Step, UpdateEffect, Urgency, Version},
     },
 };
 
 /// Longest time without a look at the clock while the window is closed.
 const LOOK_AGAIN: Duration = Duration::from_mins(15);
+/// Before a version that failed through no fault of its own is tried again; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_hours(6);
 
 impl UpdateTurn<'_> {
     pub(super) fn polled(&mut self, answer: Result<Polled, Fault>) {
         let again = std::mem::take(&mut self.state.again);
+        if let Ok(Polled::New(version) | Polled::NoRebuild(version)) = &answer
+            && self.state.polled_local
+        {
+            let local = version.local.iter();
+            self.state.requested = local.map(|change| change.commit.clone()).collect();
+        }
         match answer {
             Ok(Polled::UpToDate) if again => self.poll(),
             Err(fault) => self.poll_failed(&fault),
@@ -25,27 +34,56 @@ impl UpdateTurn<'_> {
                 self.state.failures = 0;
                 self.idle(self.interval());
             }
+            Ok(Polled::New(version) | Polled::NoRebuild(version)) if self.is_held(&version) => {
+                self.state.failures = 0;
+                self.idle(self.interval());
+            }
             Ok(Polled::New(version) | Polled::NoRebuild(version))
-                if self.quarantined(&version.commit) =>
+                if self.quarantined(&version).is_some() =>
             {
-                self.state.problem = self.state.quarantine.reason(&version.commit);
+                self.state.problem = self.quarantined(&version);
                 self.state.failures = 0;
                 self.idle(self.interval());
             }
             Ok(Polled::NoRebuild(version)) => self.accept_unbuilt(version),
-            Ok(Polled::New(candidate)) => {
-                self.state.problem = None;
-                self.state.seen = self.now.at;
-                self.state.phase = Phase::Building {
-                    candidate: candidate.clone(),
-                };
-                self.start(Step::Build(candidate));
-            }
+            Ok(Polled::New(candidate)) => self.build(candidate),
         }
     }
 
-    fn quarantined(&self, commit: &str) -> bool {
-        self.state.urgency < Urgency::Forced && self.state.quarantine.contains(commit)
+    /// A release that should run and was lost is built again all the same.
+    fn is_held(&self, version: &Version) -> bool {
+        let accepted = self.state.accepted.as_ref();
+        self.state.hold.is_some()
+            && accepted.is_some_and(|accepted| accepted.release != version.release)
+    }
+
+    fn quarantined(&self, version: &Version) -> Option<String> {
+        let insists = self.state.urgency == Urgency::Forced;
+        self.state.quarantine.reason(version).filter(|_| !insists)
+    }
+
+    fn build(&mut self, candidate: Version) {
+        match &self.state.retry {
+            // Others are looked for meanwhile.
+            Some(retry)
+                if retry.identity == candidate.identity()
+                    && retry.at > self.now.at
+                    && self.state.urgency == Urgency::Routine =>
+            {
+                let pause = retry.at.saturating_sub(self.now.at);
+                return self.idle(pause.min(self.interval()));
+            }
+            Some(retry) if retry.identity == candidate.identity() => {}
+            _ => {
+                self.state.retry = None;
+                self.state.problem = None;
+            }
+        }
+        self.state.seen = self.now.at;
+        self.state.phase = Phase::Building {
+            candidate: candidate.clone(),
+        };
+        self.start(Step::Build(candidate));
     }
 
     fn poll_failed(&mut self, fault: &Fault) {
@@ -77,6 +115,7 @@ impl UpdateTurn<'_> {
             accepted.commit.clone_from(&version.commit);
             accepted.summary.clone_from(&version.summary);
             accepted.signer.clone_from(&version.signer);
+            accepted.left_out.clone_from(&version.left_out);
             self.state.trusted = Some(version.commit.clone());
             self.state.seen = self.now.at;
             self.record(
@@ -100,16 +139,33 @@ impl UpdateTurn<'_> {
         self.state.problem = Some(text.clone());
         if matches!(fault.blame, Blame::Outside | Blame::Machine) {
             self.state.failures = self.state.failures.saturating_add(1);
-            self.idle(self.back_off());
+            self.retry_later(candidate);
         } else {
-            self.state.quarantine.add(&candidate.commit, &text);
+            self.state.quarantine.add(candidate, &text);
             self.record(candidate, Outcome::Failed, &text);
             self.idle(self.interval());
         }
     }
 
+    /// Each time later: a build costs more than a poll.
+    fn retry_later(&mut self, candidate: &Version) {
+        let before = self.state.retry.take();
+        let same = before.filter(|retry| retry.identity == candidate.identity());
+        let failures = same.map_or(0, |retry| retry.failures);
+        let pause = FIRST_PAUSE.saturating_mul(2_u32.pow(failures.min(16)));
+        let pause = pause.min(LONGEST_PAUSE);
+        self.state.retry = Some(Retry {
+            identity: candidate.identity().to_owned(),
+            failures: failures.saturating_add(1),
+            at: self.now.at + pause,
+        });
+        self.idle(pause.min(self.interval()));
+    }
+
     pub(super) fn wait(&mut self, candidate: Version) {
         self.state.failures = 0;
+        self.state.retry = None;
+        self.state.problem = None;
         if self.state.wanted() == Some(&candidate.release) {
             // It was only put back where somebody had removed it.
             return self.idle(self.interval());

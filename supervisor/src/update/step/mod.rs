@@ -44,6 +44,11 @@ impl UpdateTurn<'_> {
             UpdateEvent::Started => self.recover(),
             UpdateEvent::Tick => self.tick(),
             UpdateEvent::Ask(urgency) => self.ask(urgency),
+            UpdateEvent::AskLocal => {
+                self.state.ask_local = true;
+                self.ask(Urgency::Asked);
+            }
+            UpdateEvent::UpstreamSeen(tips) => self.state.upstream = tips,
             UpdateEvent::GoBack => self.go_back(),
             UpdateEvent::Polled(answer) if self.state.phase == Phase::Polling => {
                 self.polled(answer);
@@ -119,6 +124,9 @@ impl UpdateTurn<'_> {
 
     fn ask(&mut self, urgency: Urgency) {
         self.state.urgency = self.state.urgency.max(urgency);
+        if urgency > Urgency::Routine {
+            self.state.hold = None;
+        }
         match self.state.phase.clone() {
             Phase::Idle => self.poll(),
             Phase::Polling => self.state.again = true,
@@ -129,9 +137,11 @@ impl UpdateTurn<'_> {
 
     fn poll(&mut self) {
         self.state.phase = Phase::Polling;
+        self.state.polled_local = std::mem::take(&mut self.state.ask_local);
         self.state.due = None;
         self.start(Step::Poll {
             forced: self.state.urgency == Urgency::Forced,
+            local: self.state.polled_local,
         });
     }
 
@@ -141,7 +151,11 @@ impl UpdateTurn<'_> {
         self.state.urgency = Urgency::Routine;
         // Without any version there is nothing to run, so the first is built in any case.
         let looks = self.policy.updates || self.state.accepted.is_none();
-        self.state.due = looks.then_some(self.now.at + delay);
+        self.state.due = if self.state.ask_local {
+            Some(self.now.at)
+        } else {
+            looks.then_some(self.now.at + delay)
+        };
     }
 
     fn start(&mut self, step: Step) {
@@ -168,7 +182,8 @@ impl UpdateTurn<'_> {
             result,
             commit: version.commit.clone(),
             summary: version.summary.clone(),
-            signer: version.signer.clone(),
+            // Nobody signed what is the operator's own.
+            signer: version.signer.clone().filter(|_| version.local.is_empty()),
             seconds: self.now.at.saturating_sub(self.state.seen).as_secs(),
             reason: reason.to_owned(),
         }));

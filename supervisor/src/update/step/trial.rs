@@ -11,6 +11,9 @@ use crate::{
     },
 };
 
+/// Shown by `status` after a rollback by the operator.
+const HOLD: &str = "kept at this release since you rolled back; `supervisor update` lifts that";
+
 impl UpdateTurn<'_> {
     pub(super) fn switched(&mut self, answer: Result<(), Fault>) {
         match (self.state.phase.clone(), answer) {
@@ -160,7 +163,7 @@ impl UpdateTurn<'_> {
 
     fn roll_back(&mut self, candidate: &Version, reason: &str) {
         self.record(candidate, Outcome::RolledBack, reason);
-        self.state.quarantine.add(&candidate.commit, reason);
+        self.state.quarantine.add(candidate, reason);
         self.state.problem = Some(reason.to_owned());
         self.state.phase = Phase::RollingBack;
         self.roll_back_effects();
@@ -180,10 +183,12 @@ impl UpdateTurn<'_> {
             return;
         }
         if let (Some(previous), Some(accepted)) =
-            (self.state.previous.take(), self.state.accepted.take())
+            (self.state.previous.clone(), self.state.accepted.clone())
         {
+            self.state.previous = None;
             self.state.seen = self.now.at;
             self.state.accepted = Some(previous);
+            self.state.hold = Some(HOLD.to_owned());
             self.roll_back(&accepted, "rolled back by the operator");
         }
     }

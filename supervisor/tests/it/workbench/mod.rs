@@ -163,6 +163,24 @@ impl Bench {
         self.start_in(&[], extra)
     }
 
+    /// Starts a supervisor whose output goes nowhere: the reader of one is gone, the other's disk
+    /// is full.
+    pub(crate) fn start_unheard(&self, extra: &[&str]) -> Running<'_> {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let process = self
+            .base(flags(extra))
+            .stdout(full)
+            .stderr(Stdio::from(writer))
+            .spawn()
+            .unwrap();
+        Running {
+            process,
+            bench: self,
+        }
+    }
+
     /// Starts a supervisor with other variables in its environment.
     pub(crate) fn start_in(&self, environment: &[(&str, &OsStr)], extra: &[&str]) -> Running<'_> {
         let log = fs::File::options()
@@ -218,7 +236,10 @@ impl Bench {
     /// Asks for an update and waits until it has ended, one way or the other.
     pub(crate) fn update(&self) -> Report {
         self.wait("it can be asked", || {
-            self.ask(&Request::Update { force: false })
+            self.ask(&Request::Update {
+                force: false,
+                local: false,
+            })
         });
         self.settled()
     }
