@@ -135,7 +135,7 @@ pub(crate) fn files() -> Vec<PathBuf> {
 pub struct Description {
     /// As asked for on the command line: `cpu`, `cuda:0`.
     pub id: String,
-    /// What it is: `NVIDIA H200`, `CPU (2 threads)`.
+    /// What it is: `NVIDIA H200`, `CPU (2 threads, AVX-512)`.
     pub name: String,
     /// Bytes of memory, free and in all, if it is the device's own.
     pub memory: Option<(u64, u64)>,
@@ -159,9 +159,18 @@ pub fn describe(device: &Device) -> Description {
     let threads = candle_core::utils::get_num_threads();
     Description {
         id: "cpu".into(),
-        name: format!("CPU ({threads} threads)"),
+        name: format!("CPU ({threads} threads{})", vectors()),
         memory: None,
     }
+}
+
+/// Names the vectors that decide in which order products are summed, and so the last bits of losses.
+fn vectors() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        return ", AVX-512";
+    }
+    ""
 }
 
 #[cfg(not(feature = "cuda"))]
