@@ -18,4 +18,5 @@ mod step;
 pub(crate) mod transport;
 pub(crate) mod upstream;
 pub mod verify;
+pub mod version;
 mod worktree;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::Version;
+use super::version::Version;
 
 const MAX_ENTRIES: usize = 64;
 

@@ -5,52 +5,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared::status::Health;
 
-pub use super::step::step;
 use super::{probation::Baseline, quarantine::Quarantine};
+pub use super::{
+    step::step,
+    version::{LocalChange, Version},
+};
 use crate::error::Fault;
 
 /// The format of the journal; a supervisor refuses to touch a newer one.
 pub const FORMAT: u32 = 1;
-
-/// A version of the program: where it comes from and where it lies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
-    /// The upstream commit (or the tag, in the release channel).
-    pub commit: String,
-    /// The folder under `releases/`: the commit, with a suffix when local changes are in it.
-    pub release: String,
-    /// The commit that is built: upstream with the local changes on top.
-    pub source: String,
-    /// First line of the commit message.
-    pub summary: String,
-    /// Who signed it, if signatures are checked.
-    #[serde(default)]
-    pub signer: Option<String>,
-    /// A digest of what is built and with what: the files that count, toolchain, profile, features.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub build: String,
-    /// The operator's own changes that are in it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub local: Vec<LocalChange>,
-    /// The operator's own changes that are not in it, because nobody asked for them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<LocalChange>,
-}
-
-/// A commit of the operator's, or what is not committed in the checkout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LocalChange {
-    /// The commit; for what is not committed, the one that our clone has of it.
-    pub commit: String,
-    /// First line of its message.
-    pub summary: String,
-}
-
-impl std::fmt::Display for LocalChange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.12} {}", self.commit, self.summary)
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
@@ -201,17 +164,6 @@ pub struct Retry {
     /// Failures in a row.
     pub failures: u32,
     pub at: Duration,
-}
-
-impl Version {
-    /// Returns what makes it worth another try when it changes.
-    pub fn identity(&self) -> &str {
-        if self.build.is_empty() {
-            &self.source
-        } else {
-            &self.build
-        }
-    }
 }
 
 /// How urgent an update is.
