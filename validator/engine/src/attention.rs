@@ -13,9 +13,9 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
 use model::Attention;
 
-use crate::cpu::attention::PackedAttention;
 #[cfg(feature = "cuda")]
 use crate::cuda::kernels;
+use crate::{cpu::attention::PackedAttention, heads::Heads};
 
 /// Queries whose scores exist at the same time in the unfused way.
 const CHUNK: usize = 256;
@@ -53,17 +53,6 @@ impl Way {
             .then(|| format!("{asked} {needs}; for {dtype:?} and {head_dim} eager is used"));
         (Self::Unfused, replaced)
     }
-}
-
-/// Shape of the attention of a model.
-#[derive(Debug, Clone, Copy)]
-pub struct Heads {
-    /// Query heads.
-    pub queries: usize,
-    /// Key and value heads; divides `queries`.
-    pub keys: usize,
-    /// Width of a head.
-    pub dim: usize,
 }
 
 /// Where each sequence of a pack begins and ends.

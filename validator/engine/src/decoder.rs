@@ -10,8 +10,9 @@ use model::{
 use crate::cuda::kernels::Gate;
 use crate::{
     activation::activate,
-    attention::{Heads, KeysAndValues, Rotation, Sequences, Way, attend, attend_cached, split},
+    attention::{KeysAndValues, Rotation, Sequences, Way, attend, attend_cached, split},
     cpu::gated::Gated,
+    heads::Heads,
     linear::Linear,
     norm::Norm,
     residual::Residual,

@@ -15,6 +15,7 @@ pub mod device;
 mod fault;
 pub mod folder;
 pub mod generate;
+pub mod heads;
 mod linear;
 pub mod load;
 pub mod loss;

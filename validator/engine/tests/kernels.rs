@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 use engine::{
-    attention::Heads,
     cuda::kernels::{AddBias, Attend, CrossEntropy, Gate, Rotate, RowNorm, attention_tiles},
     device::DeviceSpec,
+    heads::Heads,
 };
 use model::config::{Activation, Norm};
 

@@ -12,13 +12,13 @@ use shared::{Exit, Failure, cli::FullPath, file, term};
 
 use super::{
     flags::{Devices, LoggingFlags, SubnetFlag, WorkerFlag},
-    reference::Reference,
+    reference::{Reference, mean},
     runtime::block_on,
     tokenize::{self, read_conversations, read_text},
     workers::{self, Bar},
 };
 use eval::Evaluator;
-use subnet::{Competition, Parameters};
+use subnet::{Competition, Parameters, Real};
 
 const MAX_CONFIG: u64 = model::config::MAX_CONFIG_BYTES as u64;
 
@@ -277,27 +277,6 @@ fn read_batches(path: &std::path::Path) -> Result<Vec<TokenizedSample>, Failure>
     })
 }
 
-/// JSON has no numbers for what is not finite.
-pub(super) fn number(value: f64) -> Value {
-    if value.is_finite() {
-        json!(value)
-    } else if value.is_nan() {
-        json!("nan")
-    } else {
-        json!(if value > 0.0 { "inf" } else { "-inf" })
-    }
-}
-
-/// The mean over the samples that have a label at all.
-pub(super) fn mean(losses: &[f64]) -> f64 {
-    let scored: Vec<f64> = losses
-        .iter()
-        .copied()
-        .filter(|loss| !loss.is_nan())
-        .collect();
-    scored.iter().sum::<f64>() / scored.len() as f64
-}
-
 fn report(evaluation: &Evaluation, args: &EvaluateArgs, architecture: Architecture) -> Value {
     let Evaluation {
         losses,
@@ -307,14 +286,14 @@ fn report(evaluation: &Evaluation, args: &EvaluateArgs, architecture: Architectu
     } = evaluation;
     let mean = mean(losses);
     json!({
-        "losses": losses.iter().map(|loss| number(*loss)).collect::<Vec<_>>(),
-        "mean_loss": number(mean),
-        "perplexity": number(mean.exp()),
+        "losses": losses.iter().copied().map(Real).collect::<Vec<_>>(),
+        "mean_loss": Real(mean),
+        "perplexity": Real(mean.exp()),
         "samples": losses.len(),
         "samples_without_label": losses.iter().filter(|loss| loss.is_nan()).count(),
         "tokens": counters.tokens,
         "seconds": compute_seconds,
-        "tokens_per_second": number(counters.tokens as f64 / compute_seconds),
+        "tokens_per_second": Real(counters.tokens as f64 / compute_seconds),
         "load_seconds": evaluation.load_seconds,
         "parameters": evaluation.parameters,
         "content_hash": evaluation.content_hash.to_string(),

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use serde_json::{Value, json};
-
-use super::evaluate::{mean, number};
+use subnet::Real;
 
 /// What the independent implementation says of the losses.
 pub(super) enum Reference {
@@ -49,9 +48,9 @@ impl Reference {
                 worst,
                 mean,
             } => json!({
-                "losses": losses.iter().map(|loss| number(*loss)).collect::<Vec<_>>(),
-                "worst_difference": number(*worst),
-                "difference_of_means": number(*mean),
+                "losses": losses.iter().copied().map(Real).collect::<Vec<_>>(),
+                "worst_difference": Real(*worst),
+                "difference_of_means": Real(*mean),
             }),
             Self::LeftOut(what) => json!({ "left_out": what }),
         }
@@ -68,4 +67,14 @@ impl fmt::Display for Reference {
             Self::LeftOut(what) => write!(f, "not comparable: {what}"),
         }
     }
+}
+
+/// The mean over the samples that have a label at all.
+pub(super) fn mean(losses: &[f64]) -> f64 {
+    let scored: Vec<f64> = losses
+        .iter()
+        .copied()
+        .filter(|loss| !loss.is_nan())
+        .collect();
+    scored.iter().sum::<f64>() / scored.len() as f64
 }

@@ -18,7 +18,7 @@ use candle_core::{
 use half::{bf16, f16};
 use model::config::Activation;
 
-use crate::attention::Heads;
+use crate::heads::Heads;
 
 /// The kernels of one file, which the driver compiles together.
 #[derive(Debug)]
