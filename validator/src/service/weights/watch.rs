@@ -130,3 +130,77 @@ impl Reveals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{process, time::Duration};
+
+    use chain::{Deadlines, Endpoints};
+    use localnet::chain::{BlockMode, Chain, ChainConfig, NeuronConfig, SubnetConfig, TAO};
+    use report::{board::Board, status::Details};
+    use sp_core::{Pair as _, sr25519};
+    use subnet::Netuid;
+
+    use super::*;
+
+    const NETUID: Netuid = Netuid(6);
+    const SEED: [u8; 32] = [7; 32];
+    const EPOCH: u64 = 10;
+
+    async fn start(hotkey: [u8; 32]) -> Chain {
+        let mut subnet = SubnetConfig {
+            netuid: NETUID.0,
+            neurons: vec![
+                NeuronConfig::validator(hotkey, 5_000 * TAO),
+                NeuronConfig::miner([1; 32]),
+            ],
+            ..SubnetConfig::default()
+        };
+        subnet.hyperparameters.weights_rate_limit = 0;
+        let config = ChainConfig {
+            subnets: vec![subnet],
+            chain_id: process::id().into(),
+            ..ChainConfig::default()
+        };
+        let chain = Chain::start(config).await.unwrap();
+        chain.set_block_mode(BlockMode::OnDemand);
+        chain
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_alarm_ends_also_when_there_is_nothing_to_look_at() {
+        let wallet = Wallet::from_seed(&SEED);
+        let chain = start(wallet.hotkey().0).await;
+        let endpoints = Endpoints::resolve(None, &[chain.ws_url()]).unwrap();
+        let deadlines = Deadlines {
+            operation: Duration::from_secs(5),
+            ..Deadlines::default()
+        };
+        let client = Client::connect(&endpoints, deadlines).await.unwrap();
+        let snapshot = async || client.snapshot(NETUID).await.unwrap();
+        let guard = TwinGuard::acquire(&wallet, &snapshot().await).unwrap();
+        let (board, alarms) = Board::new(Details::default());
+        let told = || board.status("test", Duration::from_secs(1)).problems.len();
+        let mut twins = Twins::new(guard, alarms.twin);
+        let pair = sr25519::Pair::from_seed(&SEED);
+        twins.look(&client, &wallet, &snapshot().await, EPOCH).await;
+        // The hotkey has no uid any more; or no node has the block of its last weights.
+        let no_uid = |snapshot: &mut ChainSnapshot| snapshot.neurons.clear();
+        let no_block = |snapshot: &mut ChainSnapshot| snapshot.neurons[0].last_update += 9_999;
+        for blind in [&no_uid as &(dyn Fn(&mut ChainSnapshot) + Sync), &no_block] {
+            chain
+                .set_weights(NETUID.0, &pair, &[(1, 65535)], 27)
+                .unwrap();
+            let mut now = snapshot().await;
+            twins.look(&client, &wallet, &now, EPOCH).await;
+            assert_eq!(told(), 1);
+            blind(&mut now);
+            now.block += 2 * EPOCH - 1;
+            twins.look(&client, &wallet, &now, EPOCH).await;
+            assert_eq!(told(), 1, "it is not over yet");
+            now.block += 1;
+            twins.look(&client, &wallet, &now, EPOCH).await;
+            assert_eq!(told(), 0);
+        }
+    }
+}
