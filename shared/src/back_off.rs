@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-/// Exponential back-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackOff {
     /// The pause after the first failure.
     pub first: Duration,
-    /// No pause is longer.
     pub longest: Duration,
 }
 

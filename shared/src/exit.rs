@@ -6,7 +6,6 @@ use std::process::{ExitCode, Termination};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Exit {
-    /// All went well.
     Ok = 0,
     /// The thing asked for failed, and no more precise code fits.
     Failed = 1,

@@ -36,7 +36,6 @@ impl Failure {
         }
     }
 
-    /// Adds a cause.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         self.causes.push(cause.to_string());
@@ -50,17 +49,14 @@ impl Failure {
         self
     }
 
-    /// Returns the exit code.
     pub const fn exit(&self) -> Exit {
         self.exit
     }
 
-    /// Returns the heading.
     pub fn heading(&self) -> &str {
         &self.heading
     }
 
-    /// Returns the hints.
     pub fn hints(&self) -> &[String] {
         &self.hints
     }

@@ -15,9 +15,7 @@ use tempfile::NamedTempFile;
 pub struct FileError {
     /// What was tried: "read", "write", "lock".
     pub action: &'static str,
-    /// The file or folder.
     pub path: PathBuf,
-    /// What the system said.
     pub source: io::Error,
 }
 
@@ -172,10 +170,8 @@ impl Drop for FileLock {
 /// Why a lock was not had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Somebody else holds it.
     #[error("{} is held by {holder}", path.display())]
     Held {
-        /// The lock file.
         path: PathBuf,
         /// What the holder wrote, usually `pid 123 (name)`.
         holder: String,

@@ -9,10 +9,8 @@ use tracing_subscriber::{
 
 use crate::log_file::{LogFile, SharedLogFile};
 
-/// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// For people.
     #[default]
     Text,
     /// One JSON object a line, for machines.

@@ -10,11 +10,9 @@ use tokio::{
 /// How urgently we are asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
-    /// Nobody asked.
     No,
     /// Finish or give up what is in flight, by a deadline.
     Drain,
-    /// At once.
     Now,
 }
 

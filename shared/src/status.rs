@@ -22,11 +22,9 @@ const MAX_BYTES: u64 = 1 << 20;
 /// A file is stale once this many of its renewals have not come.
 const MISSED_RENEWALS: u64 = 4;
 
-/// How the child is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// All is well.
     Green,
     /// Degraded by something that may pass: a hub away, a late weight set.
     Yellow,
@@ -64,7 +62,6 @@ pub struct Status<Details = serde_json::Value> {
     pub renewed_every: Option<u64>,
     /// One line on what is being done.
     pub phase: String,
-    /// How it is.
     pub health: Health,
     /// Why it is not green.
     #[serde(default)]
@@ -85,7 +82,6 @@ pub enum StatusError {
     /// It is not a status file.
     #[error("{path} is not a status file")]
     Malformed {
-        /// The file.
         path: String,
         /// What is wrong with it.
         source: serde_json::Error,
@@ -93,9 +89,7 @@ pub enum StatusError {
     /// It comes from a much newer program.
     #[error("{path} has format {found}, newest known is {newest}")]
     TooNew {
-        /// The file.
         path: String,
-        /// Its format.
         found: u32,
         /// The newest format that this program knows; it reads one above it.
         newest: u32,

@@ -13,10 +13,8 @@ pub struct TaskSet {
     names: BTreeMap<Id, &'static str>,
 }
 
-/// How a task ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// It returned.
     Finished(Result<(), Failure>),
     /// It was aborted by us.
     Aborted,
@@ -25,7 +23,6 @@ pub enum Ended {
 }
 
 impl TaskSet {
-    /// Makes an empty set.
     pub fn new() -> Self {
         Self::default()
     }

@@ -14,7 +14,6 @@ pub(crate) struct Config {
     pub(crate) child_name: String,
     pub(crate) home: Home,
     pub(crate) child: Spec,
-    /// From SIGTERM to SIGKILL.
     pub(crate) stop_timeout: Duration,
     pub(crate) policy: UpdatePolicy,
     /// When the child may be replaced.
@@ -38,7 +37,6 @@ pub(crate) struct Config {
 pub(crate) enum Source {
     /// Commits of a branch, built here.
     Git(GitSource),
-    /// Signed archives, downloaded.
     Releases(ReleaseSource),
 }
 
@@ -47,7 +45,6 @@ pub(crate) enum Source {
 pub(crate) struct GitSource {
     /// Name or address of the remote; the upstream's when absent.
     pub(crate) remote: Option<String>,
-    /// The upstream's when absent.
     pub(crate) branch: Option<String>,
     /// A revision to stay at.
     pub(crate) pin: Option<String>,

@@ -21,7 +21,6 @@ const CHECK_PATIENCE: Duration = Duration::from_mins(2);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
-    /// How are you?
     Status,
     Restart,
     /// Stop the child and yourself.
@@ -47,7 +46,6 @@ pub enum Request {
 pub enum Reply {
     Status(Box<Report>),
     Check(Polled),
-    /// It is being done.
     Done(String),
     /// It can't be done now.
     Refused(String),

@@ -97,7 +97,6 @@ pub(crate) enum Answer {
         /// What was made of it: a commit that is refused was seen all the same.
         found: Result<Polled, Fault>,
     },
-    /// Of all others.
     Done,
 }
 

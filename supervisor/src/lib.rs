@@ -6,11 +6,6 @@
 //! files ([`home`]), so a crash, an update of the supervisor itself and a plain start are the same
 //! thing.
 
-#![expect(
-    missing_docs,
-    reason = "only our own tests see this from outside; a comment says what a name can't"
-)]
-
 pub mod child;
 pub mod cli;
 mod config;

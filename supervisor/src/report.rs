@@ -43,7 +43,6 @@ pub struct ChildReport {
     /// Restarts after failures since the supervisor began.
     pub restarts: u64,
     pub last_failure: Option<String>,
-    /// Its own words.
     pub says: Option<String>,
     /// From its status file: what it is doing.
     pub phase: Option<String>,
@@ -65,7 +64,6 @@ pub struct UpdateReport {
     /// What it is doing just now.
     pub progress: Option<String>,
     pub accepted: Option<Version>,
-    /// The way back.
     pub previous: Option<Version>,
     pub candidate: Option<Version>,
     /// What keeps us from being up to date.

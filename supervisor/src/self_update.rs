@@ -36,7 +36,6 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Reads the counter.
     pub fn read(home: &Home) -> Self {
         let bytes = file::read_limited(&home.boot(), MAX_BYTES).ok().flatten();
         bytes

@@ -6,7 +6,6 @@ use serde_yaml_ng::Value;
 
 use crate::{Exit, Failure, causes, file};
 
-/// The largest file read.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// A key with its values; those of groups are joined by dots, as flags are named.

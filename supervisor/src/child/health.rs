@@ -12,15 +12,12 @@ const MAX_MESSAGE: usize = 4096;
 pub(crate) enum Notification {
     /// READY=1
     Ready,
-    /// STATUS=...
     Status(String),
     /// WATCHDOG=1
     Alive,
-    /// WATCHDOG=trigger
     Hung,
     /// STOPPING=1
     Stopping,
-    /// EXTEND_TIMEOUT_USEC=...
     Extend(Duration),
 }
 

@@ -14,7 +14,6 @@ pub enum Stage {
     /// Asked to end; killed with its group at `kill_at`.
     Stopping {
         child: RunningChild,
-        /// When patience ends.
         kill_at: Duration,
     },
     /// The child has ended; the rest of its group is being killed.
@@ -129,7 +128,6 @@ pub struct ChildState {
 /// The rules the child is kept by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChildPolicy {
-    /// From SIGTERM to SIGKILL.
     pub stop_timeout: Duration,
 }
 

@@ -65,9 +65,7 @@ struct Remote<'a> {
     config: &'a Config,
     git: &'a GitSource,
     poll: &'a Poll,
-    /// The operator's.
     checkout: &'a Repository,
-    /// Our own clone.
     source: &'a Repository,
     /// Where the branch was ever seen.
     tips: &'a RefCell<Vec<Oid>>,

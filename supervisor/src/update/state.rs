@@ -161,7 +161,6 @@ impl Default for UpdateState {
 pub struct Retry {
     /// See [`Version::identity`].
     pub identity: String,
-    /// Failures in a row.
     pub failures: u32,
     pub at: Duration,
 }
@@ -169,7 +168,6 @@ pub struct Retry {
 /// How urgent an update is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Urgency {
-    /// In its own time.
     #[default]
     Routine,
     /// Asked for: no hold-off, no window.
@@ -181,7 +179,6 @@ pub enum Urgency {
 /// The rules an update goes by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdatePolicy {
-    /// Between polls.
     pub interval: Duration,
     /// Added to each interval, drawn once per process.
     pub jitter: Duration,
@@ -189,7 +186,6 @@ pub struct UpdatePolicy {
     pub hold_off: Duration,
     /// From start to READY=1.
     pub ready_timeout: Duration,
-    /// From ready to accepted.
     pub probation: Duration,
     /// Longest wait for a safe point.
     pub max_wait: Duration,
@@ -271,7 +267,6 @@ pub enum UpdateEffect {
 /// A step of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Ask the remote.
     Poll {
         /// Whether the operator insists: new local changes alone are a reason to build.
         forced: bool,
@@ -306,7 +301,6 @@ pub struct Note {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// It runs.
     Accepted,
     /// It changes nothing that is built.
     AcceptedWithoutRestart,

@@ -119,7 +119,6 @@ fn hooks_and_notices_say_what_happened() {
     assert_eq!(read(&failures).trim(), two);
 }
 
-/// Takes one HTTP request.
 fn post(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().unwrap();
     let mut bytes = vec![0; 16 << 10];

@@ -29,9 +29,7 @@ enum Chance {
     Ready,
     /// The child ends by itself.
     ChildEnds(Option<i32>),
-    /// Time passes.
     Seconds(u64),
-    /// The operator asks.
     Ask(Urgency),
     GoBack,
     Restart,
@@ -77,14 +75,12 @@ struct Bench {
     now: Duration,
     tip: u32,
     busy: bool,
-    /// Steps under way.
     steps: Vec<Step>,
     /// Processes that run: pid and release.
     processes: Vec<(u32, String)>,
     last_pid: u32,
     built: BTreeSet<String>,
     tested: BTreeSet<String>,
-    /// Releases that have run.
     ran: BTreeSet<String>,
     current: Option<String>,
 }

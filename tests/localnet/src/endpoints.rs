@@ -6,12 +6,9 @@ use comfy_table::Table;
 use serde::Serialize;
 use shared::term;
 
-/// Where everything is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Endpoints {
-    /// JSON-RPC of the chain.
     pub chain: String,
-    /// The subnet's number.
     pub netuid: u16,
     /// Base URL of the hub, for `HF_ENDPOINT`.
     pub hub: String,
@@ -21,7 +18,6 @@ pub struct Endpoints {
     pub samples_file: PathBuf,
     /// Base URL of the W&B stand-in, for `WANDB_BASE_URL`.
     pub wandb: String,
-    /// The git remote.
     pub git: Option<String>,
     /// The folder of wallets, for `--wallet.path`.
     pub wallets: PathBuf,

@@ -26,7 +26,6 @@ struct Shown {
 /// A running feed. Dropping it closes its port.
 #[derive(Debug)]
 pub struct Feed {
-    /// Faults and traffic.
     pub server: Server,
     shown: Arc<RwLock<Shown>>,
 }

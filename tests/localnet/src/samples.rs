@@ -5,12 +5,10 @@ use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// One turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// `user` or `assistant`.
     pub role: String,
-    /// What was said.
     pub content: String,
 }
 
@@ -19,21 +17,17 @@ pub struct Message {
 pub struct Conversation {
     /// Names it among all others.
     pub id: String,
-    /// The turns.
     pub messages: Vec<Message>,
-    /// Where it comes from.
     pub source: String,
     /// When it was made, in seconds since 1970.
     pub ts: f64,
 }
 
 impl Conversation {
-    /// Returns the question.
     pub fn prompt(&self) -> &str {
         self.messages.first().map_or("", |message| &message.content)
     }
 
-    /// Returns the answer.
     pub fn response(&self) -> &str {
         self.messages.last().map_or("", |message| &message.content)
     }

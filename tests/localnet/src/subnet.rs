@@ -29,7 +29,6 @@ use crate::{
 /// Seed of the feed's conversations relative to the subnet's; those to train on have another.
 const FEED_SEED: u64 = 0x0066_6565_6400;
 
-/// What to start.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where files go: wallets, models, samples. `None` takes a temporary folder, removed on drop.
@@ -39,12 +38,10 @@ pub struct Options {
     pub base_port: Option<u16>,
     /// Decides keys, models and samples.
     pub seed: u64,
-    /// The subnet's number.
     pub netuid: u16,
     /// Miners to make, in the order in which they commit. Training takes some seconds for each
     /// family that occurs, once for a state folder and seed.
     pub miners: Vec<(Family, Role)>,
-    /// Conversations in the feed.
     pub samples: usize,
     /// A block each time this much wall clock has passed; `None`: one for each extrinsic.
     pub block_time: Option<Duration>,
@@ -100,11 +97,8 @@ impl Options {
 /// A running subnet. Dropping it closes every port.
 #[derive(Debug)]
 pub struct Localnet {
-    /// The chain.
     pub chain: Chain,
-    /// The Hugging Face hub.
     pub hub: Hub,
-    /// Chat samples over HTTP.
     pub feed: Feed,
     /// The W&B stand-in: gives samples, takes runs.
     pub wandb: Wandb,
@@ -114,7 +108,6 @@ pub struct Localnet {
     pub validator: Wallet,
     /// The miners, in the order in which they committed.
     pub miners: Vec<Miner>,
-    /// The subnet's number.
     pub netuid: u16,
     folder: PathBuf,
     _temporary: Option<TempDir>,
@@ -209,7 +202,6 @@ impl Localnet {
         Self::start_with(options, |_| ()).await
     }
 
-    /// Returns the state folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -236,7 +228,6 @@ impl Localnet {
         table
     }
 
-    /// Returns where everything is.
     pub fn endpoints(&self) -> Endpoints {
         Endpoints {
             chain: self.chain.ws_url(),

@@ -80,9 +80,7 @@ impl Key {
 pub struct Wallet {
     /// The wallet's name, also of its folder.
     pub name: String,
-    /// Owns the stake.
     pub coldkey: Key,
-    /// Signs weights and commitments.
     pub hotkey: Key,
 }
 

@@ -118,7 +118,6 @@ impl Block {
         Ok(stored)
     }
 
-    /// Calls a runtime API.
     pub(super) async fn call(
         &self,
         api: &str,

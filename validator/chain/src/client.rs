@@ -49,9 +49,7 @@ struct Connected {
 /// How much the client has asked of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RpcUsage {
-    /// Requests sent, subscriptions included.
     pub requests: u64,
-    /// Connections made.
     pub connections: u64,
 }
 
@@ -95,7 +93,6 @@ impl Client {
         self.0.genesis
     }
 
-    /// Returns the network's name.
     pub fn network(&self) -> &str {
         &self.0.network
     }

@@ -14,7 +14,6 @@ use subnet::{BlockNumber, Commitment, Hotkey, ModelId, Netuid, Uid};
 /// What one neuron wrote into the Commitments pallet: a commitment to a model, or something else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RawCommitment {
-    /// Who committed.
     pub hotkey: Hotkey,
     /// Its uid at the snapshot.
     pub uid: Uid,

@@ -35,9 +35,7 @@ pub(super) struct Connections {
     endpoints: Vec<Url>,
     genesis: Option<Genesis>,
     pub(super) deadlines: Deadlines,
-    /// Requests sent so far.
     pub(super) requests: AtomicU64,
-    /// Connections made so far.
     pub(super) made: AtomicU64,
     attempts: watch::Sender<Attempts>,
     state: Mutex<InUse>,

@@ -18,19 +18,15 @@ const MAX_VALUES: usize = 1 << 20;
 pub enum Value {
     /// `()`, or `None`.
     Unit,
-    /// A truth value.
     Bool(bool),
     /// An unsigned integer, compact or not.
     Uint(u128),
-    /// A signed integer.
     Int(i128),
     /// A sequence or array of `u8`.
     Bytes(Vec<u8>),
-    /// A string.
     Text(String),
     /// A sequence, an array, or a tuple or struct without field names.
     List(Vec<Value>),
-    /// A struct.
     Record(Vec<(String, Value)>),
     /// A variant of an enum; `Some(x)` is replaced by `x`.
     Variant(String, Box<Value>),
@@ -60,15 +56,11 @@ pub enum DecodeError {
     /// A byte that stands for nothing.
     #[error("{0} is no value of a {1}")]
     BadValue(u32, &'static str),
-    /// No such field.
     #[error("there is no field {0:?}")]
     NoField(String),
-    /// Another shape than expected.
     #[error("expected {expected}, found {found}")]
     Shape {
-        /// What was asked for.
         expected: &'static str,
-        /// What is there.
         found: String,
     },
 }
@@ -277,7 +269,6 @@ impl Value {
         number.ok_or_else(|| self.unlike("an unsigned integer that fits"))
     }
 
-    /// Reads a truth value.
     pub fn bool(&self) -> Result<bool, DecodeError> {
         match self.content() {
             Self::Bool(truth) => Ok(*truth),
@@ -300,7 +291,6 @@ impl Value {
             .map_err(|_| self.unlike("32 bytes"))
     }
 
-    /// Reads a list.
     pub fn list(&self) -> Result<&[Self], DecodeError> {
         match self.content() {
             Self::List(list) => Ok(list),

@@ -34,7 +34,6 @@ const NETWORKS: [(&str, &[&str]); 6] = [
     ("devnet", &["wss://dev.chain.opentensor.ai:443"]),
 ];
 
-/// Hosts that serve finney.
 const FINNEY_HOSTS: [&str; 5] = [
     "entrypoint-finney.opentensor.ai",
     "lite.chain.opentensor.ai",
@@ -63,7 +62,6 @@ pub enum EndpointError {
     /// A URL that can't be one of a node.
     #[error("{url:?} is no WebSocket URL: {problem}")]
     Url {
-        /// The URL.
         url: String,
         /// What is wrong with it.
         problem: String,

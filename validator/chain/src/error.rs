@@ -21,11 +21,8 @@ pub enum RpcError {
     /// The connection broke or the answer did not come in time.
     #[error("{endpoint} did not answer {method}: {problem}")]
     Unanswered {
-        /// The endpoint.
         endpoint: String,
-        /// JSON-RPC method.
         method: String,
-        /// What happened.
         problem: String,
     },
 }
@@ -52,11 +49,8 @@ pub enum ChainError {
     /// The node answered a request with an error.
     #[error("the node refused {method}: {message} ({code})")]
     Refused {
-        /// JSON-RPC method.
         method: &'static str,
-        /// JSON-RPC error code.
         code: i32,
-        /// What the node said.
         message: String,
     },
     /// The node no longer has the state of the block asked for.
@@ -65,7 +59,6 @@ pub enum ChainError {
     /// An answer that is no answer.
     #[error("the node answered {method} with something else than expected: {problem}")]
     Garbled {
-        /// JSON-RPC method.
         method: &'static str,
         /// What is wrong with it.
         problem: String,
@@ -75,7 +68,6 @@ pub enum ChainError {
     Missing {
         /// Storage item, call or runtime API.
         item: String,
-        /// The runtime's version.
         spec_version: u32,
     },
     /// Bytes that do not fit the type the metadata gives them.
@@ -83,7 +75,6 @@ pub enum ChainError {
     Decode {
         /// Storage item or runtime API.
         item: String,
-        /// The runtime's version.
         spec_version: u32,
         /// What does not fit.
         source: DecodeError,
@@ -93,19 +84,13 @@ pub enum ChainError {
     Encode {
         /// Storage key, call or runtime API.
         item: String,
-        /// The runtime's version.
         spec_version: u32,
         /// What does not fit.
         problem: String,
     },
     /// Decoded, but it contradicts itself.
     #[error("the chain's {item} contradicts itself: {problem}")]
-    Inconsistent {
-        /// What was read.
-        item: &'static str,
-        /// The contradiction.
-        problem: String,
-    },
+    Inconsistent { item: &'static str, problem: String },
     /// The subnet does not exist.
     #[error("subnet {0} does not exist on this chain")]
     NoSubnet(Netuid),

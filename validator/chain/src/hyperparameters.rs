@@ -22,7 +22,6 @@ pub struct Hyperparameters {
     pub weights_rate_limit: u64,
     /// Lowest version key accepted; 0 accepts all.
     pub weights_version: u64,
-    /// Fewest weights accepted.
     pub min_allowed_weights: u16,
     /// Largest share of one weight, of 65535.
     pub max_weight_limit: u16,
@@ -38,7 +37,6 @@ pub struct Hyperparameters {
     pub activity_cutoff: u16,
     /// Blocks for which a new neuron can't be replaced.
     pub immunity_period: u16,
-    /// Most neurons.
     pub max_uids: u16,
     /// Number of mechanisms; 1 in older runtimes.
     pub mechanisms: u8,

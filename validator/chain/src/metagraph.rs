@@ -15,7 +15,6 @@ use super::{
 };
 use subnet::{BlockNumber, Genesis, Hotkey, Netuid, Uid};
 
-/// Largest snapshot file read.
 const MAX_FILE: u64 = 64 << 20;
 
 const API: &str = "SubnetInfoRuntimeApi";
@@ -39,9 +38,7 @@ const COLUMNS: [u16; 12] = [
 /// A neuron of the subnet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neuron {
-    /// Its index.
     pub uid: Uid,
-    /// Its key.
     pub hotkey: Hotkey,
     /// The key that owns the hotkey; all zeros where the runtime does not say.
     pub coldkey: Hotkey,
@@ -68,7 +65,6 @@ pub struct Neuron {
 /// The subnet at one block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainSnapshot {
-    /// The subnet.
     pub netuid: Netuid,
     /// The block's height.
     pub block: BlockNumber,
@@ -76,13 +72,11 @@ pub struct ChainSnapshot {
     pub block_hash: String,
     /// The genesis block's hash: which chain this is.
     pub genesis_hash: Genesis,
-    /// The runtime's version.
     pub spec_version: u32,
     /// When it was taken, in seconds since 1970.
     pub taken_at: u64,
     /// The neurons, by ascending uid.
     pub neurons: Vec<Neuron>,
-    /// The hyperparameters.
     pub hyperparameters: Hyperparameters,
     /// The commitments of current neurons, by ascending uid.
     pub commitments: Vec<RawCommitment>,

@@ -36,22 +36,16 @@ type PublicKey = <TinyBLS381 as EngineBLS>::PublicKeyGroup;
 pub struct Payload {
     /// The hotkey's 32 bytes: nobody can reveal a copied commit as his own.
     pub hotkey: Vec<u8>,
-    /// The neurons.
     pub uids: Vec<u16>,
-    /// Their weights.
     pub values: Vec<u16>,
-    /// The version key.
     pub version_key: u64,
 }
 
 /// What is revealed by older runtimes.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct LegacyPayload {
-    /// The neurons.
     pub uids: Vec<u16>,
-    /// Their weights.
     pub values: Vec<u16>,
-    /// The version key.
     pub version_key: u64,
 }
 

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, error::Error, fs, path::PathBuf, time::Instant}
 use clap::Parser;
 use engine::{
     device::DeviceSpec,
-    load::{Options, load},
+    load::{LoadOptions, load},
     loss::{Rounding, evaluate},
     sandbox::{self, Allowed},
 };
@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let architecture = Architecture::declared(&config)?;
     let spec = DecoderSpec::parse(&config, architecture, Compatibility::V4_40)?;
     let (dtype, attention) = (args.dtype, args.attention);
-    let options = Options {
+    let options = LoadOptions {
         dtype,
         attention,
         device: &device,

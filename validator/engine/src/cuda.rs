@@ -111,7 +111,6 @@ pub(crate) enum Cause {
     /// A library beside the driver does not start.
     #[error("is {0} in LD_LIBRARY_PATH? ({1})")]
     Library(&'static str, String),
-    /// Anything else.
     #[error("{0}")]
     Other(String),
 }

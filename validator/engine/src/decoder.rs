@@ -32,7 +32,6 @@ pub const fn tensor_dtype(dtype: Dtype) -> DType {
 pub struct Parameter {
     /// Shape; the first dimension is the sum of the parts'.
     pub shape: Vec<usize>,
-    /// Names in the checkpoint.
     pub parts: Vec<String>,
 }
 
@@ -82,13 +81,10 @@ pub(crate) struct Cache(Vec<KeysAndValues>);
 /// How a model is built.
 #[derive(Debug, Clone, Copy)]
 pub struct Build<'a> {
-    /// What to build.
     pub spec: &'a DecoderSpec,
     /// The type to compute in.
     pub dtype: Dtype,
-    /// How attention is computed.
     pub attention: Attention,
-    /// Where.
     pub device: &'a Device,
 }
 

@@ -10,7 +10,6 @@ use model::{Fault, MachineFaultKind};
 pub enum DeviceSpec {
     /// The first CUDA device if there is one, else the CPU.
     Auto,
-    /// The CPU.
     Cpu,
     /// CUDA devices by number, in this order; never the CPU instead.
     Cuda(Vec<usize>),
@@ -92,10 +91,8 @@ impl DeviceSpec {
     }
 }
 
-/// An open device.
 #[derive(Debug)]
 pub struct Opened {
-    /// The device.
     pub device: Device,
     /// Why it is the CPU although a GPU was looked for.
     pub no_gpu: Option<Fault>,

@@ -3,10 +3,8 @@
 /// Shape of the attention of a model.
 #[derive(Debug, Clone, Copy)]
 pub struct Heads {
-    /// Query heads.
     pub queries: usize,
     /// Key and value heads; divides `queries`.
     pub keys: usize,
-    /// Width of a head.
     pub dim: usize,
 }

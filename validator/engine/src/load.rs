@@ -37,12 +37,10 @@ use crate::{
 
 /// How a model is to be loaded.
 #[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
+pub struct LoadOptions<'a> {
     /// The type to compute in.
     pub dtype: Dtype,
-    /// How attention is computed.
     pub attention: Attention,
-    /// Where.
     pub device: &'a Device,
 }
 
@@ -59,11 +57,9 @@ pub struct LoadReport {
     pub parameters: u64,
     /// What is odd without being wrong: tensors that are not used, attention that is replaced.
     pub warnings: Vec<String>,
-    /// How long it took.
     pub took: Duration,
 }
 
-/// A file of weights.
 struct Shard {
     name: String,
     file: File,
@@ -77,7 +73,7 @@ struct Shard {
 pub fn load(
     directory: &Path,
     spec: &DecoderSpec,
-    options: Options<'_>,
+    options: LoadOptions<'_>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(Model, LoadReport), Fault> {
     let begun = Instant::now();
@@ -98,7 +94,7 @@ pub fn load(
         Dtype::Bf16 => fill::<bf16>(&arena, &shards, options.device, progress)?,
         Dtype::F16 => fill::<f16>(&arena, &shards, options.device, progress)?,
     };
-    let Options {
+    let LoadOptions {
         dtype,
         attention,
         device,
@@ -128,7 +124,7 @@ pub fn load(
     Ok((model, report))
 }
 
-fn warnings(inventory: &Inventory, spec: &DecoderSpec, options: Options<'_>) -> Vec<String> {
+fn warnings(inventory: &Inventory, spec: &DecoderSpec, options: LoadOptions<'_>) -> Vec<String> {
     let unknown = &inventory.unknown;
     let unused = (unknown.total > 0)
         .then(|| format!("tensors outside the model ({}): {unknown}", unknown.total));

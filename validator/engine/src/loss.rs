@@ -41,7 +41,6 @@ const CPU_ACTIVATIONS: usize = 160 << 20;
 pub struct Losses {
     /// Loss per sample: NaN where no label is left, +inf where an id is beyond the vocabulary.
     pub losses: Vec<f64>,
-    /// What was computed.
     pub counters: Counters,
 }
 

@@ -110,7 +110,6 @@ fn loss(
     Ok(sum / count)
 }
 
-/// A model of candle-transformers.
 enum Reference {
     Llama(llama::Llama, Box<llama::Cache>),
     Mistral(mistral::Model),

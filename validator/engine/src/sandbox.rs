@@ -80,7 +80,6 @@ pub struct Allowed {
 enum Gpu {
     /// There is none, or it is not used.
     None,
-    /// The driver starts.
     Starting,
     /// The device is open, the kernels are compiled.
     Running,
@@ -93,7 +92,6 @@ pub struct Entered {
     pub device: Result<Device, Fault>,
     /// Why the CPU computes on a machine with a GPU, if it does.
     pub unused_gpu: Option<String>,
-    /// Which walls stand.
     pub walls: Vec<Wall>,
 }
 

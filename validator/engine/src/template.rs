@@ -12,7 +12,6 @@ use minijinja::{
 };
 use model::{Compatibility, Fault, Message, ModelFaultKind};
 
-/// The longest template.
 const MAX_SOURCE: usize = 1 << 20;
 
 /// The most instructions for one conversation; a real template takes a few dozen for each turn. It
@@ -28,7 +27,6 @@ const MAX_STRUCTURE: usize = 1 << 20;
 
 const NAME: &str = "chat_template";
 
-/// A compiled chat template.
 #[derive(Debug)]
 pub struct Template {
     environment: Environment<'static>,

@@ -30,7 +30,6 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// What a worker is told at its start.
 #[derive(Debug)]
 pub struct Setup {
-    /// Release of this program.
     pub release: String,
     /// Where it was to compute.
     pub device: DeviceSpec,
@@ -188,7 +187,6 @@ impl Reporter<'_> {
         self.update(|done| done + amount);
     }
 
-    /// Sets what is done.
     fn set(&self, amount: u64) {
         self.update(|_| amount);
     }

@@ -22,7 +22,7 @@ fn model(name: &str) -> Model {
     let config = fs::read(folder.join("config.json")).unwrap();
     let architecture = Architecture::declared(&config).unwrap();
     let spec = DecoderSpec::parse(&config, architecture, Compatibility::V4_40).unwrap();
-    let options = load::Options {
+    let options = load::LoadOptions {
         dtype: Dtype::F32,
         attention: Attention::Sdpa,
         device: &Device::Cpu,

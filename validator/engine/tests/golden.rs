@@ -12,7 +12,7 @@ use candle_core::Device;
 use engine::device::DeviceSpec;
 use engine::{
     decoder::Model,
-    load::{LoadReport, Options, load},
+    load::{LoadOptions, LoadReport, load},
     loss::{Rounding, evaluate},
 };
 use model::{
@@ -51,7 +51,7 @@ fn model_on(
     let config = fs::read(folder.join("config.json")).unwrap();
     let architecture = Architecture::declared(&config).unwrap();
     let spec = DecoderSpec::parse(&config, architecture, Compatibility::V4_40).unwrap();
-    let options = Options {
+    let options = LoadOptions {
         dtype,
         attention,
         device,

@@ -11,7 +11,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use engine::{
     decoder::Model,
-    load::{LoadReport, Options, load},
+    load::{LoadOptions, LoadReport, load},
     loss::{Rounding, evaluate},
 };
 use model::{
@@ -29,7 +29,7 @@ fn golden(name: &str) -> PathBuf {
 fn read(folder: &Path) -> Result<(Model, LoadReport), Fault> {
     let config = fs::read(golden("llama_gqa").join("config.json")).unwrap();
     let spec = DecoderSpec::parse(&config, Architecture::Llama, Compatibility::V4_40).unwrap();
-    let options = Options {
+    let options = LoadOptions {
         dtype: Dtype::F32,
         attention: Attention::Flash,
         device: &Device::Cpu,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use candle_core::Device;
 use engine::{
-    load::{Options, load},
+    load::{LoadOptions, load},
     loss::{Rounding, evaluate},
 };
 use model::{
@@ -37,7 +37,7 @@ fn compare(release: &str, compatibility: Compatibility) {
         let config = fs::read(folder.join("config.json")).unwrap();
         let spec = DecoderSpec::parse(&config, of_model.architecture, compatibility).unwrap();
         let (dtype, attention) = (Dtype::F32, Attention::Sdpa);
-        let options = Options {
+        let options = LoadOptions {
             dtype,
             attention,
             device: &Device::Cpu,

@@ -5,7 +5,6 @@ use std::time::Duration;
 /// How long to wait for a worker before it is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// For the whole request.
     pub total: Duration,
     /// Without a sign of progress.
     pub idle: Duration,

@@ -29,7 +29,6 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long to wait for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Until a connection stands.
     pub connect: Duration,
     /// For the next bytes of an answer.
     pub stall: Duration,

@@ -46,7 +46,6 @@ impl RepositoryName {
         }
     }
 
-    /// Returns namespace and name.
     pub fn parts(&self) -> [&str; 2] {
         [&self.namespace, &self.name]
     }

@@ -31,7 +31,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The address of the public hub.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// What a repository holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepositoryKind {
     /// A repository of a model.

@@ -25,7 +25,6 @@ pub enum ConfigError {
     /// A field has a value of the wrong kind or out of bounds.
     #[error("config.json: {field} is {found}, expected {expected}")]
     Field {
-        /// Name of the field.
         field: &'static str,
         /// The value as JSON, shortened.
         found: String,
@@ -149,7 +148,6 @@ pub enum Activation {
     Laplace,
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
-    /// Hyperbolic tangent.
     Tanh,
     /// `x` itself.
     Linear,
@@ -169,10 +167,7 @@ pub enum Norm {
         eps: f64,
     },
     /// Mean and variance, with weight and bias.
-    Layer {
-        /// Added to the variance.
-        eps: f64,
-    },
+    Layer { eps: f64 },
 }
 
 /// Sliding-window attention: a token sees itself and at most `left` tokens before it.
@@ -191,31 +186,24 @@ pub struct Window {
     reason = "each is a switch of config.json"
 )]
 pub struct DecoderSpec {
-    /// The architecture asked for.
     pub architecture: Architecture,
     /// The release of transformers that was followed.
     pub compatibility: Compatibility,
-    /// Rows of the embedding.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
     /// Width of the feed-forward block.
     pub intermediate_size: usize,
-    /// Number of layers.
     pub layers: usize,
-    /// Query heads.
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Width of one head.
     pub head_dim: usize,
     /// Non-linearity of the feed-forward block.
     pub activation: Activation,
     /// Kind of the norms before attention, feed-forward block and head.
     pub norm: Norm,
-    /// Rotary position embedding.
     pub rotary: Rotary,
-    /// Sliding window, if any.
     pub window: Option<Window>,
     /// Whether q, k and v projections have a bias.
     pub qkv_bias: bool,

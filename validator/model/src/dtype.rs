@@ -18,16 +18,13 @@ pub enum Dtype {
     F16,
 }
 
-/// How attention is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Attention {
     /// Flash attention where device and build have it.
     #[serde(rename = "flash_attention_2")]
     Flash,
-    /// The fastest without it.
     #[serde(rename = "sdpa")]
     Sdpa,
-    /// Plain matrix products.
     #[serde(rename = "eager")]
     Eager,
 }

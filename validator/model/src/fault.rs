@@ -22,7 +22,6 @@ pub enum Fault {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{kind}: {text}")]
 pub struct ModelFault {
-    /// What is wrong.
     pub kind: ModelFaultKind,
     /// What exactly, in one line.
     pub text: String,
@@ -52,7 +51,6 @@ pub enum ModelFaultKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{kind}: {text}")]
 pub struct MachineFault {
-    /// What went wrong.
     pub kind: MachineFaultKind,
     /// What exactly, in one line.
     pub text: String,
@@ -76,7 +74,6 @@ pub enum MachineFaultKind {
     Hung,
     /// The eval-worker said something unintelligible, or is of another version.
     Protocol,
-    /// A bug of ours.
     Bug,
 }
 

@@ -40,11 +40,8 @@ pub enum HeaderError {
     /// A tensor's byte range does not fit its dtype and shape.
     #[error("tensor {name:?} of shape {shape:?} and dtype {dtype} has {found} bytes")]
     Size {
-        /// Name of the tensor.
         name: String,
-        /// Its shape.
         shape: Vec<u64>,
-        /// Its dtype.
         dtype: Dtype,
         /// Bytes of its range.
         found: u64,
@@ -52,9 +49,7 @@ pub enum HeaderError {
     /// A tensor starts before or after the end of the one before it.
     #[error("tensor {name:?} starts at byte {found} of the data, not {expected}")]
     Layout {
-        /// Name of the tensor.
         name: String,
-        /// Where it starts.
         found: u64,
         /// Where it has to start.
         expected: u64,
@@ -64,14 +59,13 @@ pub enum HeaderError {
     Length {
         /// End of the last tensor.
         tensors: u64,
-        /// End of the file.
         file: u64,
     },
 }
 
 /// Type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[expect(missing_docs, non_camel_case_types, reason = "the names of the format")]
+#[expect(non_camel_case_types, reason = "the names of the format")]
 pub enum Dtype {
     BOOL,
     U8,
@@ -111,9 +105,7 @@ impl fmt::Display for Dtype {
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Type of the elements.
     pub dtype: Dtype,
-    /// Shape, outermost dimension first.
     pub shape: Vec<u64>,
     /// Bytes of the tensor, counted from the start of the data (not of the file).
     pub bytes: Range<u64>,

@@ -33,11 +33,8 @@ pub enum InventoryError {
     /// A tensor is in two files.
     #[error("tensor {name:?} is in {first:?} and in {second:?}")]
     Duplicate {
-        /// Name of the tensor.
         name: String,
-        /// One file.
         first: String,
-        /// The other file.
         second: String,
     },
     /// Tensors of the decoder are in no file.
@@ -46,7 +43,6 @@ pub enum InventoryError {
     /// A tensor has another shape than the configuration says.
     #[error("tensor {name:?} has shape {found:?}, the configuration says {expected:?}")]
     Shape {
-        /// Name of the tensor.
         name: String,
         /// Its shape in the file.
         found: Vec<u64>,
@@ -55,20 +51,13 @@ pub enum InventoryError {
     },
     /// A tensor has elements that are no ordinary floating-point numbers.
     #[error("tensor {name:?} is of dtype {dtype}, not F64, F32, F16 or BF16")]
-    Dtype {
-        /// Name of the tensor.
-        name: String,
-        /// Its dtype.
-        dtype: Dtype,
-    },
+    Dtype { name: String, dtype: Dtype },
 }
 
 /// The first few of many names, and how many there are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Names {
-    /// How many there are.
     pub total: usize,
-    /// The first of them.
     pub first: Vec<String>,
 }
 
@@ -95,9 +84,7 @@ impl fmt::Display for Names {
 /// A tensor the decoder needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// Name in the checkpoint.
     pub name: String,
-    /// Shape, outermost dimension first.
     pub shape: Vec<u64>,
 }
 
@@ -229,7 +216,6 @@ pub struct Inventory {
     pub parameters: u64,
 }
 
-/// Where one tensor is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// File name, relative to the model's folder.

@@ -142,7 +142,6 @@ impl WeightFiles {
         Ok(Self::Sharded(shards))
     }
 
-    /// Returns their names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let (single, shards) = match self {
             Self::Single => (Some(SINGLE_FILE), &[][..]),

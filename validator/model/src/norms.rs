@@ -46,7 +46,6 @@ fn rounded(norm: f64, dtype: Dtype) -> f64 {
 
 /// A projection whose norm is looked at; the gate projection is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the documentation")]
 pub enum Projection {
     Q,
     K,
@@ -319,7 +318,6 @@ impl FromIterator<(usize, Projection, f64)> for ProjectionNorms {
 /// What the norm rule says of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum NormVerdict {
-    /// Within the limits.
     Accepted {
         /// Mean share of layers with a large norm.
         share: f64,
@@ -331,9 +329,7 @@ pub enum NormVerdict {
     },
     /// One norm is far too large.
     Hard {
-        /// Layer of the norm.
         layer: usize,
-        /// Projection of the norm.
         projection: Projection,
         /// The norm, rounded; may be infinite.
         norm: f64,

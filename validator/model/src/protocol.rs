@@ -32,7 +32,6 @@ const MAGIC: [u8; 4] = *b"EVAL";
 /// What the worker says when it is ready, or why it can't be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The worker's release.
     pub release: String,
     /// The device it computes on, or why it has none.
     pub device: Result<Device, Fault>,
@@ -62,29 +61,24 @@ pub struct Wall {
     pub stands: Result<String, String>,
 }
 
-/// What the validator asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Evaluate a tiny built-in model and compare with known losses.
     SelfTest,
-    /// Turn conversations into samples.
     Tokenize(Tokenize),
     /// Compute the losses of a model.
     Evaluate(Evaluate),
     /// Let a model answer a prompt.
     Generate(Generate),
-    /// End.
     Shutdown,
     /// Compute the losses of a model with an independent implementation.
     Compare(Compare),
 }
 
-/// Turn conversations into samples.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokenize {
     /// The directory of tokenizer (and model configuration).
     pub directory: PathBuf,
-    /// What is accepted.
     pub compatibility: Compatibility,
     /// Samples are cut to this many tokens, on the right.
     pub sequence_length: usize,
@@ -95,7 +89,6 @@ pub struct Tokenize {
 /// A model, and how it is to be computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelSource {
-    /// Its directory.
     pub directory: PathBuf,
     /// What its files must hash to, if that is known. Also the name under which it stays loaded.
     pub content_hash: Option<ContentHash>,
@@ -103,11 +96,8 @@ pub struct ModelSource {
     pub architecture: Architecture,
     /// The type it is computed in.
     pub dtype: Dtype,
-    /// How attention is computed.
     pub attention: Attention,
-    /// What is accepted.
     pub compatibility: Compatibility,
-    /// The most parameters allowed.
     pub max_parameters: Option<u64>,
     /// The largest norms allowed.
     pub norm_limits: NormLimits,
@@ -116,9 +106,7 @@ pub struct ModelSource {
 /// Compute the losses of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluate {
-    /// The model.
     pub model: ModelSource,
-    /// The samples.
     pub samples: Vec<TokenizedSample>,
     /// Which of them share a forward pass.
     pub plan: PackingPlan,
@@ -131,14 +119,12 @@ pub struct Evaluate {
 pub struct Compare {
     /// The model; its dtype and attention are not looked at.
     pub model: ModelSource,
-    /// The samples.
     pub samples: Vec<TokenizedSample>,
 }
 
 /// Let a model answer a prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generate {
-    /// The model.
     pub model: ModelSource,
     /// Where the tokenizer lies.
     pub tokenizer: PathBuf,
@@ -150,7 +136,6 @@ pub struct Generate {
     pub seed: u64,
 }
 
-/// What the worker answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// It is still at work.
@@ -162,9 +147,7 @@ pub enum Reply {
 /// How far the work is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is being done.
     pub phase: Phase,
-    /// How much is done.
     pub done: u64,
     /// Of how much; 0 if not known.
     pub total: u64,
@@ -190,11 +173,8 @@ pub enum Answer {
     SelfTest(SelfTest),
     /// The samples, in the order of the conversations.
     Tokenized(Vec<TokenizedSample>),
-    /// The losses.
     Evaluated(Box<Evaluation>),
-    /// What the model answered.
     Generated(Generation),
-    /// The worker ends.
     Goodbye,
     /// The losses of the independent implementation, or what of the model it leaves out.
     Compared(Result<Vec<f64>, String>),
@@ -205,7 +185,6 @@ pub enum Answer {
 pub struct SelfTest {
     /// The largest difference to the known losses, and to those of the independent implementation.
     pub worst: f64,
-    /// How long it took.
     pub seconds: f64,
 }
 
@@ -222,11 +201,9 @@ pub struct Evaluation {
     pub norms_refused: Option<String>,
     /// What is odd without being wrong: tensors not used, attention replaced.
     pub warnings: Vec<String>,
-    /// What was computed.
     pub counters: Counters,
     /// How long loading took, 0 if the model was still there.
     pub load_seconds: f64,
-    /// How long computing took.
     pub compute_seconds: f64,
 }
 
@@ -237,7 +214,6 @@ pub struct Counters {
     pub tokens: u64,
     /// Tokens that went through the decoder, padding included.
     pub computed_tokens: u64,
-    /// Positions with a label.
     pub scored_rows: u64,
     /// Positions that went through the output head.
     pub head_rows: u64,
@@ -248,7 +224,6 @@ pub struct Counters {
 /// What a model answered to a prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
-    /// The answer.
     pub text: String,
     /// How many tokens it has.
     pub tokens: u64,
@@ -257,7 +232,6 @@ pub struct Generation {
 /// Why a frame could not be exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtocolError {
-    /// The pipe broke.
     #[error("the pipe broke")]
     Pipe(#[from] io::Error),
     /// A frame is longer than allowed.

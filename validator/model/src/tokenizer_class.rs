@@ -27,7 +27,6 @@ pub enum TokenizerClassError {
     Malformed {
         /// The file, such as `tokenizer_config.json`.
         file: &'static str,
-        /// The field.
         field: &'static str,
     },
     /// A versioned file name holds no version.

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 pub struct Message {
     /// Who speaks: `system`, `user` or `assistant`; what else is allowed is the template's affair.
     pub role: String,
-    /// What is said.
     pub content: String,
 }
 
@@ -15,7 +14,6 @@ pub struct Message {
 /// prompt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Conversation {
-    /// The turns, oldest first.
     pub messages: Vec<Message>,
 }
 

@@ -35,7 +35,6 @@ struct Content {
 /// Why a restart would hurt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hold {
-    /// Weights are being set.
     SettingWeights,
     /// Weights are about to be due.
     WeightsDue,
@@ -50,7 +49,6 @@ pub struct Alarm {
 
 /// Every alarm of a board, to be handed to those who own the causes.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "each field is documented at its cause")]
 pub struct Alarms {
     pub chain: Alarm,
     pub old_chain_data: Alarm,
@@ -139,7 +137,6 @@ impl Board {
         self.change(|content| content.holds.insert(hold, (reason.into(), until)));
     }
 
-    /// Takes a hold back.
     pub fn release(&self, hold: Hold) {
         self.change(|content| content.holds.remove(&hold));
     }

@@ -36,11 +36,9 @@ const ZSTD_LEVEL: i32 = 9;
 /// One line of a signature file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
-    /// The step.
     pub step: u64,
     /// SHA-256 of the record's line, without its end, in hex.
     pub sha256: String,
-    /// Who signed.
     pub hotkey: Hotkey,
     /// Signature over [`signed_bytes`], in hex.
     pub signature: String,
@@ -58,7 +56,6 @@ pub fn signed_bytes(line: &[u8]) -> Vec<u8> {
 pub struct Entry {
     /// The line as it was written and signed.
     pub line: Vec<u8>,
-    /// What it says.
     pub record: StepRecord,
     /// Its signature, if there is one.
     pub signature: Option<Signature>,
@@ -76,7 +73,6 @@ pub enum JournalError {
     /// A line is no record.
     #[error("{} line {line} is no step record", path.display())]
     Malformed {
-        /// The file.
         path: PathBuf,
         /// Line, counted from 1.
         line: usize,

@@ -6,12 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::status::Health;
 
-/// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// How bad it is.
     pub health: Health,
-    /// Since when.
     pub since: Timestamp,
     /// What it is, in words.
     pub text: String,
@@ -34,15 +31,12 @@ pub enum Cause {
     Models,
     /// The store could not be cleaned up.
     Store,
-    /// Sources of samples fail.
     Samples,
-    /// The step is postponed.
     Step,
     /// A competition has no finite loss.
     Losses,
     /// Weights could not be set.
     Weights,
-    /// Weights are overdue.
     WeightsAge,
     /// Committed weights were not revealed.
     Reveal,

@@ -43,7 +43,6 @@ pub fn read(path: &Path) -> Result<Option<Status>, StatusError> {
 pub struct Details {
     /// See [`SCHEMA`]; 0 in files of releases before it.
     pub schema: u32,
-    /// The subnet.
     pub netuid: Netuid,
     /// Our hotkey, once the wallet is open.
     pub hotkey: Option<Hotkey>,
@@ -53,7 +52,6 @@ pub struct Details {
     pub device: Option<String>,
     /// How the start is going, or went.
     pub start: Start,
-    /// What is being done.
     pub activity: Activity,
     /// The newest block seen.
     pub block: Option<BlockNumber>,
@@ -87,7 +85,6 @@ pub struct Start {
     pub failed_connections: u32,
     /// What last went wrong, in this start or in the one before it that did not become ready.
     pub last_error: Option<String>,
-    /// When it became ready.
     pub ready_at: Option<Timestamp>,
 }
 
@@ -95,11 +92,9 @@ pub struct Start {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Activity {
-    /// Opening the wallet.
     OpeningWallet,
     /// Connecting to the chain and taking the first snapshot.
     Connecting {
-        /// The network, by name.
         network: String,
     },
     /// Opening the store of models.
@@ -116,17 +111,13 @@ pub enum Activity {
     FetchingSamples,
     /// Tokenizing the samples.
     Tokenizing {
-        /// For this competition.
         competition: CompetitionId,
     },
-    /// Computing losses.
     Evaluating {
         /// Repository of the model begun last.
         model: String,
-        /// Its competition.
         competition: CompetitionId,
     },
-    /// It has ended.
     Stopped,
     /// Something that a later release does.
     #[default]
@@ -134,29 +125,21 @@ pub enum Activity {
     Unknown,
 }
 
-/// The last step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LastStep {
-    /// Its number.
     pub step: u64,
-    /// Its competition.
     pub competition: CompetitionId,
     /// Block of the chain snapshot it worked on.
     pub block: BlockNumber,
-    /// Digest of its samples.
     pub samples: String,
-    /// How long it took.
     pub seconds: f64,
-    /// When it was complete.
     pub finished_at: Timestamp,
-    /// Its models.
     pub models: BTreeMap<Uid, ModelSummary>,
 }
 
 /// A model of the last step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelSummary {
-    /// Mean loss.
     pub loss: Real,
     /// Share of its comparisons won.
     pub win_rate: Real,
@@ -186,15 +169,12 @@ pub struct WeightsClock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelCounts {
-    /// Their model is verified.
     pub verified: usize,
-    /// Refused until they change.
     pub refused: usize,
     /// To be looked at again.
     pub waiting: usize,
 }
 
-/// Where samples come from.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sources {

@@ -15,34 +15,27 @@ use subnet::{
 /// added without.
 pub const FORMAT: u32 = 1;
 
-/// One step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// The format, see [`FORMAT`].
     pub format: u32,
     /// The validator's version, with its commit.
     pub version: String,
-    /// The subnet.
     pub netuid: Netuid,
-    /// The validator's hotkey.
     pub hotkey: Hotkey,
     /// Number of the step; it never falls.
     pub step: u64,
-    /// The competition.
     pub competition: CompetitionId,
     /// Block of the chain snapshot that the step worked on.
     pub block: BlockNumber,
     /// Hash of that block.
     pub block_hash: String,
-    /// When the step began.
     pub started_at: Timestamp,
-    /// When it was complete.
     pub finished_at: Timestamp,
     /// The rules it was scored by.
     pub rules: Rules,
     /// What the models were evaluated on.
     pub samples: Samples,
-    /// What evaluated them.
     pub engine: Engine,
     /// How the samples were tokenized and packed, by tokenizer hash.
     pub plans: BTreeMap<String, Plan>,
@@ -53,7 +46,6 @@ pub struct StepRecord {
     pub refused: Vec<Refusal>,
     /// Running weights before the step, indexed by uid.
     pub weights_before: Vec<Real>,
-    /// Running weights after it.
     pub weights_after: Vec<Real>,
     /// Uids that stay for the next step of the competition.
     pub kept: Vec<Uid>,
@@ -81,7 +73,6 @@ impl StepRecord {
 pub struct Rules {
     /// Head start of the older model.
     pub epsilon: Epsilon,
-    /// Temperature of the softmax.
     pub temperature: f64,
     /// Share of the old weights kept.
     pub alpha: f64,
@@ -93,7 +84,6 @@ pub struct Rules {
     pub sequence_length: usize,
 }
 
-/// The sample set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Samples {
     /// The seed it was drawn with: a whole number beyond what JSON readers hold exactly.
@@ -105,22 +95,18 @@ pub struct Samples {
     pub cached_age: Option<u64>,
     /// Its sources, as `--samples` takes them.
     pub sources: Vec<String>,
-    /// Its digest.
     pub digest: String,
     /// Ids of the samples, in order.
     pub ids: Vec<String>,
 }
 
-/// The evaluation engine.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Engine {
-    /// Its version.
     pub version: String,
     /// The device, such as `cuda:0`.
     pub device: String,
     /// The number type, such as `bfloat16`.
     pub dtype: String,
-    /// The attention implementation.
     pub attention: String,
     /// Tokens packed into one forward pass at most.
     pub pack_tokens: usize,
@@ -140,11 +126,9 @@ pub struct Plan {
 /// One model of the step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelRow {
-    /// Its miner.
     pub hotkey: Hotkey,
     /// Block of its commitment.
     pub block: BlockNumber,
-    /// What the commitment says.
     pub model: String,
     /// Hash of the content evaluated.
     pub content: String,
@@ -153,11 +137,9 @@ pub struct ModelRow {
     /// Hash of the tokenizer used; empty if it never came to that.
     #[serde(default)]
     pub tokenizer: String,
-    /// What became of it.
     pub outcome: Outcome,
     /// Loss per sample; empty unless evaluated.
     pub losses: Vec<Real>,
-    /// Wins against the others.
     pub score: WinRow,
     /// Its share of the softmax.
     pub step_weight: Real,
@@ -171,7 +153,6 @@ pub struct ModelRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It has losses.
     Evaluated,
     /// It has the content of an older commitment, whose uid this is.
     CopyOf(Uid),
@@ -182,26 +163,19 @@ pub enum Outcome {
 /// A model that did not get as far as being evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// The uid.
     pub uid: Uid,
-    /// Its miner.
     pub hotkey: Hotkey,
     /// Block of the commitment.
     pub block: BlockNumber,
-    /// What the commitment says.
     pub model: String,
-    /// Why.
     pub reason: String,
 }
 
 /// What a model answered to the prompt of a sample.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generated {
-    /// The prompt.
     pub prompt: String,
-    /// What the model answered.
     pub response: String,
-    /// The sample's own response.
     pub truth: String,
 }
 
@@ -210,7 +184,6 @@ pub struct Generated {
 pub struct Receipt {
     /// Block of inclusion.
     pub block: BlockNumber,
-    /// Hash of the extrinsic.
     pub extrinsic: String,
     /// How often it was tried.
     pub attempts: u32,

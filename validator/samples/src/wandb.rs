@@ -66,7 +66,6 @@ impl Default for WandbAccess {
 pub struct Project {
     /// User or team that owns it.
     pub entity: String,
-    /// Its name at W&B.
     pub project: String,
     /// Which keys of a row hold conversations.
     pub layout: RowLayout,

@@ -15,12 +15,9 @@ pub struct Entrant {
     pub losses: Vec<f64>,
 }
 
-/// How one uid fared.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct WinRow {
-    /// Comparisons won.
     pub wins: u32,
-    /// Comparisons made.
     pub matches: u32,
     /// `wins / matches`, 0 without matches.
     pub win_rate: f64,

@@ -18,7 +18,6 @@ use report::{
 /// The status file, in the folder of the state.
 pub const STATUS: &str = "status.json";
 
-/// The same for Prometheus.
 pub const METRICS: &str = "metrics.prom";
 
 /// The file is renewed at least this often while we live.
@@ -74,7 +73,6 @@ impl Admin {
         }
     }
 
-    /// Writes the files once.
     pub(super) fn write(&self) {
         let status = self.board.status(&self.version, EVERY);
         for path in &self.files {

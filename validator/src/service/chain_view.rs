@@ -49,7 +49,6 @@ impl ChainView {
         self.snapshots.borrow().netuid
     }
 
-    /// Returns the newest snapshot.
     pub(super) fn snapshot(&self) -> Arc<ChainSnapshot> {
         Arc::clone(&self.snapshots.borrow())
     }

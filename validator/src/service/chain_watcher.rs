@@ -18,7 +18,6 @@ const SNAPSHOT_BLOCKS: u64 = 25;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Follows the chain.
 #[derive(Debug)]
 pub(super) struct ChainWatcher {
     pub(super) client: Client,

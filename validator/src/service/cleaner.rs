@@ -11,10 +11,8 @@ use crate::state::Kept;
 use models::{cleaner, tracker::Outcome};
 use report::board::Alarm;
 
-/// At least this often.
 const EVERY: Duration = Duration::from_secs(600);
 
-/// Keeps the store small.
 #[derive(Debug)]
 pub(super) struct Cleaner {
     pub(super) library: Arc<Library>,

@@ -7,7 +7,6 @@ use hub::Hub;
 use models::{Store, Sync};
 use subnet::Fault;
 
-/// Hub, tracker and store.
 #[derive(Debug)]
 pub(super) struct Library {
     pub(super) hub: Hub,

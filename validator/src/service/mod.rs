@@ -69,17 +69,13 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// What the command line asks for.
 #[derive(Debug)]
 pub struct Settings {
-    /// How steps are computed.
     pub step: step::Settings,
     /// Our version, with its commit.
     pub version: String,
-    /// Folder of the state.
     pub folder: PathBuf,
     /// A second place for the status file: the supervisor's.
     pub status_file: Option<PathBuf>,
-    /// The chain's nodes.
     pub endpoints: Endpoints,
-    /// Where the hotkey lies.
     pub wallet: WalletPath,
     /// Where the password of an encrypted hotkey comes from.
     pub passwords: Arc<Passwords>,
@@ -93,17 +89,14 @@ pub struct Settings {
     pub update_delay: Duration,
     /// How long models that nobody needs are kept.
     pub grace: Duration,
-    /// Where models lie.
     pub model_folder: PathBuf,
     /// How much disk they may take.
     pub limits: StoreLimits,
     /// How the hub is reached.
     pub hub: HubOptions,
-    /// How samples are got.
     pub samples: FetcherSettings,
     /// Samples drawn for each step.
     pub sample_count: usize,
-    /// How workers are started.
     pub workers: eval::Options,
     /// Where rows of the steps go, if anywhere.
     pub wandb: Option<report::wandb::LoggerSettings>,

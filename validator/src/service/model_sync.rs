@@ -36,7 +36,6 @@ const QUEUE: usize = 8;
 /// What waits for a better time is looked at this often.
 const RETRY_EVERY: Duration = Duration::from_secs(30);
 
-/// Looks at the commitments.
 #[derive(Debug)]
 pub(super) struct ModelSync {
     pub(super) chain: Arc<ChainView>,
@@ -51,7 +50,6 @@ pub(super) struct ModelSync {
     pub(super) wakeups: Arc<Wakeups>,
 }
 
-/// The tracker on disk.
 #[derive(Debug)]
 pub(super) struct TrackerFile {
     path: PathBuf,

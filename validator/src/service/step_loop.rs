@@ -40,14 +40,12 @@ const SETTLE: Duration = Duration::from_secs(120);
 /// How long a step waits for members of its pool that are not on disk yet.
 const POOL_PATIENCE: Duration = Duration::from_secs(1800);
 
-/// Makes the steps.
 #[derive(Debug)]
 pub(super) struct StepLoop {
     pub(super) context: Context,
     pub(super) chain: Arc<ChainView>,
     pub(super) library: Arc<Library>,
     pub(super) draws: Arc<Draws>,
-    /// The step is postponed.
     pub(super) alarm: Alarm,
     pub(super) losses: Losses,
     /// Stop after this many steps.
@@ -64,7 +62,6 @@ pub(super) struct Memory {
     began: Instant,
     /// Refusals already reported, by commitment.
     reported: BTreeMap<Hotkey, BlockNumber>,
-    /// Faults in a row.
     faults: u32,
     /// Steps completed in this run.
     done: u64,

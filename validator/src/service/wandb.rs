@@ -18,7 +18,6 @@ use subnet::Uid;
 /// How long the last rows may take to arrive when the validator stops.
 const FINISH: Duration = Duration::from_secs(15);
 
-/// Logs the steps.
 #[derive(Debug)]
 pub(super) struct Wandb {
     pub(super) settings: LoggerSettings,

@@ -30,11 +30,8 @@ pub enum StateError {
         path.display(), found.hotkey, found.netuid, expected.hotkey, expected.netuid
     )]
     Foreign {
-        /// The file.
         path: PathBuf,
-        /// Whose it is.
         found: Box<Identity>,
-        /// Whose it should be.
         expected: Box<Identity>,
     },
     /// It can't be written as JSON.
@@ -164,7 +161,6 @@ impl Kept {
         self.lock().clone()
     }
 
-    /// Looks at the state.
     pub fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
         at(&self.lock())
     }

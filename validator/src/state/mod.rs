@@ -22,9 +22,7 @@ pub const FORMAT: u32 = 1;
 /// Whose state it is: state of another subnet, hotkey or chain is never used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The subnet.
     pub netuid: Netuid,
-    /// The validator's hotkey.
     pub hotkey: Hotkey,
     /// Hash of the chain's first block.
     pub genesis: String,
@@ -35,15 +33,12 @@ pub struct Identity {
 pub struct State {
     /// The format, see [`FORMAT`].
     pub format: u32,
-    /// Whose state it is.
     pub identity: Identity,
-    /// When it was written.
     pub written_at: Timestamp,
     /// Number of the next step.
     pub step: u64,
     /// Steps completed since the weights were last taken from elsewhere.
     pub steps_done: u64,
-    /// Running weights.
     pub weights: Weights,
     /// Block of the last step that changed them, or of the consensus they were taken from.
     pub weights_block: BlockNumber,
@@ -64,7 +59,6 @@ pub struct State {
     /// The last turn of each competition: no second step on the same samples without news.
     #[serde(default)]
     pub turns: BTreeMap<CompetitionId, BlockNumber>,
-    /// The step in progress.
     #[serde(default)]
     pub open: Option<OpenStep>,
     /// Losses known for the sample set last used, by competition.
@@ -81,7 +75,6 @@ pub struct State {
 /// A commitment that was evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluated {
-    /// Who made it.
     pub hotkey: Hotkey,
     /// In which block.
     pub block: BlockNumber,
@@ -90,11 +83,8 @@ pub struct Evaluated {
 /// A step that was begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenStep {
-    /// Its number.
     pub step: u64,
-    /// Its competition.
     pub competition: CompetitionId,
-    /// When it began.
     pub started_at: Timestamp,
     /// The seed of its samples.
     pub seed: u64,
@@ -112,24 +102,18 @@ pub struct OpenStep {
 pub struct KnownLosses {
     /// Digest of the sample set.
     pub samples: String,
-    /// What computed them.
     pub engine: Engine,
-    /// By content hash.
     pub models: BTreeMap<String, ModelLosses>,
 }
 
-/// Losses of one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelLosses {
     /// Hash of the tokenizer.
     pub tokenizer: String,
     /// How the samples were tokenized and packed.
     pub plan: Plan,
-    /// Parameter count.
     pub parameters: u64,
-    /// Loss per sample.
     pub losses: Vec<Real>,
-    /// How long it took.
     pub seconds: f64,
 }
 

@@ -39,7 +39,6 @@ pub(super) type Verdict = Result<ModelLosses, Fault>;
 
 /// What is to be evaluated, and on what.
 pub(super) struct Round<'a> {
-    /// Number of the step.
     pub(super) step: u64,
     pub(super) competition: &'a Competition,
     pub(super) architecture: Architecture,

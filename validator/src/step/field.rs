@@ -15,15 +15,12 @@ use subnet::{BlockNumber, CompetitionId, Hotkey, ModelId, Uid};
 /// A verified model of a uid, ready to be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its miner.
     pub hotkey: Hotkey,
     /// Block of the commitment.
     pub block: BlockNumber,
-    /// What the commitment says.
     pub model: ModelId,
     /// Hash of what lies on disk.
     pub content: ContentHash,
-    /// Where it lies.
     pub directory: PathBuf,
     /// Parameter count, tied tensors once.
     pub parameters: u64,

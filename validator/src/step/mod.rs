@@ -33,14 +33,12 @@ use models::Store;
 use report::{Board, Journal, StepRecord, board::Alarm, step_record, table};
 use subnet::{BlockNumber, Competition, Fault, Hotkey, Parameters};
 
-/// How steps are computed.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The subnet file, with what the flags changed.
     pub parameters: Parameters,
     /// The type models are computed in.
     pub dtype: Dtype,
-    /// How attention is computed.
     pub attention: Attention,
     /// Tokens in one forward pass at most.
     pub pack_tokens: usize,
@@ -59,33 +57,24 @@ pub type Sign = Arc<dyn Fn(&[u8]) -> [u8; 64] + Send + Sync>;
 
 /// What every step works with.
 pub struct Context {
-    /// How steps are computed.
     pub settings: Settings,
     /// Our version, with its commit.
     pub version: String,
-    /// Our hotkey.
     pub hotkey: Hotkey,
-    /// Signs records.
     pub sign: Sign,
     /// The devices, as the workers found them.
     pub device: String,
-    /// Computes losses.
     pub evaluator: Arc<Evaluator>,
     /// Where models lie: it judges its copy before a model is said to be at fault.
     pub store: Store,
-    /// Gets samples.
     pub supply: Arc<Supply>,
     /// Where the sample sets of steps are kept.
     pub sample_folder: PathBuf,
-    /// What survives a restart.
     pub state: Arc<Kept>,
-    /// Where records go.
     pub journal: Journal,
     /// What we say of ourselves.
     pub board: Board,
-    /// Sources of samples fail.
     pub sources_alarm: Alarm,
-    /// The newest chain snapshot.
     pub snapshots: watch::Receiver<Arc<ChainSnapshot>>,
 }
 
@@ -94,7 +83,6 @@ pub struct Context {
 pub struct Start {
     /// Its number, competition and seed.
     pub open: OpenStep,
-    /// Its competition.
     pub competition: Competition,
     /// Block of the chain snapshot it works on.
     pub block: BlockNumber,

@@ -25,9 +25,7 @@ use subnet::{Fault, Real, Uid};
 /// What a replay needs besides the record.
 #[derive(Debug)]
 pub struct Replay<'a> {
-    /// The record.
     pub record: &'a StepRecord,
-    /// The samples it names.
     pub set: &'a SampleSet,
     /// The architecture of its competition.
     pub architecture: Architecture,
@@ -45,10 +43,8 @@ pub struct Replay<'a> {
     pub limit: Duration,
 }
 
-/// What a replay found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Findings {
-    /// The step.
     pub step: u64,
     /// What was found for each uid with losses of its own.
     pub models: BTreeMap<Uid, Finding>,
@@ -64,7 +60,6 @@ pub struct Findings {
 pub enum Ranking {
     /// With the losses computed again it comes out the same.
     Stands,
-    /// It comes out otherwise.
     Changed,
     /// No loss was computed again.
     Unknown,

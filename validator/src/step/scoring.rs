@@ -24,7 +24,6 @@ pub(super) struct Found<'a> {
     pub(super) timings: BTreeMap<String, f64>,
 }
 
-/// Scores the step.
 pub(super) fn record(context: &Context, found: Found<'_>) -> StepRecord {
     let Found {
         start,

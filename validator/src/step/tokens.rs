@@ -26,11 +26,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// A tokenizer on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokenizer {
-    /// Its name: the repository.
     pub name: String,
-    /// Hash of its files.
     pub hash: String,
-    /// Where it lies.
     pub directory: PathBuf,
 }
 

@@ -5,12 +5,10 @@ use super::{BlockNumber, Hotkey, ModelId, Uid};
 /// One hotkey's commitment to a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commitment {
-    /// Who committed.
     pub hotkey: Hotkey,
     /// The uid of the hotkey.
     pub uid: Uid,
     /// Block of the last change.
     pub block: BlockNumber,
-    /// To what.
     pub model_id: ModelId,
 }

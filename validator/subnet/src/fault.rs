@@ -5,7 +5,6 @@ use std::{error::Error, fmt, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shared::{Exit, Failure, causes};
 
-/// Who is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FaultKind {
@@ -46,7 +45,6 @@ impl fmt::Display for FaultKind {
 /// texts.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// Who is to blame.
     pub kind: FaultKind,
     error: Arc<dyn Error + Send + Sync>,
 }
@@ -80,7 +78,6 @@ impl Fault {
         Self::new(FaultKind::Config, reason.to_string())
     }
 
-    /// Returns the error itself.
     pub fn error(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.error
     }

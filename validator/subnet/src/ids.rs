@@ -61,7 +61,6 @@ impl<'de> Deserialize<'de> for Genesis {
     }
 }
 
-/// A subnet's index.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]

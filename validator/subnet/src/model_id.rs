@@ -11,9 +11,7 @@ use super::CompetitionId;
 pub struct ModelId {
     /// User or organization on the hub.
     pub namespace: String,
-    /// Repository name.
     pub name: String,
-    /// Commit, branch or tag.
     pub revision: Option<String>,
     /// Claimed content hash, plain or bound to the hotkey.
     pub hash: Option<String>,

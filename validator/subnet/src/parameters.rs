@@ -99,7 +99,6 @@ impl Default for StepLimits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
-    /// The subnet.
     pub netuid: Netuid,
     /// Block at which the subnet began; epochs of the consensus start are counted from it.
     pub start_block: BlockNumber,
@@ -120,12 +119,10 @@ pub struct Parameters {
     pub weights_version: u64,
     /// Blocks between weight sets.
     pub blocks_per_epoch: u64,
-    /// Models kept per competition.
     pub sample_min: usize,
     /// Where samples come from, as `--samples` takes them.
     #[serde(default)]
     pub samples: Vec<String>,
-    /// Limits of a step.
     #[serde(default)]
     pub limits: StepLimits,
     /// What older library versions refused.
@@ -147,17 +144,13 @@ pub enum ParametersError {
     /// It is not TOML, or not of this shape.
     #[error("{name} is not a subnet file")]
     Toml {
-        /// The file.
         name: String,
-        /// Line, column, key.
         source: Box<toml::de::Error>,
     },
     /// A value makes no sense.
     #[error("{name}: {key} {problem}")]
     Value {
-        /// The file.
         name: String,
-        /// The key.
         key: String,
         /// What is wrong with it.
         problem: String,
@@ -170,7 +163,6 @@ impl Parameters {
         Self::parse("the embedded subnet file", EMBEDDED).expect("a test parses the embedded file")
     }
 
-    /// Reads a subnet file.
     pub fn read(path: &Path) -> Result<Self, ParametersError> {
         let name = path.display().to_string();
         let bytes = file::read_limited(path, MAX_BYTES)?

@@ -31,7 +31,6 @@ enum Action {
     },
     /// The branch is put back by this many commits.
     Rewrite(usize),
-    /// The operator fetches.
     Fetch,
     /// The operator makes the checkout what was last fetched.
     Pull,
@@ -42,7 +41,6 @@ enum Action {
         forced: bool,
     },
     Restart,
-    /// Somebody deletes our clone.
     LoseClone,
 }
 

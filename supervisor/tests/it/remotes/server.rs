@@ -21,9 +21,7 @@ pub(crate) enum Fault {
     None,
     /// Sends half of it, and then nothing more.
     Stall,
-    /// Sends something else.
     Lie,
-    /// Lists branches without end.
     Endless,
     /// Sends everybody to another server.
     Redirect(String),

@@ -158,7 +158,6 @@ impl Bench {
         command
     }
 
-    /// Starts a supervisor.
     pub(crate) fn start(&self, extra: &[&str]) -> Running<'_> {
         self.start_in(&[], extra)
     }
@@ -215,7 +214,6 @@ impl Bench {
         running
     }
 
-    /// Asks the supervisor something.
     pub(crate) fn ask(&self, request: &Request) -> Option<Reply> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -255,7 +253,6 @@ impl Bench {
         self.wait(what, || self.report().filter(&done))
     }
 
-    /// Waits for anything.
     pub(crate) fn wait<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -301,7 +298,6 @@ impl Bench {
         assert_eq!(self.runs(), expected);
     }
 
-    /// Children that run now.
     pub(crate) fn children(&self) -> Vec<FoundChild> {
         find_left_behind(&self.home)
     }

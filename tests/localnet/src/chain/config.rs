@@ -56,7 +56,6 @@ pub struct SubnetConfig {
     pub tempo: u16,
     /// Hotkey of its owner, exempt from the stake threshold and the permit.
     pub owner_hotkey: Option<[u8; 32]>,
-    /// Its other hyperparameters.
     pub hyperparameters: Hyperparameters,
     /// Its neurons; their place in the list is their uid.
     pub neurons: Vec<NeuronConfig>,
@@ -89,7 +88,6 @@ pub struct Hyperparameters {
     pub immunity_period: u16,
     /// Blocks without weights after which a validator no longer counts.
     pub activity_cutoff: u16,
-    /// Places on the subnet.
     pub max_uids: u16,
     /// Places for validators: the epoch gives permits to this many of the largest stakes.
     pub max_validators: u16,
@@ -125,10 +123,6 @@ impl Default for Hyperparameters {
 /// A hyperparameter by its name, to change one on a running chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(
-    missing_docs,
-    reason = "each is documented in `Hyperparameters`, or below by its own line"
-)]
 pub enum Hyperparameter {
     Tempo,
     WeightsVersion,
@@ -151,7 +145,6 @@ pub enum Hyperparameter {
     PendingEpochAt,
 }
 
-/// One neuron to register.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NeuronConfig {
     /// Its sr25519 public key.
@@ -191,7 +184,6 @@ impl NeuronConfig {
         }
     }
 
-    /// Sets the owner.
     #[must_use]
     pub fn owned_by(self, coldkey: impl Into<[u8; 32]>) -> Self {
         Self {

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 /// Which calls get no answer for now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Stall {
-    /// None.
     #[default]
     Nothing,
     /// These methods, or notifications by their own names such as `chain_finalizedHead`.
@@ -40,9 +39,7 @@ pub struct CallError {
     pub method: Option<String>,
     /// JSON-RPC error code: `-32005` is what public nodes say to too many requests.
     pub code: i32,
-    /// The error's message.
     pub message: String,
-    /// How many calls fail.
     pub count: u32,
 }
 
@@ -96,7 +93,6 @@ impl ChainFaults {
         self.armed().http = Some((status, count));
     }
 
-    /// Makes coming calls fail.
     pub(super) fn fail_calls(&self, error: CallError) {
         self.armed().call_errors.push(error);
     }
@@ -113,7 +109,6 @@ impl ChainFaults {
         self.armed().submissions = Some((code, count));
     }
 
-    /// Ends all faults.
     pub(super) fn clear(&self) {
         let mut armed = self.armed();
         armed.call_errors.clear();
@@ -179,7 +174,6 @@ impl ChainFaults {
         self.armed().requests.clone()
     }
 
-    /// Starts the count anew.
     pub(super) fn reset_requests(&self) {
         self.armed().requests.clear();
     }

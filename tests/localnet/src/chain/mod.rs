@@ -58,7 +58,6 @@ pub enum ChainError {
     /// The port is taken, or there is no loopback.
     #[error("the chain cannot listen on 127.0.0.1:{port}")]
     Listen {
-        /// The port asked for.
         port: u16,
         /// Why not.
         #[source]

@@ -22,7 +22,6 @@ pub enum BlockMode {
     Manual,
 }
 
-/// One node.
 #[derive(Debug)]
 pub(super) struct Node {
     ledger: Mutex<Ledger>,

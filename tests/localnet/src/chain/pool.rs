@@ -15,9 +15,7 @@ use super::runtime::Extrinsic;
 pub struct Rejected {
     /// JSON-RPC error code, as a Substrate node answers it.
     pub code: i32,
-    /// What is wrong.
     pub message: String,
-    /// Which kind of it.
     pub data: Option<String>,
 }
 
@@ -98,7 +96,6 @@ pub(super) enum Status {
     Invalid,
 }
 
-/// An extrinsic that waits.
 #[derive(Debug)]
 struct Waiting {
     hash: H256,
@@ -165,7 +162,6 @@ impl Pool {
         self.sort_out();
     }
 
-    /// Tells ready from future.
     fn sort_out(&mut self) {
         let provided: BTreeSet<_> = self
             .waiting
@@ -202,7 +198,6 @@ impl Pool {
             .collect()
     }
 
-    /// Returns all that wait.
     pub(super) fn pending(&self) -> impl Iterator<Item = &Extrinsic> {
         self.waiting.iter().map(|waiting| &waiting.extrinsic)
     }

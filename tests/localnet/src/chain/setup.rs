@@ -20,9 +20,7 @@ use super::{
 /// A subnet's neuron as the chain has it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neuron {
-    /// Its place.
     pub uid: u16,
-    /// Its public key.
     pub hotkey: [u8; 32],
     /// Its stake in rao, as it counts for weights.
     pub stake: u64,
@@ -234,7 +232,6 @@ impl Chain {
         self.node.faults.requests()
     }
 
-    /// Counts requests anew.
     pub fn reset_requests(&self) {
         self.node.faults.reset_requests();
     }

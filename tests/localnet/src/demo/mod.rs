@@ -24,16 +24,12 @@ pub use trouble::{CHAIN_TROUBLE, Service, Trouble, UnknownTrouble};
 
 use crate::{Localnet, Options};
 
-/// What to play.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where everything goes.
     pub state_dir: PathBuf,
     /// Decides keys, models and samples.
     pub seed: u64,
-    /// The project's checkout.
     pub source: PathBuf,
-    /// Trouble to rehearse.
     pub troubles: Vec<Trouble>,
     /// Cargo profile of what is built.
     pub profile: String,
@@ -100,7 +96,6 @@ impl Stage {
         stopped
     }
 
-    /// Returns the running subnet.
     fn subnet(&self) -> Result<&Localnet, Failure> {
         self.subnet
             .as_ref()

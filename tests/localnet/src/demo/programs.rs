@@ -38,7 +38,6 @@ pub(super) async fn check_cargo() -> Result<(), Failure> {
 
 /// How the demo's programs are built.
 pub(super) struct Cargo {
-    /// The profile.
     pub(super) profile: String,
     /// Where the programs go. The demo has a folder of its own for them, so that the checkout's
     /// `target/debug/validator` never is one of the versions that the demo makes up.
@@ -112,7 +111,6 @@ impl Drop for Group {
     }
 }
 
-/// A running supervisor.
 #[derive(Debug)]
 pub(super) struct Supervisor {
     program: PathBuf,
@@ -124,9 +122,7 @@ pub(super) struct Supervisor {
 /// The part of `supervisor status --json` that the demo reads.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Report {
-    /// The child.
     pub(super) child: ChildReport,
-    /// Its updates.
     pub(super) update: UpdateReport,
 }
 
@@ -140,7 +136,6 @@ pub(super) struct ChildReport {
     pub(super) phase: Option<String>,
 }
 
-/// Its updates.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct UpdateReport {
     pub(super) phase: String,
@@ -189,19 +184,14 @@ impl Report {
 
 /// What a supervisor is started with.
 pub(super) struct Launch<'a> {
-    /// The program.
     pub(super) program: PathBuf,
     /// Its folder; also of its log.
     pub(super) folder: &'a Path,
-    /// The operator's checkout.
     pub(super) checkout: &'a Path,
-    /// Who may sign commits.
     pub(super) allowed_signers: &'a Path,
     /// How it builds the validator.
     pub(super) cargo: &'a Cargo,
-    /// Environment of the validator.
     pub(super) environment: Vec<(&'static str, String)>,
-    /// Arguments of the validator.
     pub(super) arguments: Vec<String>,
 }
 

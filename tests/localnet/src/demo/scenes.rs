@@ -24,7 +24,6 @@ pub(super) const TROUBLE_LIMIT: Duration = Duration::from_secs(60);
 pub(super) const SCENE_LIMIT: Duration = Duration::from_secs(180);
 /// Time between two lines on what is going on where there is no terminal.
 pub(super) const NOW_AND_THEN: Duration = Duration::from_secs(15);
-/// Time between two looks.
 pub(super) const LOOK: Duration = Duration::from_millis(400);
 /// The file a new commit changes; it is compiled into the validator.
 pub(super) const TOUCHED: &str = "validator/src/main.rs";

@@ -29,11 +29,8 @@ pub enum Trouble {
 /// An HTTP service of the subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// The hub.
     Hub,
-    /// The hub's CDN.
     Cdn,
-    /// The sample feed.
     Feed,
 }
 
@@ -105,7 +102,6 @@ impl Trouble {
         !matches!(self, Self::Service(..))
     }
 
-    /// Sets it.
     pub fn set(self, subnet: &Localnet) {
         match self {
             Self::Service(service, fault) => {

@@ -19,7 +19,6 @@ use flate2::{Compression, write::GzEncoder};
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
-/// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
@@ -119,7 +118,6 @@ impl FromStr for Fault {
 /// A fault, the requests it meets, and how often it happens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// What goes wrong.
     pub fault: Fault,
     /// Only where path and query contain this; everywhere if empty.
     #[serde(default)]
@@ -201,12 +199,10 @@ impl Faults {
         self.locked(|book| book.rules.push(rule));
     }
 
-    /// Replaces all rules.
     pub fn set(&self, rules: Vec<Rule>) {
         self.locked(|book| book.rules = rules);
     }
 
-    /// Removes all rules.
     pub fn clear(&self) {
         self.set(Vec::new());
     }

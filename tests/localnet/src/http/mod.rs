@@ -24,9 +24,7 @@ pub use traffic::{Request, Traffic};
 pub struct Server {
     /// What it is bound to.
     pub address: SocketAddr,
-    /// The faults it commits.
     pub faults: Faults,
-    /// What it was asked.
     pub traffic: Traffic,
     _tasks: TaskSet,
 }
@@ -54,7 +52,6 @@ impl Bound {
         })
     }
 
-    /// Returns the address.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }

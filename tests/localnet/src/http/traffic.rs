@@ -24,9 +24,7 @@ const CAPACITY: usize = 20_000;
 /// One request as the server saw it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// GET, HEAD, POST.
     pub method: String,
-    /// Path and query.
     pub target: String,
     /// The `Range` header.
     pub range: Option<String>,
@@ -34,7 +32,6 @@ pub struct Request {
     pub user_agent: Option<String>,
     /// Whether it carried an `Authorization` header.
     pub authorized: bool,
-    /// The status answered.
     pub status: u16,
     /// Body bytes handed to the connection so far.
     pub bytes: u64,
@@ -74,7 +71,6 @@ impl Traffic {
             .sum()
     }
 
-    /// Forgets everything.
     pub fn clear(&self) {
         self.entries
             .lock()

@@ -14,11 +14,8 @@ const CHUNK: usize = 256 * 1024;
 /// The bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// In memory.
     Bytes(Bytes),
-    /// On disk.
     Disk {
-        /// Where.
         path: PathBuf,
         /// How many bytes.
         size: u64,
@@ -40,9 +37,7 @@ pub enum Content {
     Tiled {
         /// The first bytes.
         head: Bytes,
-        /// What is repeated.
         tile: Bytes,
-        /// How often.
         tiles: u64,
         /// The last bytes.
         tail: Bytes,

@@ -22,13 +22,11 @@ use crate::http::{Bound, Faults, Server};
 /// Ports of the hub; 0 takes any free one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ports {
-    /// The hub itself.
     pub hub: u16,
     /// The CDN that large files are redirected to.
     pub cdn: u16,
 }
 
-/// What every route needs.
 #[derive(Debug, Clone)]
 struct HubState {
     repositories: Arc<RwLock<Repositories>>,
@@ -50,7 +48,6 @@ impl HubState {
 pub struct Hub {
     /// The API and small files: faults and traffic of the hub itself.
     pub api: Server,
-    /// Large files.
     pub cdn: Server,
     /// Another host with the same large files, see [`crate::http::Fault::ThirdHost`].
     pub third_host: Server,
@@ -58,7 +55,6 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Starts an empty hub.
     pub async fn start(ports: Ports) -> Result<Self, Failure> {
         let api = Bound::take(ports.hub, "the hub").await?;
         let cdn = Bound::take(ports.cdn, "the hub's CDN").await?;

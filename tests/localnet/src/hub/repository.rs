@@ -10,7 +10,6 @@ use git2::{ObjectType, Oid};
 
 use super::Content;
 
-/// What a repository holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A model: `/api/models/...`, `/{id}/resolve/...`.
@@ -31,7 +30,6 @@ impl fmt::Display for Kind {
 /// Who may read a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody.
     #[default]
     Public,
     /// Those who accepted the terms: these tokens.
@@ -101,14 +99,11 @@ impl File {
 pub struct Revision {
     /// The full hash, 40 hex digits.
     pub id: String,
-    /// Files by path.
     pub files: BTreeMap<String, Arc<File>>,
 }
 
-/// A repository.
 #[derive(Debug, Clone, Default)]
 pub struct Repository {
-    /// Who may read it.
     pub access: Access,
     commits: Vec<Arc<Revision>>,
     branches: BTreeMap<String, String>,
@@ -176,7 +171,6 @@ impl Repositories {
         revision
     }
 
-    /// Returns a repository.
     pub fn get(&self, kind: Kind, id: &str) -> Option<&Repository> {
         self.all.get(&(kind, id.to_owned()))
     }
@@ -194,7 +188,6 @@ impl Repositories {
         }
     }
 
-    /// Removes a repository.
     pub fn remove(&mut self, kind: Kind, id: &str) {
         self.all.remove(&(kind, id.to_owned()));
     }

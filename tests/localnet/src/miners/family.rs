@@ -18,13 +18,9 @@ pub struct Shape {
     pub hidden: usize,
     /// Width of the feed-forward layer.
     pub intermediate: usize,
-    /// Number of layers.
     pub layers: usize,
-    /// Query heads.
     pub heads: usize,
-    /// Key and value heads.
     pub kv_heads: usize,
-    /// Entries of the vocabulary.
     pub vocabulary: usize,
 }
 
@@ -36,7 +32,6 @@ impl Shape {
 }
 
 impl Family {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::Llama, Self::StableLm];
 
     /// Returns the id of its competition.

@@ -83,11 +83,8 @@ impl fmt::Display for Role {
 /// A miner with its model on the hub.
 #[derive(Debug, Clone)]
 pub struct Miner {
-    /// What kind it is.
     pub role: Role,
-    /// Its competition.
     pub family: Family,
-    /// Its keys.
     pub wallet: Wallet,
     /// Its place on the subnet.
     pub uid: u16,

@@ -14,11 +14,8 @@ const NORM_EPSILON: f64 = 1e-5;
 /// Weights under their names on the hub, in f32, ready to be trained.
 #[derive(Debug)]
 pub struct Network {
-    /// The family.
     pub family: Family,
-    /// The shape.
     pub shape: Shape,
-    /// Every tensor by name.
     pub weights: BTreeMap<String, Var>,
 }
 

@@ -29,11 +29,8 @@ const GENERATION: u32 = 1;
 /// A model folder and, for a model too large to lie in it, its weights.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// Its family.
     pub family: Family,
-    /// The folder.
     pub folder: PathBuf,
-    /// Weights that lie nowhere.
     giant: Option<Content>,
 }
 

@@ -57,9 +57,7 @@ pub enum RemoteError {
     /// libgit2 said no.
     #[error("git: could not {action}")]
     Git {
-        /// What was tried.
         action: &'static str,
-        /// What it said.
         source: git2::Error,
     },
     /// A commit could not be signed.

@@ -33,7 +33,6 @@ const PER_ROW: usize = 64;
 /// A running stand-in. Dropping it closes its port.
 #[derive(Debug)]
 pub struct Wandb {
-    /// Faults and traffic.
     pub server: Server,
     store: Arc<Mutex<Store>>,
 }

@@ -33,10 +33,8 @@ impl Store {
     }
 }
 
-/// A project.
 #[derive(Debug, Default)]
 pub struct Project {
-    /// Its runs, oldest first.
     pub runs: Vec<Run>,
 }
 
@@ -52,12 +50,10 @@ impl Project {
     }
 }
 
-/// A run.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
     /// The id of eight characters, which stands in URLs.
     pub name: String,
-    /// What people call it.
     pub display_name: String,
     /// `running`, `finished`, `failed`, `crashed`.
     pub state: String,
@@ -79,7 +75,6 @@ pub struct Run {
 const HISTORY: &str = "wandb-history.jsonl";
 
 impl Run {
-    /// Makes a running run.
     pub fn new(name: &str, display_name: &str, config: Value) -> Self {
         let mut run = Self {
             name: name.to_owned(),

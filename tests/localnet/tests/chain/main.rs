@@ -66,7 +66,6 @@ fn key(name: &str) -> [u8; 32] {
     pair(name).public().0
 }
 
-/// Signs for subxt.
 struct Signer(Pair);
 
 impl subxt::tx::Signer<PolkadotConfig> for Signer {

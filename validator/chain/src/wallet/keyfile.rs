@@ -23,13 +23,11 @@ pub enum KeyfileError {
     /// Neither JSON nor a seed nor a mnemonic.
     #[error("it is neither a JSON key file nor a seed in hexadecimal nor a mnemonic")]
     Unknown,
-    /// An export of polkadot.js.
     #[error("it is an export of polkadot.js; make a key file of it with the Bittensor tools")]
     PolkadotJs,
     /// Only a public key.
     #[error("it holds a public key only")]
     PublicOnly,
-    /// A field is malformed.
     #[error("its {0} is malformed")]
     Field(&'static str),
     /// Secret and address do not belong together.
@@ -37,7 +35,6 @@ pub enum KeyfileError {
     Mismatch(Hotkey),
 }
 
-/// Reads the secret.
 pub(super) fn secret(content: &[u8]) -> Result<Secret, KeyfileError> {
     let text = str::from_utf8(content)
         .map_err(|_| KeyfileError::Unknown)?

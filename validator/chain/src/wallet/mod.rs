@@ -32,17 +32,14 @@ use super::{
     runtime::Subtensor,
 };
 
-/// Largest key file read.
 const MAX_FILE: u64 = 1 << 16;
 
 /// Where a wallet's files lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalletPath {
-    /// Folder of all wallets.
     pub folder: PathBuf,
     /// The wallet's name, which is its coldkey's.
     pub name: String,
-    /// The hotkey's name.
     pub hotkey: String,
 }
 
@@ -59,7 +56,6 @@ pub struct Wallet {
     sent: Mutex<VecDeque<H256>>,
 }
 
-/// Transactions remembered.
 const REMEMBERED: usize = 64;
 
 /// A secret key; both kinds wipe themselves on drop.
@@ -80,7 +76,6 @@ pub enum WalletError {
     /// It holds no key that we understand.
     #[error("{} holds no usable key", path.display())]
     Keyfile {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: KeyfileError,
@@ -103,7 +98,6 @@ impl From<WalletError> for Fault {
 }
 
 impl WalletPath {
-    /// Returns the hotkey's file.
     pub fn hotkey_file(&self) -> PathBuf {
         self.folder
             .join(&self.name)
@@ -208,7 +202,6 @@ impl Wallet {
         }
     }
 
-    /// Returns the hotkey's address.
     pub const fn hotkey(&self) -> Hotkey {
         self.hotkey
     }

@@ -14,7 +14,6 @@ type Password = Zeroizing<String>;
 
 const MAX_FILE: u64 = 4096;
 
-/// Sources of passwords.
 #[derive(Default)]
 pub struct Passwords {
     variables: BTreeMap<String, Password>,

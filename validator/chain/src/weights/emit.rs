@@ -16,7 +16,6 @@ use subnet::Uid;
 /// Weights ready for the chain: nothing is zero, the largest is 65535.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Emitted {
-    /// The neurons.
     pub uids: Vec<u16>,
     /// Their weights, in the same order.
     pub values: Vec<u16>,
@@ -25,13 +24,10 @@ pub struct Emitted {
 /// Why weights can't be set.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EmitError {
-    /// There are none.
     #[error("there are no weights")]
     Empty,
-    /// One is no weight.
     #[error("the weight of uid {uid} is {weight}")]
     BadWeight {
-        /// The neuron.
         uid: Uid,
         /// What it was to get.
         weight: f64,

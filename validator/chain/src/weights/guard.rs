@@ -26,9 +26,7 @@ pub struct TwinGuard {
     "uid {uid} set weights in block {block}, and this validator did not: does another one use the hotkey {hotkey}?"
 )]
 pub struct TwinAlarm {
-    /// The hotkey.
     pub hotkey: Hotkey,
-    /// Its uid.
     pub uid: Uid,
     /// Block of the foreign weight set.
     pub block: BlockNumber,

@@ -22,14 +22,11 @@ pub use submit::set;
 use super::error::ChainError;
 use subnet::{BlockNumber, Fault, FaultKind, Hotkey, Netuid, Uid};
 
-/// What to set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightsRequest {
-    /// The subnet.
     pub netuid: Netuid,
     /// The mechanism; 0 on subnets that have but one.
     pub mechanism: u8,
-    /// The weights.
     pub weights: Emitted,
     /// Our version of the rules; the chain may demand a minimum.
     pub version_key: u64,
@@ -37,7 +34,6 @@ pub struct WeightsRequest {
     pub window: Duration,
 }
 
-/// How weights were sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -47,22 +43,15 @@ pub enum Method {
     TimelockedCommit,
 }
 
-/// Proof that weights arrived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightsReceipt {
-    /// Who set them.
     pub hotkey: Hotkey,
-    /// Its uid.
     pub uid: Uid,
-    /// The subnet.
     pub netuid: Netuid,
-    /// The mechanism.
     pub mechanism: u8,
-    /// The call used.
     pub call: String,
     /// In the clear or committed.
     pub method: Method,
-    /// The weights.
     pub weights: Emitted,
     /// The version key sent with them.
     pub version_key: u64,
@@ -78,7 +67,6 @@ pub struct WeightsReceipt {
     pub stored: Option<Vec<(u16, u16)>>,
     /// When a commit will be revealed.
     pub reveal: Option<RevealPlan>,
-    /// Transactions signed.
     pub attempts: u32,
     /// From the first look at the chain to the read-back, in milliseconds.
     pub latency_millis: u64,
@@ -104,14 +92,10 @@ pub enum SetWeightsError {
     Chain(#[from] ChainError),
     /// The node's pool refused the transaction for good.
     #[error("the chain refused the transaction: {meaning}")]
-    Pool {
-        /// What the refusal means.
-        meaning: String,
-    },
+    Pool { meaning: String },
     /// The transaction is on the chain, but failed.
     #[error("the chain executed {call} in block {block} and refused it: {error}")]
     Dispatch {
-        /// The call.
         call: String,
         /// Block that includes it.
         block: BlockNumber,
@@ -123,20 +107,13 @@ pub enum SetWeightsError {
     NotStored {
         /// Block that includes the transaction.
         block: BlockNumber,
-        /// The difference.
         problem: String,
     },
     /// The weights could not be encrypted.
     #[error("could not encrypt the weights: {0}")]
     Encrypt(String),
-    /// The time was up.
     #[error("the weights were not confirmed within {} s; last: {last}", window.as_secs())]
-    Window {
-        /// How long we tried.
-        window: Duration,
-        /// What went wrong last.
-        last: String,
-    },
+    Window { window: Duration, last: String },
 }
 
 fn list(refusals: &[Refusal]) -> String {

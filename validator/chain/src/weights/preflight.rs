@@ -30,26 +30,11 @@ pub enum Refusal {
     RootNetwork,
     /// The hotkey has no uid.
     #[error("hotkey {hotkey} is not registered on subnet {netuid}")]
-    NotRegistered {
-        /// The hotkey.
-        hotkey: Hotkey,
-        /// The subnet.
-        netuid: Netuid,
-    },
-    /// No validator permit.
+    NotRegistered { hotkey: Hotkey, netuid: Netuid },
     #[error("uid {uid} has no validator permit: its stake is not among the subnet's largest")]
-    NoPermit {
-        /// Our uid.
-        uid: Uid,
-    },
-    /// Too little stake.
+    NoPermit { uid: Uid },
     #[error("the stake is {stake} rao, the chain asks for {threshold}")]
-    StakeTooLow {
-        /// What we have.
-        stake: u64,
-        /// What is asked.
-        threshold: u64,
-    },
+    StakeTooLow { stake: u64, threshold: u64 },
     /// Too soon after the last weight set or the registration.
     #[error(
         "the last weight set (or registration) was in block {last}; wait {blocks} more block(s)"
@@ -62,50 +47,22 @@ pub enum Refusal {
     },
     /// The chain demands a newer version.
     #[error("the chain asks for version key {required}, ours is {ours}; update the validator")]
-    VersionKey {
-        /// Ours.
-        ours: u64,
-        /// The least accepted.
-        required: u64,
-    },
-    /// Too few weights.
+    VersionKey { ours: u64, required: u64 },
     #[error("there are {count} weights above zero, the chain asks for {minimum}")]
-    TooFew {
-        /// What we have.
-        count: usize,
-        /// What is asked.
-        minimum: usize,
-    },
+    TooFew { count: usize, minimum: usize },
     /// A weight on a neuron that does not exist.
     #[error("uid {uid} does not exist: the subnet has {count} neurons")]
-    NoSuchUid {
-        /// The uid.
-        uid: Uid,
-        /// Neurons of the subnet.
-        count: usize,
-    },
-    /// A neuron twice.
+    NoSuchUid { uid: Uid, count: usize },
     #[error("uid {uid} is named twice")]
-    DuplicateUid {
-        /// The uid.
-        uid: Uid,
-    },
-    /// One weight dominates.
+    DuplicateUid { uid: Uid },
     #[error("the largest weight is {share}/65535 of all, the chain allows {limit}/65535")]
     MaxWeight {
         /// Its share.
         share: u16,
-        /// The limit.
         limit: u16,
     },
-    /// No such mechanism.
     #[error("the subnet has {count} mechanism(s), there is no number {mechanism}")]
-    NoSuchMechanism {
-        /// The one asked for.
-        mechanism: u8,
-        /// How many there are.
-        count: u8,
-    },
+    NoSuchMechanism { mechanism: u8, count: u8 },
     /// The chain refuses nearly everything for a while.
     #[error("the chain is in safe mode until block {until}")]
     SafeMode {
@@ -116,10 +73,7 @@ pub enum Refusal {
     #[error(
         "the chain asks for commits of version {version}, we write version {COMMIT_VERSION}; update the validator"
     )]
-    CommitVersion {
-        /// The chain's.
-        version: u16,
-    },
+    CommitVersion { version: u16 },
     /// Commit-reveal is on, and no epoch ever reveals.
     #[error("the subnet's tempo is 0: committed weights would never be revealed")]
     NoReveal,
@@ -147,7 +101,6 @@ pub struct Preflight {
     pub block: BlockNumber,
     /// The neuron that would set them.
     pub neuron: Option<Neuron>,
-    /// The subnet's hyperparameters.
     pub hyperparameters: Hyperparameters,
     /// Why the chain would refuse; empty if it would not.
     pub refusals: Vec<Refusal>,

@@ -20,7 +20,6 @@ use super::{
 use crate::{block::Block, client::Client, error::ChainError, wallet::Wallet};
 use subnet::BlockNumber;
 
-/// Pauses between looks.
 const PAUSES: BackOff = BackOff {
     first: Duration::from_millis(500),
     longest: Duration::from_secs(12),

@@ -28,7 +28,6 @@ pub(crate) const NETUID: Netuid = Netuid(6);
 /// The seed of our validator's hotkey.
 pub(crate) const SEED: [u8; 32] = [7; 32];
 
-/// Returns our validator's wallet.
 pub(crate) fn wallet() -> Wallet {
     Wallet::from_seed(&SEED)
 }

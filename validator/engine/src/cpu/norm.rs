@@ -8,7 +8,6 @@ use rayon::prelude::*;
 
 use super::{Element, contiguous, rows_at_once, sum, vectorized};
 
-/// Which norm.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     /// Root mean square; the normalized value is rounded before the weight is applied.

@@ -148,7 +148,6 @@ pub fn attention_tiles(spans: &[Range<usize>]) -> Vec<u32> {
 /// list (`[tiles * 3]`) to `[tokens, queries * dim]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Attend {
-    /// Its heads.
     pub heads: Heads,
     /// How many tokens before the current one are seen, if not all.
     pub window: Option<usize>,

@@ -9,7 +9,6 @@ use minijinja::{
 
 use super::MAX_STRUCTURE;
 
-/// Deeper structures are refused.
 const MAX_DEPTH: usize = 64;
 
 /// How a value is written.

@@ -47,7 +47,6 @@ pub(super) struct Directory<'a> {
     pub(super) class: TokenizerClass,
     /// `tokenizer_config.json`, or null.
     pub(super) config: Value,
-    /// What is accepted.
     pub(super) compatibility: Compatibility,
 }
 

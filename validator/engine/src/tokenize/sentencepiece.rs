@@ -24,7 +24,7 @@ const MAX_PIECE: usize = 512;
 
 /// What matters of a `tokenizer.model`.
 #[derive(Debug, Default, PartialEq)]
-struct Model {
+struct PieceModel {
     pieces: Vec<(String, f32)>,
     kind: u64,
     unknown: Option<String>,
@@ -33,7 +33,7 @@ struct Model {
 
 /// Makes a tokenizer of the bytes of a `tokenizer.model`.
 pub(super) fn convert(bytes: &[u8], gemma: bool) -> Result<Tokenizer, Fault> {
-    let mut model = Model::parse(bytes)
+    let mut model = PieceModel::parse(bytes)
         .ok_or_else(|| refused("tokenizer.model is not a SentencePiece model"))?;
     if model
         .pieces
@@ -109,7 +109,7 @@ pub(super) fn convert(bytes: &[u8], gemma: bool) -> Result<Tokenizer, Fault> {
     Ok(tokenizer)
 }
 
-fn unigram(model: Model) -> Result<Tokenizer, Fault> {
+fn unigram(model: PieceModel) -> Result<Tokenizer, Fault> {
     let pieces = model
         .pieces
         .into_iter()
@@ -118,7 +118,7 @@ fn unigram(model: Model) -> Result<Tokenizer, Fault> {
     Ok(Tokenizer::new(unigram))
 }
 
-fn bpe(model: Model) -> Result<Tokenizer, Fault> {
+fn bpe(model: PieceModel) -> Result<Tokenizer, Fault> {
     let merges = merges(&model.pieces);
     let vocabulary: Vec<(String, u32)> = model
         .pieces
@@ -177,11 +177,11 @@ fn merges(pieces: &[(String, f32)]) -> Vec<(String, String)> {
         .collect()
 }
 
-impl Model {
+impl PieceModel {
     /// Parses the protocol buffer; `None` if it is none.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let mut model = Self::default();
-        for field in Fields(bytes) {
+        for field in ProtoFields(bytes) {
             match field? {
                 (1, Content::Bytes(piece)) => model.pieces.push(parse_piece(piece)?),
                 (2, Content::Bytes(spec)) => model.parse_trainer_spec(spec)?,
@@ -193,7 +193,7 @@ impl Model {
 
     fn parse_trainer_spec(&mut self, spec: &[u8]) -> Option<()> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-        for field in Fields(spec) {
+        for field in ProtoFields(spec) {
             match field? {
                 (3, Content::Number(kind)) => self.kind = kind,
                 (31, Content::Bytes(symbol)) => self.user_defined.push(text(symbol)?),
@@ -207,7 +207,7 @@ impl Model {
 
 fn parse_piece(bytes: &[u8]) -> Option<(String, f32)> {
     let (mut piece, mut score) = (String::new(), 0.0);
-    for field in Fields(bytes) {
+    for field in ProtoFields(bytes) {
         match field? {
             (1, Content::Bytes(text)) => piece = String::from_utf8(text.to_vec()).ok()?,
             (2, Content::Four(bits)) => score = f32::from_le_bytes(bits),
@@ -226,9 +226,9 @@ enum Content<'a> {
 }
 
 /// The fields of a protocol buffer: number and content, `None` where it is malformed.
-struct Fields<'a>(&'a [u8]);
+struct ProtoFields<'a>(&'a [u8]);
 
-impl<'a> Iterator for Fields<'a> {
+impl<'a> Iterator for ProtoFields<'a> {
     type Item = Option<(u64, Content<'a>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -243,7 +243,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ProtoFields<'a> {
     fn field(&mut self) -> Option<(u64, Content<'a>)> {
         let key = self.number()?;
         let content = match key & 7 {
@@ -301,7 +301,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_model_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Model::parse(&bytes);
+            let _ = PieceModel::parse(&bytes);
             let _ = convert(&bytes, false);
         }
     }

@@ -155,7 +155,7 @@ impl Resident {
     ) -> Result<Self, Fault> {
         let spec = read_spec(source)?;
         check_size(source, &spec, device)?;
-        let options = load::Options {
+        let options = load::LoadOptions {
             dtype: source.dtype,
             attention: source.attention,
             device,

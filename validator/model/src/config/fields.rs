@@ -92,7 +92,6 @@ impl Fields {
         }
     }
 
-    /// A finite number.
     pub(super) fn number(&self, field: &'static str, default: f64) -> Result<f64, ConfigError> {
         let Some(value) = self.0.get(field) else {
             return Ok(default);

@@ -21,15 +21,9 @@ pub enum RotaryScaling {
     /// Not at all.
     None,
     /// Positions are divided by the factor.
-    Linear {
-        /// Greater than one.
-        factor: f64,
-    },
+    Linear { factor: f64 },
     /// The base grows with the length of the sequence once it exceeds `max_positions`.
-    Dynamic {
-        /// Greater than one.
-        factor: f64,
-    },
+    Dynamic { factor: f64 },
     /// Llama 3.1: long waves are slowed by the factor, short ones kept, those between blended.
     Llama3 {
         /// How much long waves are slowed.

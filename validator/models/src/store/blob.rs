@@ -132,7 +132,6 @@ impl Staging {
         Ok(blob)
     }
 
-    /// Removes the file.
     pub fn discard(self) -> Result<(), FileError> {
         remove_file(&self.path)
     }

@@ -16,7 +16,6 @@ pub const FORMAT: u32 = 1;
 pub struct ModelRecord {
     /// Version of this format: [`super::RECORD_FORMAT`].
     pub format: u32,
-    /// Its content hash.
     #[serde(with = "as_text")]
     pub content_hash: ContentHash,
     /// Its files, sorted by path.

@@ -34,7 +34,6 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// Returns the pinned model.
     pub const fn model(&self) -> &StoredModel {
         &self.model
     }
@@ -127,7 +126,6 @@ impl Store {
         Ok(None)
     }
 
-    /// Returns every model.
     pub fn models(&self) -> Result<Vec<StoredModel>, StoreError> {
         let mut models = Vec::new();
         for path in entries(&self.path("models"))? {

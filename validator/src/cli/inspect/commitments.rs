@@ -4,7 +4,6 @@ use shared::term::{self, Table};
 
 use chain::ChainSnapshot;
 
-/// Shows the commitments.
 pub(super) fn table(snapshot: &ChainSnapshot) -> Table {
     let mut table = term::table([
         "uid",

@@ -4,7 +4,6 @@ use shared::term::{self, Table};
 
 use chain::ChainSnapshot;
 
-/// Shows the hyperparameters.
 pub(super) fn table(snapshot: &ChainSnapshot) -> Table {
     let mut table = term::table(["hyperparameter", "value"]);
     let value = serde_json::to_value(&snapshot.hyperparameters).unwrap_or_default();

@@ -5,7 +5,6 @@ use shared::term::{self, Table};
 use super::on_chain::{RAO, share};
 use chain::ChainSnapshot;
 
-/// Shows the neurons.
 pub(super) fn table(snapshot: &ChainSnapshot) -> Table {
     let headings = [
         "uid",

@@ -16,11 +16,9 @@ use crate::state;
 use chain::ChainSnapshot;
 use subnet::{FaultKind, Hotkey};
 
-/// How a part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
-    /// As it should be.
     Ok,
     /// It works, and may not for long.
     Warn,
@@ -31,11 +29,8 @@ pub enum Level {
 /// One line of the report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
-    /// The part.
     pub subject: &'static str,
-    /// How it is.
     pub level: Level,
-    /// What was found.
     pub detail: String,
     /// What to do about it.
     pub remedy: Option<String>,

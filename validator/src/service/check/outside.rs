@@ -38,7 +38,6 @@ const AT_ONCE: Deadlines = Deadlines {
 /// The longest answer of W&B read.
 const MAX_ANSWER_BYTES: u64 = 1 << 16;
 
-/// Samples fetched on trial.
 const SAMPLES: usize = 20;
 
 /// Tries every endpoint; returns the snapshot of the first that gave one.

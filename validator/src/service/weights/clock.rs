@@ -14,14 +14,12 @@ const LONGEST_PAUSE: u64 = 16;
 /// A twin that has set no weights for so many epochs is gone.
 const QUIET_EPOCHS: u64 = 2;
 
-/// How things stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Clock {
     /// Block of our last weight set on the chain, or of our registration.
     pub(super) last: BlockNumber,
     /// Block at which the next one is due.
     pub(super) due: BlockNumber,
-    /// Tries that failed since.
     pub(super) failed: u32,
     /// No try before this block.
     pub(super) not_before: BlockNumber,

@@ -42,7 +42,6 @@ impl Terms {
     }
 }
 
-/// Sets weights.
 #[derive(Debug)]
 pub(super) struct Weights {
     pub(super) client: Client,
@@ -62,7 +61,6 @@ pub(super) struct Weights {
 pub(super) struct Alarms {
     /// Weights could not be set.
     pub(super) not_set: Alarm,
-    /// Weights are overdue.
     pub(super) overdue: Alarm,
 }
 

@@ -173,7 +173,6 @@ fn header(node: &Node, number: u32) -> Answer<Value> {
     serde_json::to_value(ledger.block(number).map(|block| &block.header)).map_err(internal)
 }
 
-/// Sends one notification.
 pub(super) async fn send(
     sink: &jsonrpsee::SubscriptionSink,
     value: &Value,

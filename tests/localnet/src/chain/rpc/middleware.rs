@@ -10,7 +10,6 @@ use jsonrpsee::{
 
 use crate::chain::{faults::Reply, node::Node};
 
-/// The service inside, watched.
 #[derive(Clone)]
 pub(super) struct Watched<S> {
     pub(super) inner: S,

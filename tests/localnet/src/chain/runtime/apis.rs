@@ -31,7 +31,6 @@ decl_runtime_apis! {
         fn get_neuron_lite(netuid: NetUid, uid: u16) -> Option<NeuronInfoLite>;
     }
 
-    /// Subnets as a whole.
     pub trait SubnetInfoRuntimeApi {
         fn get_subnet_hyperparams(netuid: NetUid) -> Option<SubnetHyperparams>;
         fn get_subnet_hyperparams_v2(netuid: NetUid) -> Option<SubnetHyperparamsV2>;

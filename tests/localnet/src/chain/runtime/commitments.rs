@@ -12,7 +12,6 @@ pub use pallet::*;
 
 use super::newtype::NetUid;
 
-/// Fields in one commitment.
 pub type MaxFields = ConstU32<3>;
 
 /// One field of a commitment.
@@ -153,7 +152,6 @@ impl TypeInfo for Data {
     }
 }
 
-/// What a neuron commits.
 #[derive(
     Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo, Clone, Debug, PartialEq, Eq,
 )]
@@ -161,7 +159,6 @@ pub struct CommitmentInfo {
     pub fields: BoundedVec<Data, MaxFields>,
 }
 
-/// A commitment as stored.
 #[derive(
     Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo, Clone, Debug, PartialEq, Eq,
 )]
@@ -209,10 +206,8 @@ pub mod pallet {
         /// Most fields in a commitment.
         #[pallet::constant]
         type MaxFields: Get<u32>;
-        /// Deposit of a commitment.
         #[pallet::constant]
         type InitialDeposit: Get<u64>;
-        /// Deposit of each field.
         #[pallet::constant]
         type FieldDeposit: Get<u64>;
     }

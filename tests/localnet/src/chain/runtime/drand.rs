@@ -14,7 +14,6 @@ pub const BEACON_GENESIS: u64 = 1_692_803_367;
 /// Seconds of a round.
 pub const BEACON_PERIOD: u64 = 3;
 
-/// One round's output.
 #[derive(
     Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo, Clone, Debug, PartialEq, Eq,
 )]
@@ -25,7 +24,6 @@ pub struct Pulse {
     pub signature: BoundedVec<u8, ConstU32<144>>,
 }
 
-/// Who the beacon is.
 #[derive(
     Encode,
     Decode,

@@ -39,11 +39,9 @@ pub const SLOT: u64 = 12_000;
 pub type BlockNumber = u32;
 /// Accounts: sr25519 public keys.
 pub type AccountId = sp_runtime::AccountId32;
-/// Addresses in extrinsics.
 pub type Address = MultiAddress<AccountId, ()>;
 /// Block headers.
 pub type Header = generic::Header<BlockNumber, BlakeTwo256>;
-/// Extrinsics.
 pub type Extrinsic = generic::UncheckedExtrinsic<
     Address,
     RuntimeCall,
@@ -52,7 +50,6 @@ pub type Extrinsic = generic::UncheckedExtrinsic<
 >;
 /// Blocks.
 pub type Block = generic::Block<Header, Extrinsic>;
-/// What is signed.
 pub type SignedPayload = generic::SignedPayload<RuntimeCall, extensions::TransactionExtensions>;
 /// What runs blocks.
 pub type Executive = frame_executive::Executive<

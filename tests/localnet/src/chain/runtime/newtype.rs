@@ -36,10 +36,7 @@ macro_rules! newtype {
     };
 }
 
-newtype!(
-    /// Number of a subnet.
-    NetUid(u16)
-);
+newtype!(NetUid(u16));
 newtype!(
     /// Number of a mechanism of a subnet; the main one is 0.
     MechId(u8)
@@ -48,10 +45,7 @@ newtype!(
     /// Key of what each mechanism has for itself: `mechanism * 4096 + netuid`.
     NetUidStorageIndex(u16)
 );
-newtype!(
-    /// TAO, in rao.
-    TaoBalance(u64)
-);
+newtype!(TaoBalance(u64));
 newtype!(
     /// A subnet's alpha, in rao.
     AlphaBalance(u64)

@@ -132,7 +132,6 @@ impl<T: Config> Pallet<T> {
         NeuronInfoLite::read::<T>(netuid, uid)
     }
 
-    /// Returns a subnet's neurons.
     pub fn neurons(netuid: NetUid) -> Vec<NeuronInfo> {
         (0..SubnetworkN::<T>::get(netuid))
             .filter_map(|uid| Self::neuron(netuid, uid))
