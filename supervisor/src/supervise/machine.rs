@@ -6,7 +6,7 @@
 //! until [`Event::Journaled`] says how that went. Where it failed, the update stands still at what
 //! is on the disk, and is tried again later; the child is looked after all the same.
 //!
-//! The loop ([`super::Supervisor`]) and the property test drive this same type.
+//! The loop (`supervise::Supervisor`) and the property test drive this same type.
 
 use std::{collections::VecDeque, time::Duration};
 

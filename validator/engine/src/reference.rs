@@ -6,7 +6,7 @@
 //! f32 whatever the model is judged in: several of them build their rotary tables in the model's
 //! type, which loses positions above 256 in bfloat16 (`candle-transformers/src/models/qwen2.rs`,
 //! `RotaryEmbedding::new`). What they leave out of `config.json` is refused by name in
-//! [`limits`], never computed wrongly.
+//! `limits`, never computed wrongly.
 
 use std::{collections::HashMap, path::Path};
 

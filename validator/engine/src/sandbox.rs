@@ -12,11 +12,11 @@
 //! `@cuda-uvmfd-NS-PID`. If either is refused, it answers `CUDA_ERROR_OPERATING_SYSTEM`. Therefore
 //! a worker that may use a GPU raises its walls in two steps, both before the first request:
 //!
-//! 1. All walls, with three gaps for the driver ([`Gpu::Starting`]): writing below
+//! 1. All walls, with three gaps for the driver (`Gpu::Starting`): writing below
 //!    `/proc/self/task`, `bind` and `listen`, and writing the cache of compiled kernels. Behind
 //!    them the device is opened and the kernels are compiled.
-//! 2. The gaps are closed ([`Gpu::Running`]): a second layer of landlock, a second seccomp filter.
-//!    Without a GPU the device files go too ([`Gpu::None`]).
+//! 2. The gaps are closed (`Gpu::Running`): a second layer of landlock, a second seccomp filter.
+//!    Without a GPU the device files go too (`Gpu::None`).
 //!
 //! Starting the driver before any wall would need no gap, but landlock holds only the calling
 //! thread and those it starts later: the driver's own threads, which live as long as the worker,
