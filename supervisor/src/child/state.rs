@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
-pub use super::step::step;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {

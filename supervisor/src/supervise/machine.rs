@@ -13,10 +13,15 @@ use std::{collections::VecDeque, time::Duration};
 use shared::status::Health;
 
 use crate::{
-    child::state::{self as child, ChildEffect, ChildEvent, ChildNow, ChildPolicy, ChildState},
-    update::state::{
-        self as update, Note, Step, UpdateEffect, UpdateEvent, UpdateNow, UpdatePolicy,
-        UpdateState, Urgency,
+    child::{
+        state::{ChildEffect, ChildEvent, ChildNow, ChildPolicy, ChildState, Stage},
+        step::step as step_child,
+    },
+    update::{
+        state::{
+            Note, Step, UpdateEffect, UpdateEvent, UpdateNow, UpdatePolicy, UpdateState, Urgency,
+        },
+        step::step as step_update,
     },
 };
 
@@ -168,7 +173,7 @@ impl Machine {
             }
             Event::Tick => {
                 if self.child.due(world.at).is_some_and(|due| due <= world.at)
-                    || matches!(self.child.stage, child::Stage::Sweeping { .. })
+                    || matches!(self.child.stage, Stage::Sweeping { .. })
                 {
                     self.step_child(ChildEvent::Tick, world, effects);
                 }
@@ -200,7 +205,7 @@ impl Machine {
             failing: self.child.failing().map(str::to_owned),
             speaks: world.speaks,
         };
-        let (state, wanted) = update::step(self.update.clone(), event, &now, &self.update_policy);
+        let (state, wanted) = step_update(self.update.clone(), event, &now, &self.update_policy);
         if state.persists_as(&self.update) {
             self.update = state;
             self.carry_out(wanted, world, effects);
@@ -247,7 +252,7 @@ impl Machine {
             at: world.at,
             draw: world.draw,
         };
-        let (state, wanted) = child::step(self.child.clone(), event, &now, &self.child_policy);
+        let (state, wanted) = step_child(self.child.clone(), event, &now, &self.child_policy);
         self.child = state;
         for effect in wanted {
             match effect {

@@ -14,7 +14,7 @@ pub(crate) mod release_key;
 pub(crate) mod remote;
 pub(crate) mod smoke_test;
 pub mod state;
-mod step;
+pub mod step;
 pub(crate) mod transport;
 pub(crate) mod upstream;
 pub mod verify;

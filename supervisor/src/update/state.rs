@@ -5,11 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared::status::Health;
 
+pub use super::version::{LocalChange, Version};
 use super::{probation::Baseline, quarantine::Quarantine};
-pub use super::{
-    step::step,
-    version::{LocalChange, Version},
-};
 use crate::error::Fault;
 
 /// The format of the journal; a supervisor refuses to touch a newer one.

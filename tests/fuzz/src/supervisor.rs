@@ -9,8 +9,9 @@ use supervisor::{
     update::{
         state::{
             Polled, UpdateEffect, UpdateEvent, UpdateNow, UpdatePolicy, UpdateState, Urgency,
-            Version, step,
+            Version,
         },
+        step::step,
         verify,
     },
 };
