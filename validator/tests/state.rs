@@ -1,4 +1,6 @@
 //! What survives a restart: the state file, the journal of steps, and what is made of both.
+//!
+//! Long because each damage that a file can take is told beside what becomes of it.
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};

@@ -34,7 +34,25 @@ pub fn workspace() -> PathBuf {
 pub fn program(name: &str) -> PathBuf {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         let target = target_folder();
-        let status = process::blocking_command("cargo")
+        let mut cargo = process::blocking_command("cargo");
+        // What cargo tells a test of its own package: build scripts that ask for it (ring's does) would have
+        // half of the programs built again for each package that is tested.
+        let told = |name: &str| {
+            [
+                "CARGO_PKG_",
+                "CARGO_MANIFEST_",
+                "CARGO_BIN_EXE_",
+                "CARGO_CRATE_",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        };
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(told) {
+                cargo.env_remove(name);
+            }
+        }
+        let status = cargo
             .args(["build", "--release", "--locked", "--target-dir"])
             .arg(&target)
             .current_dir(workspace())

@@ -15,7 +15,7 @@ use shared::Exit;
 const MAX_LINES: usize = 450;
 
 /// What each crate of ours may use of ours; its tests may use more.
-const WALLS: [(&str, &[&str]); 16] = [
+const WALLS: [(&str, &[&str]); 17] = [
     ("shared", &[]),
     ("supervisor", &["shared"]),
     ("model", &[]),
@@ -23,8 +23,15 @@ const WALLS: [(&str, &[&str]); 16] = [
     ("subnet", &["model", "shared"]),
     ("http-client", &["shared", "subnet"]),
     ("chain", &["shared", "subnet"]),
-    ("models", &["http-client", "model", "shared", "subnet"]),
-    ("samples", &["http-client", "model", "shared", "subnet"]),
+    ("hub", &["http-client"]),
+    (
+        "models",
+        &["http-client", "hub", "model", "shared", "subnet"],
+    ),
+    (
+        "samples",
+        &["http-client", "hub", "model", "shared", "subnet"],
+    ),
     ("eval", &["model", "shared", "subnet"]),
     ("score", &["subnet"]),
     ("report", &["http-client", "score", "shared", "subnet"]),
@@ -34,6 +41,7 @@ const WALLS: [(&str, &[&str]); 16] = [
             "chain",
             "eval",
             "http-client",
+            "hub",
             "model",
             "models",
             "report",
@@ -52,6 +60,7 @@ const WALLS: [(&str, &[&str]); 16] = [
             "chain",
             "engine",
             "http-client",
+            "hub",
             "model",
             "models",
             "report",

@@ -65,7 +65,7 @@ mod tests {
             Some(0)
         );
         assert_eq!(
-            pause("retry-after", "Wed, 21 Oct 2999 07:28:00 GMT"),
+            pause("retry-after", "Mon, 21 Oct 2999 07:28:00 GMT"),
             Some(86_400)
         );
         assert_eq!(pause("ratelimit", r#""resolvers";r=0;t=55"#), Some(56));

@@ -1,6 +1,10 @@
 //! `validator replay`: compute the losses of a recorded step again.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use model::ContentHash;
 use shared::{Exit, Failure, cli::FullPath, term};
@@ -87,7 +91,8 @@ impl ReplayArgs {
         let path = self.sample_set.clone().map_or_else(
             || {
                 // .../vali-state/records/steps.jsonl beside .../vali-state/samples/
-                let beside = self.record.record.join("../../samples");
+                let folder = self.record.record.parent().and_then(Path::parent);
+                let beside = folder.unwrap_or(Path::new("/")).join("samples");
                 samples::path_of(&beside, &record.samples.digest)
             },
             PathBuf::from,

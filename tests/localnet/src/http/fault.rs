@@ -1,4 +1,6 @@
 //! Trouble by name: what a server does wrong, to which requests, and how often.
+//!
+//! Long because each kind of trouble stands with its name.
 
 use std::{
     convert::Infallible,
