@@ -80,7 +80,7 @@ const DOORS: [(&str, &[&str]); 6] = [
     ("candle-core", &["engine", "localnet"]),
     ("tokenizers", &["engine", "localnet"]),
     // The chain.
-    ("subxt", &["chain", "localnet", "validator"]),
+    ("subxt", &["chain", "localnet"]),
     // The network: no worker, no model and no score opens a socket.
     (
         "reqwest",
@@ -94,7 +94,7 @@ const DOORS: [(&str, &[&str]); 6] = [
             "validator",
         ],
     ),
-    ("hf-hub", &["models", "samples", "validator"]),
+    ("hf-hub", &["hub"]),
     (
         "tokio",
         &[
@@ -103,6 +103,7 @@ const DOORS: [(&str, &[&str]); 6] = [
             "eval",
             "fuzz",
             "http-client",
+            "hub",
             "localnet",
             "models",
             "report",
