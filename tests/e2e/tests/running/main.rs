@@ -48,7 +48,8 @@ async fn two_validators_agree_and_anyone_can_check_it() {
     world
         .until("a", "weights of both competitions on the chain", || {
             let (_, weights) = world.weights();
-            weights.len() > 3 && world.records("a").len() > 1
+            // Which of the losing models are weighed depends on the samples that were drawn.
+            weights.len() > 1 && world.records("a").len() > 1
         })
         .await;
     // It is overdue until it has seen its own weights on the chain.
