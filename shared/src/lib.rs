@@ -13,6 +13,7 @@ pub mod file;
 pub mod log;
 pub mod log_file;
 pub mod notify;
+pub mod output;
 pub mod process;
 pub mod shutdown;
 pub mod status;

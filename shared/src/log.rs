@@ -7,7 +7,10 @@ use tracing_subscriber::{
     fmt::{MakeWriter, writer::MakeWriterExt as _},
 };
 
-use crate::log_file::{LogFile, SharedLogFile};
+use crate::{
+    log_file::{LogFile, SharedLogFile},
+    output::{Output, SharedOutput, plain_note},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -20,19 +23,33 @@ pub enum Format {
 /// Starts logging at `level` (`"info"`, or a filter such as `"info,validator=debug"`). A second
 /// call does nothing, so that tests may call it freely.
 pub fn init(level: &str, format: Format) {
-    start(level, format, std::io::stderr, colour());
+    match standard_error(format) {
+        Some(output) => start(level, format, move || output.clone(), colour()),
+        None => start(level, format, std::io::sink, false),
+    }
 }
 
 /// Starts logging to standard error and to a file.
 pub fn init_with_file(level: &str, format: Format, file: LogFile) {
     let file = SharedLogFile::from(file);
+    let file = move || file.clone();
     // Colours would be in the file too.
-    start(
-        level,
-        format,
-        std::io::stderr.and(move || file.clone()),
-        false,
-    );
+    match standard_error(format) {
+        Some(output) => start(level, format, (move || output.clone()).and(file), false),
+        None => start(level, format, file, false),
+    }
+}
+
+/// Whoever reads it slowly, or not at all, must not stop us.
+fn standard_error(format: Format) -> Option<SharedOutput> {
+    let note = match format {
+        Format::Text => plain_note,
+        Format::Json => |lost| {
+            let message = "lines were lost: nobody read them in time";
+            format!("{{\"level\":\"WARN\",\"message\":\"{message}\",\"lines\":{lost}}}\n")
+        },
+    };
+    Output::stderr(note).ok().map(SharedOutput::from)
 }
 
 fn start<W>(level: &str, format: Format, writer: W, colour: bool)

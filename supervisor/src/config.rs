@@ -2,8 +2,10 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
+use clap::ValueEnum;
 use jiff::{SignedDuration, civil};
 use serde::{Deserialize, Serialize};
+use shared::log::Format;
 
 use crate::{child::spec::Spec, home::Home, update::state::UpdatePolicy};
 
@@ -81,14 +83,39 @@ pub(crate) struct BuildConfig {
     pub(crate) profile: String,
     pub(crate) features: Vec<String>,
     pub(crate) target_dir: PathBuf,
-    /// Arguments that make the child check its configuration; empty for no such check.
-    pub(crate) check: Vec<String>,
+    /// Arguments that make the child check its configuration; empty for no such check, nothing for
+    /// the usual one where the program is of our kind.
+    pub(crate) check: Option<Vec<String>>,
+    pub(crate) sandbox: BuildSandbox,
+    /// Variables that builds and smoke tests get besides the usual ones.
+    pub(crate) environment: Vec<String>,
+    /// What builds may read and write besides the usual folders.
+    pub(crate) paths: Vec<PathBuf>,
     pub(crate) fetch_timeout: Duration,
     pub(crate) build_timeout: Duration,
     /// Free disk space a build needs, in bytes.
     pub(crate) min_disk: u64,
     /// Free memory a build needs, in bytes.
     pub(crate) min_memory: u64,
+}
+
+/// How much is kept from the code that a build runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BuildSandbox {
+    /// Files, other processes and, once everything is fetched, the network
+    Full,
+    /// Files and other processes, not the network
+    Files,
+    /// Nothing but the environment
+    Off,
+}
+
+impl BuildConfig {
+    /// Whether builds have the network throughout.
+    pub(crate) fn keeps_network(&self) -> bool {
+        self.sandbox != BuildSandbox::Full
+    }
 }
 
 /// What keeps the supervisor itself running.
@@ -117,6 +144,10 @@ pub(crate) struct LogConfig {
     pub(crate) keep: u32,
     /// Whether the child's output is passed through.
     pub(crate) echo: bool,
+    /// Which of our own messages are logged.
+    pub(crate) filter: String,
+    /// Whether they are JSON.
+    pub(crate) json: bool,
 }
 
 /// Commands run at certain moments.
@@ -128,6 +159,18 @@ pub(crate) struct Hooks {
     pub(crate) post_update: Option<String>,
     /// After one was refused, failed, or rolled back.
     pub(crate) on_failure: Option<String>,
+}
+
+impl LogConfig {
+    /// Starts logging our own messages, to standard error.
+    pub(crate) fn start(&self) {
+        let format = if self.json {
+            Format::Json
+        } else {
+            Format::Text
+        };
+        shared::log::init(&self.filter, format);
+    }
 }
 
 impl Config {
@@ -265,8 +308,75 @@ pub(crate) fn shown(args: &[OsString]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A configuration that keeps its state in a folder.
+    pub(crate) fn config(dir: &std::path::Path) -> Config {
+        let home = Home::of(&dir.join("state"), "app");
+        let log = LogConfig {
+            dir: home.logs(),
+            max_bytes: 1 << 20,
+            keep: 1,
+            echo: false,
+            filter: "info".into(),
+            json: false,
+        };
+        let build = BuildConfig {
+            bins: vec!["app".into()],
+            profile: "dev".into(),
+            features: Vec::new(),
+            target_dir: home.target(),
+            check: None,
+            sandbox: BuildSandbox::Full,
+            environment: Vec::new(),
+            paths: Vec::new(),
+            fetch_timeout: Duration::from_mins(1),
+            build_timeout: Duration::from_mins(1),
+            min_disk: 0,
+            min_memory: 0,
+        };
+        Config {
+            child_name: "app".into(),
+            child: Spec {
+                program: "app".into(),
+                args: Vec::new(),
+                cwd: dir.to_owned(),
+                nice: 0,
+                watchdog: Duration::ZERO,
+                memory_max: None,
+            },
+            stop_timeout: Duration::from_secs(1),
+            policy: UpdatePolicy {
+                interval: Duration::from_mins(15),
+                jitter: Duration::ZERO,
+                hold_off: Duration::ZERO,
+                ready_timeout: Duration::from_mins(5),
+                probation: Duration::from_mins(5),
+                max_wait: Duration::from_mins(30),
+                updates: true,
+            },
+            window: None,
+            repo: dir.join("checkout"),
+            source: Source::Git(GitSource {
+                remote: None,
+                branch: None,
+                pin: None,
+                ssh_keys: Vec::new(),
+                signers: None,
+                every_commit: false,
+                follow_rewrites: true,
+            }),
+            build,
+            keep_releases: 3,
+            log,
+            hooks: Hooks::default(),
+            notify: Vec::new(),
+            manager: None,
+            metrics_addr: None,
+            home,
+        }
+    }
 
     #[test]
     fn spans_and_sizes() {

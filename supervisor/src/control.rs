@@ -10,7 +10,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::{home::remove_socket, report::Report, update::state::Polled};
+use crate::{report::Report, update::state::Polled};
 
 const MAX_LINE: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,7 +60,8 @@ pub struct PendingRequest {
 
 /// Opens the socket, in place of one left behind; only its owner may use it.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    remove_socket(path)?;
+    // Left by a process that is dead: we hold the lock.
+    shared::file::remove_file(path).map_err(|error| error.source)?;
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)

@@ -1,6 +1,9 @@
 //! What went wrong in a step of an update, and whose fault it is.
 
 use serde::{Deserialize, Serialize};
+use shared::causes::one_line;
+
+use crate::text;
 
 /// Whose fault it is; this decides what happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +26,10 @@ pub enum Blame {
 pub struct Fault {
     pub blame: Blame,
     /// What failed, on what, and why, in one line.
+    #[serde(deserialize_with = "text::printable")]
     pub message: String,
     /// What the operator can do.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::maybe_printable")]
     pub hint: Option<String>,
     /// The upstream commit it is about.
     #[serde(default)]
@@ -49,7 +53,7 @@ impl Fault {
 
     /// Makes a fault of this machine from a file or system error.
     pub fn machine(error: &dyn std::error::Error) -> Self {
-        Self::new(Blame::Machine, chain(error))
+        Self::new(Blame::Machine, one_line(error))
     }
 
     /// Adds what the operator can do.
@@ -77,16 +81,4 @@ impl From<std::io::Error> for Fault {
     fn from(error: std::io::Error) -> Self {
         Self::machine(&error)
     }
-}
-
-/// Returns an error and its causes as one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

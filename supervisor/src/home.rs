@@ -57,6 +57,16 @@ impl Home {
         self.path.join("output")
     }
 
+    /// The folder of logs, unless the configuration names another.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// The child's log in it.
+    pub(crate) fn child_log(&self) -> PathBuf {
+        self.logs().join(format!("{}.log", self.child_name()))
+    }
+
     pub fn status(&self) -> PathBuf {
         self.path.join("status.json")
     }
@@ -92,13 +102,5 @@ impl Home {
     /// The link to the release that ran before.
     pub fn previous(&self) -> PathBuf {
         self.path.join("previous")
-    }
-}
-
-/// Removes a socket that a dead process left behind; we hold the lock, so nobody listens.
-pub(crate) fn remove_socket(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

@@ -20,5 +20,6 @@ mod notify;
 pub mod report;
 pub mod self_update;
 pub mod supervise;
+mod text;
 pub mod update;
 mod worker;

@@ -1,11 +1,5 @@
 //! Entry point of the supervisor.
 
-use std::process::{ExitCode, Termination};
-
-fn main() -> ExitCode {
-    let line: Vec<_> = std::env::args_os().collect();
-    match supervisor::cli::main(&line, shared::version!()) {
-        Ok(exit) => exit.report(),
-        Err(failure) => failure.print().report(),
-    }
+fn main() -> shared::Exit {
+    supervisor::cli::main(shared::version!())
 }

@@ -86,7 +86,7 @@ pub(crate) fn render(report: &Report) -> String {
         "Whether an update is under way.",
         busy,
     );
-    let uptime = report.supervisor.uptime as f64;
+    let uptime = report.supervisor.as_ref().map_or(0, |own| own.uptime) as f64;
     gauge(
         "supervisor_uptime_seconds",
         "Age of the supervisor.",

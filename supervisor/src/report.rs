@@ -1,9 +1,16 @@
 //! What `status` shows, as it goes over the control socket.
 
 use serde::{Deserialize, Serialize};
-use shared::status::{Health, SafePoint};
+use shared::status::{Health, SafePoint, Status};
 
-use crate::update::state::Version;
+use crate::{
+    child::{control::find_left_behind, health},
+    home::Home,
+    update::{
+        journal::{self, JournalError},
+        state::{UpdateState, Version},
+    },
+};
 
 /// The format of [`Report`]; fields are only added within one format.
 pub const FORMAT: u32 = 1;
@@ -14,7 +21,8 @@ pub struct Report {
     /// See [`FORMAT`].
     pub format: u32,
     pub name: String,
-    pub supervisor: ProcessReport,
+    /// Nothing where none runs, and the report is of what it left behind.
+    pub supervisor: Option<ProcessReport>,
     pub child: ChildReport,
     pub update: UpdateReport,
     pub log: String,
@@ -30,7 +38,7 @@ pub struct ProcessReport {
     pub manager: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildReport {
     /// running, starting, stopping, waiting, misconfigured, down
     pub state: String,
@@ -75,4 +83,71 @@ pub struct UpdateReport {
     pub next_in: Option<u64>,
     /// Whether updates are looked for.
     pub enabled: bool,
+}
+
+impl ChildReport {
+    /// What the child's status file says.
+    pub(crate) fn of(status: Option<Status>) -> Self {
+        let Some(status) = status else {
+            return Self::default();
+        };
+        Self {
+            phase: Some(status.phase),
+            health: Some(status.health),
+            problems: status.problems,
+            restart: Some(status.restart),
+            details: status.details,
+            ..Self::default()
+        }
+    }
+}
+
+impl UpdateReport {
+    /// What the journal knows.
+    pub(crate) fn of(state: &UpdateState) -> Self {
+        let quarantine = state.quarantine.iter();
+        Self {
+            phase: state.phase.name().to_owned(),
+            progress: None,
+            accepted: state.accepted.clone(),
+            previous: state.previous.clone(),
+            candidate: state.candidate().cloned(),
+            problem: state.problem.clone(),
+            quarantine: quarantine
+                .map(|(commit, why)| (commit.to_owned(), why.to_owned()))
+                .collect(),
+            polled_at: None,
+            next_in: None,
+            enabled: false,
+        }
+    }
+}
+
+impl Report {
+    /// What can be told without a supervisor: its child may run on, and its journal stays.
+    pub(crate) fn left_behind(home: &Home) -> Result<Self, JournalError> {
+        let state = journal::read(&home.journal())?.unwrap_or_default();
+        let child = find_left_behind(home).into_iter().next();
+        let child = match child {
+            Some(found) => ChildReport {
+                state: "running".to_owned(),
+                reason: Some("it was left running, and nobody restarts it".to_owned()),
+                pid: Some(found.pid),
+                release: Some(found.release),
+                ..ChildReport::of(health::read_status(&home.status(), found.pid))
+            },
+            None => ChildReport {
+                state: "down".to_owned(),
+                ..ChildReport::default()
+            },
+        };
+        Ok(Self {
+            format: FORMAT,
+            name: home.child_name(),
+            supervisor: None,
+            child,
+            update: UpdateReport::of(&state),
+            log: home.child_log().display().to_string(),
+        })
+    }
 }

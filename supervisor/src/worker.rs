@@ -23,10 +23,16 @@ const MAX_JOB: u64 = 1 << 22;
 
 /// Reads a job from standard input, carries it out and writes its lines to standard output.
 pub(crate) fn run(supervisor: u32) -> Exit {
-    if let Err(error) = end_with(supervisor) {
+    // Before any thread exists.
+    let ends = end_with(supervisor);
+    let job = read();
+    if let Ok(job) = &job {
+        job.config.log.start();
+    }
+    if let Err(error) = ends {
         tracing::warn!(%error, "a step may outlive its supervisor");
     }
-    say(&Line::Ended(read().and_then(|job| carry_out(&job))));
+    say(&Line::Ended(job.and_then(|job| carry_out(&job))));
     Exit::Ok
 }
 

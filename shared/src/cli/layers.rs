@@ -36,6 +36,7 @@ pub fn parse<T: FromArgMatches>(
     line: &[OsString],
     hint: Hint,
 ) -> Result<Parsed<T>, Failure> {
+    let line = &subcommand_first(&command, line);
     let prefix = command.get_name().to_uppercase();
     let mut command = each_arg(command, &|level, arg| {
         let arg = respelled(arg);
@@ -108,13 +109,55 @@ fn kebab(name: &str) -> String {
     name.replace("._", "-").replace(['.', '_'], "-")
 }
 
-/// Finds `--config` before the file can lend its defaults.
+/// Lets options stand before a subcommand: they are moved behind its name, and mean there what they
+/// mean to it. A program whose options need no subcommand (`supervisor --child-name x`) would take them
+/// for its own.
+fn subcommand_first(command: &Command, line: &[OsString]) -> Vec<OsString> {
+    let mut line = line.to_vec();
+    let mut at = 1;
+    while let Some(word) = line.get(at).and_then(|word| word.to_str()) {
+        let Some(flag) = word.strip_prefix('-') else {
+            if command.find_subcommand(word).is_some() {
+                line[1..=at].rotate_right(1);
+            }
+            break;
+        };
+        if word == "--" {
+            break;
+        }
+        let takes_next = !word.contains('=')
+            && command
+                .get_arguments()
+                .find(|arg| is_called(arg, flag))
+                .is_some_and(|arg| arg.get_action().takes_values());
+        at += if takes_next { 2 } else { 1 };
+    }
+    line
+}
+
+/// Returns whether a flag, without its first dash, is this argument.
+fn is_called(arg: &Arg, flag: &str) -> bool {
+    match flag.strip_prefix('-') {
+        Some(long) => names(arg).any(|name| kebab(name) == kebab(long)),
+        None => arg
+            .get_short()
+            .is_some_and(|short| flag == short.to_string()),
+    }
+}
+
+/// Finds `--config` before the file can lend its defaults. Only the command that was asked for counts:
+/// one without it, such as what a program calls of itself, must work whatever a file holds.
 fn config_path(command: &Command, line: &[OsString]) -> Option<PathBuf> {
     fn of(matches: &ArgMatches) -> Option<PathBuf> {
-        let here = matches.try_get_one::<FullPath>(CONFIG).ok().flatten();
-        here.cloned()
-            .map(PathBuf::from)
-            .or_else(|| of(matches.subcommand()?.1))
+        match matches.subcommand() {
+            Some((_, sub)) => of(sub),
+            None => matches
+                .try_get_one::<FullPath>(CONFIG)
+                .ok()
+                .flatten()
+                .cloned()
+                .map(PathBuf::from),
+        }
     }
     let lenient = command.clone().ignore_errors(true);
     of(&lenient.try_get_matches_from(line).ok()?)
@@ -124,13 +167,7 @@ fn config_path(command: &Command, line: &[OsString]) -> Option<PathBuf> {
 fn with_file(mut command: Command, path: &Path) -> Result<Command, Failure> {
     for (key, values) in settings_file::read(path)? {
         let asked = kebab(&key);
-        let fits = |arg: &Arg| {
-            let names = arg
-                .get_long()
-                .into_iter()
-                .chain(arg.get_all_aliases().into_iter().flatten());
-            names.map(kebab).any(|name| name == asked)
-        };
+        let fits = |arg: &Arg| names(arg).any(|name| kebab(name) == asked);
         if asked == CONFIG || !any_arg(&command, &fits) {
             return Err(
                 settings_file::refused(path, format!("there is no option {key}"))
@@ -146,6 +183,13 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, Failure> {
         });
     }
     Ok(command)
+}
+
+/// Iterates over the long names of a flag.
+fn names(arg: &Arg) -> impl Iterator<Item = &str> {
+    arg.get_long()
+        .into_iter()
+        .chain(arg.get_all_aliases().into_iter().flatten())
 }
 
 fn any_arg(command: &Command, fits: &impl Fn(&Arg) -> bool) -> bool {
@@ -164,6 +208,16 @@ mod tests {
     struct Program {
         #[command(subcommand)]
         command: Order,
+    }
+
+    /// Its options need no subcommand.
+    #[derive(Debug, PartialEq, Parser)]
+    #[command(name = "layered")]
+    struct Plain {
+        #[command(subcommand)]
+        command: Option<Order>,
+        #[command(flatten)]
+        run: Run,
     }
 
     #[derive(Debug, PartialEq, Subcommand)]
@@ -265,6 +319,41 @@ mod tests {
         assert!(failure.to_string().contains("no option walet"), "{failure}");
         let failure = parsed(&["run", "--config=/none.yml"]).unwrap_err();
         assert!(failure.to_string().contains("/none.yml"), "{failure}");
+    }
+
+    #[test]
+    fn options_may_stand_before_a_subcommand_and_are_its_own() {
+        let plain = |words: &[&str]| {
+            let line: Vec<OsString> = ["layered"]
+                .iter()
+                .chain(words)
+                .map(OsString::from)
+                .collect();
+            match parse::<Plain>(Plain::command(), &line, |_, _| None)? {
+                Parsed::Command(plain) => Ok(plain),
+                Parsed::Text(text) => panic!("{text}"),
+            }
+        };
+        let before = plain(&["--wallet.name", "run", "--offline", "run"]).unwrap();
+        assert_eq!(
+            before,
+            plain(&["run", "--wallet.name=run", "--offline"]).unwrap()
+        );
+        assert_eq!(plain(&["--wallet-name", "run"]).unwrap().command, None);
+        let score = plain(&["--offline", "score"]).unwrap().command;
+        assert_eq!(score, Some(Order::Score { offline: true }));
+        let failure: Failure = plain(&["--wallet.name=x", "score"]).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn a_command_that_takes_no_file_reads_none() {
+        let line = ["layered", "score"].map(OsString::from);
+        let mut command = Plain::command();
+        command = command.mut_arg(CONFIG, |config| config.default_value("/none.toml"));
+        parse::<Plain>(command.clone(), &line, |_, _| None).unwrap();
+        let failure = parse::<Plain>(command, &line[..1], |_, _| None).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Config);
     }
 
     #[test]

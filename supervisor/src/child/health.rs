@@ -50,7 +50,7 @@ pub(crate) struct NotifySocket {
 impl NotifySocket {
     /// Binds the socket, in place of one left behind.
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
-        crate::home::remove_socket(path)?;
+        shared::file::remove_file(path).map_err(|error| error.source)?;
         Ok(Self {
             socket: UnixDatagram::bind(path)?,
         })

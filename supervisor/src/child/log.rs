@@ -6,12 +6,15 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     path::Path,
 };
 
 use nix::fcntl::{FcntlArg, fcntl};
-use shared::log_file::LogFile;
+use shared::{
+    log_file::LogFile,
+    output::{Output, plain_note},
+};
 use tokio::net::unix::pipe;
 
 const PIPE_BYTES: i32 = 1 << 20;
@@ -41,29 +44,38 @@ impl Pipe {
     }
 }
 
-/// The child's log file, echoed to our standard output if asked for.
+/// The child's log file, echoed to our standard output if asked for. A reader of the echo who is slow
+/// or gone costs lines there; the file has them all.
 #[derive(Debug)]
 pub(crate) struct ChildLog {
     file: LogFile,
-    echo: bool,
+    echo: Option<Output>,
 }
 
 impl ChildLog {
     /// Opens the log for appending.
     pub(crate) fn open(path: &Path, max_bytes: u64, keep: u32, echo: bool) -> io::Result<Self> {
         let file = LogFile::open(path, max_bytes, keep)?;
+        let echo = if echo {
+            Output::stdout(plain_note).ok()
+        } else {
+            None
+        };
         Ok(Self { file, echo })
     }
 
     /// Appends what the child wrote. A full disk costs log lines, never the child.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        if self.echo {
-            let _ = io::stdout()
-                .write_all(bytes)
-                .and_then(|()| io::stdout().flush());
-        }
+        self.echo(bytes);
         if let Err(error) = self.file.append(bytes) {
             tracing::warn!(%error, "could not rotate the child's log");
+        }
+    }
+
+    /// Shows something beside the child's output, where that is shown.
+    pub(crate) fn echo(&mut self, bytes: &[u8]) {
+        if let Some(echo) = &mut self.echo {
+            echo.put(bytes);
         }
     }
 }

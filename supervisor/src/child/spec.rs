@@ -104,6 +104,9 @@ pub(crate) fn launch(memory_max: Option<u64>, line: &[OsString]) -> Result<Exit,
         .env(PROCESS, std::process::id().to_string())
         .process_group(getpgrp().as_raw());
     let error = command.exec();
+    // Said where the child's output goes. The supervisor tries again, as after any end of the child.
     let text = format!("could not start {}", program.display());
-    Err(Failure::new(Exit::Failed, text).because(&error))
+    Err(Failure::new(Exit::Machine, text)
+        .because(&error)
+        .hint("`supervisor doctor` looks whether the release is intact"))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::backoff::Backoff;
+use super::backoff::RestartPauses;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
@@ -113,7 +113,7 @@ pub struct ChildState {
     pub stage: Stage,
     /// The release that is wanted.
     pub want: Option<String>,
-    pub backoff: Backoff,
+    pub backoff: RestartPauses,
     /// Restarts after failures since the supervisor began.
     pub restarts: u64,
     /// How the last child ended, if it did so by itself.
@@ -147,7 +147,7 @@ impl Default for ChildState {
         Self {
             stage: Stage::Down(DownReason::NothingBuilt),
             want: None,
-            backoff: Backoff::default(),
+            backoff: RestartPauses::default(),
             restarts: 0,
             last_failure: None,
             halted: false,

@@ -102,7 +102,7 @@ fn plan(list: &str, name: Option<&str>) -> Result<String, Failure> {
         "# in the checkout of this program, not in {cwd}:\n\
          validator check --config-only {flags}\n\
          pm2 delete {name} {child}\n\
-         pm2 start \"$(command -v supervisor)\" --interpreter none --name {name} --kill-timeout 150000 --no-treekill -- \
+         pm2 start \"$(command -v supervisor)\" --interpreter none --name {name} --kill-timeout 150000 --no-treekill --stop-exit-codes 78 -- \
          --child-name {child} -- {flags}\n\
          pm2 save"
     ))
@@ -130,7 +130,7 @@ mod tests {
         # in the checkout of this program, not in /srv/old:
         validator check --config-only --wallet.name 'cold key' --wandb.off
         pm2 delete updater vali
-        pm2 start "$(command -v supervisor)" --interpreter none --name updater --kill-timeout 150000 --no-treekill -- --child-name vali -- --wallet.name 'cold key' --wandb.off
+        pm2 start "$(command -v supervisor)" --interpreter none --name updater --kill-timeout 150000 --no-treekill --stop-exit-codes 78 -- --child-name vali -- --wallet.name 'cold key' --wandb.off
         pm2 save
         "#);
         let failure = plan(list, Some("nobody")).unwrap_err();

@@ -141,7 +141,10 @@ fn build_config(build: BuildOptions, home: &Home) -> Result<BuildConfig, Failure
             Some(folder) => absolute(folder)?,
             None => home.target(),
         },
-        check: words(&build.check),
+        check: build.check.as_deref().map(words),
+        sandbox: build.build_sandbox,
+        environment: build.build_env,
+        paths: build.build_path.into_iter().map(Into::into).collect(),
         fetch_timeout: build.fetch_timeout,
         build_timeout: build.build_timeout,
         min_disk: build.min_disk,
@@ -188,7 +191,7 @@ fn usual_keys() -> Vec<PathBuf> {
 fn logs(log: &LogOptions, home: &Home) -> Result<LogConfig, Failure> {
     let dir = match &log.log_dir {
         Some(folder) => absolute(folder)?,
-        None => home.path().join("logs"),
+        None => home.logs(),
     };
     let echo = match log.echo {
         Echo::Auto => std::io::stdout().is_terminal(),
@@ -200,6 +203,8 @@ fn logs(log: &LogOptions, home: &Home) -> Result<LogConfig, Failure> {
         max_bytes: log.log_max_size,
         keep: log.log_keep,
         echo,
+        filter: log.log_level.clone(),
+        json: log.log_json,
     })
 }
 

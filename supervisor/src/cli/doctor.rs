@@ -1,9 +1,7 @@
 //! `doctor`: is everything there that running and updating needs?
 
-use std::path::PathBuf;
-
 use clap::Args;
-use shared::{Exit, Failure, file, term};
+use shared::{Exit, Failure, causes::one_line, file, term};
 
 use super::{
     configure::{configure, state_dir},
@@ -11,13 +9,15 @@ use super::{
     query::{ask, names},
 };
 use crate::{
-    config::{Config, GitSource, Source},
+    config::{BuildSandbox, Config, GitSource, Source},
     control::{Reply, Request},
-    error::{Fault, chain},
+    error::Fault,
     job::{Answer, Job, Poll, Reach, Task},
     self_update::Boot,
+    text::harmless,
     update::{
-        checkout, journal, release::Release, release_key, transport, upstream::Upstream, verify,
+        checkout, journal, release::Release, release_key, sandbox, transport, trial_build,
+        upstream::Upstream, verify,
     },
     worker,
 };
@@ -48,7 +48,7 @@ pub(super) fn run(mut args: DoctorArgs) -> Result<Exit, Failure> {
         ("state directory", state(&config)),
         ("cargo", cargo()),
         ("compiler", compiler(&config)),
-        ("features", features(&config)),
+        ("build sandbox", walls(&config)),
         ("disk", disk(&config)),
         ("ssh", ssh(&config)),
         (
@@ -81,7 +81,7 @@ pub(super) fn run(mut args: DoctorArgs) -> Result<Exit, Failure> {
 
 fn state(config: &Config) -> Result<String, String> {
     let probe = config.home.path().join("doctor");
-    file::write_atomic_private(&probe, b"").map_err(|error| chain(&error))?;
+    file::write_atomic_private(&probe, b"").map_err(|error| one_line(&error))?;
     let _ = std::fs::remove_file(probe);
     if config.home.control_socket().as_os_str().len() > 100 {
         return Err("the path is too long for a socket".to_owned());
@@ -97,64 +97,42 @@ fn cargo() -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Builds a program that does nothing, as updates are built: compiler, linker and cargo's
-/// configuration have to work together.
+/// Builds a small program, as updates are built: compiler, linker, cargo's configuration, what the
+/// features need and the walls around all that have to work together.
 fn compiler(config: &Config) -> Result<String, String> {
     if matches!(config.source, Source::Releases(_)) {
         return Ok("not needed".to_owned());
     }
-    // Beside our clone, so that cargo reads the same configuration files.
-    let folder = tempfile::tempdir_in(config.home.path()).map_err(|error| chain(&error))?;
-    let at = |name: &str| folder.path().join(name);
-    let manifest = b"[package]\nname = \"doctor\"\nedition = \"2024\"\n[workspace]\n";
-    file::create_dir(&at("src"))
-        .and_then(|()| file::write_atomic(&at("Cargo.toml"), manifest))
-        .and_then(|()| file::write_atomic(&at("src/main.rs"), b"fn main() {}\n"))
-        .map_err(|error| chain(&error))?;
-    let output = shared::process::blocking_command("cargo")
-        .args(["build", "--offline", "--color", "never", "--target-dir"])
-        .arg(at("target"))
-        .current_dir(folder.path())
-        .output()
-        .map_err(|error| chain(&error))?;
-    if output.status.success() {
-        return Ok("builds and links".to_owned());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let error = text.lines().find(|line| line.starts_with("error"));
-    Err(format!(
-        "a program that does nothing can't be built: {}; is there a C compiler (`cc`)?",
-        error.unwrap_or("no reason was given")
-    ))
+    trial_build::run(config).map(|()| {
+        let features = config.build.features.join(", ");
+        match features.as_str() {
+            "" => "builds and links".to_owned(),
+            some => format!("builds and links with {some}"),
+        }
+    })
 }
 
-/// What features need beyond that, as far as it is known here.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "cli is where the environment is read"
-)]
-fn features(config: &Config) -> Result<String, String> {
-    let features = &config.build.features;
-    if !features.iter().any(|feature| feature.contains("cuda")) {
-        return Ok(match features.as_slice() {
-            [] => "none".to_owned(),
-            some => some.join(", "),
-        });
+/// What a build can't see or do, see docs/supervisor.md.
+fn walls(config: &Config) -> Result<String, String> {
+    if matches!(config.source, Source::Releases(_)) {
+        return Ok("nothing is built".to_owned());
     }
-    let homes = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"];
-    let homes = homes.iter().filter_map(std::env::var_os);
-    let programs = homes.map(|home| PathBuf::from(home).join("bin/nvcc"));
-    let found = programs.chain([PathBuf::from("nvcc")]).find_map(|program| {
-        let mut command = shared::process::blocking_command(program);
-        let output = command.arg("--version").output().ok()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line = text.lines().rfind(|line| line.contains("release"))?;
-        Some(line.to_owned())
-    });
-    found.ok_or_else(|| {
-        "cuda needs nvcc, which is neither in PATH nor under CUDA_HOME: see scripts/cuda-home"
-            .to_owned()
-    })
+    let walls = sandbox::walls(config)?;
+    let said: Vec<String> = walls
+        .iter()
+        .map(|(wall, stands)| match stands {
+            Ok(how) => format!("{wall}: {how}"),
+            Err(why) => format!("{wall}: none, {why}"),
+        })
+        .collect();
+    let said = format!("{}; no secrets in the environment", said.join("; "));
+    let asked = config.build.sandbox == BuildSandbox::Full;
+    if asked && walls.iter().any(|(_, stands)| stands.is_err()) {
+        return Err(format!(
+            "{said} (--build-sandbox files or off asks for no more)"
+        ));
+    }
+    Ok(said)
 }
 
 fn ssh(config: &Config) -> Result<String, String> {
@@ -177,7 +155,7 @@ fn upstream(config: &Config, git: &GitSource) -> Result<Upstream, Fault> {
 }
 
 fn disk(config: &Config) -> Result<String, String> {
-    let free = file::free_space(&config.build.target_dir).map_err(|error| chain(&error))?;
+    let free = file::free_space(&config.build.target_dir).map_err(|error| one_line(&error))?;
     let text = format!("{} GiB free for builds", free >> 30);
     if free < config.build.min_disk {
         Err(text)
@@ -187,7 +165,7 @@ fn disk(config: &Config) -> Result<String, String> {
 }
 
 fn ask_remote(config: &Config) -> Result<String, String> {
-    let state = journal::read(&config.home.journal()).map_err(|error| chain(&error))?;
+    let state = journal::read(&config.home.journal()).map_err(|error| one_line(&error))?;
     let state = state.unwrap_or_default();
     if let Source::Git(git) = &config.source {
         upstream(config, git).map_err(text)?;
@@ -211,7 +189,7 @@ fn ask_remote(config: &Config) -> Result<String, String> {
 
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
 fn text(fault: Fault) -> String {
-    fault.to_string()
+    harmless(&fault.to_string())
 }
 
 fn signatures(config: &Config) -> Result<String, String> {
@@ -268,10 +246,7 @@ fn supervisor(config: &Config) -> Result<String, String> {
     match ask(&config.home, &Request::Status) {
         Ok(Reply::Status(report)) => match report.update.problem {
             Some(problem) => Err(problem),
-            None => Ok(format!(
-                "running, pid {}; child {}",
-                report.supervisor.pid, report.child.state
-            )),
+            None => Ok(format!("running; child {}", report.child.state)),
         },
         Ok(_) => Err("it answers something else".to_owned()),
         Err(_) => Ok("not running".to_owned()),

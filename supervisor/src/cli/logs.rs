@@ -65,9 +65,7 @@ fn path(options: &LogsArgs) -> Result<PathBuf, Failure> {
     let log = if let Ok(Reply::Status(report)) = ask(&home, &Request::Status) {
         PathBuf::from(report.log)
     } else {
-        home.path()
-            .join("logs")
-            .join(format!("{}.log", home.child_name()))
+        home.child_log()
     };
     if !options.build {
         return Ok(log);

@@ -6,7 +6,6 @@ mod configure;
 mod doctor;
 mod history;
 mod launch;
-mod layers;
 mod logs;
 mod options;
 mod query;
@@ -20,22 +19,32 @@ mod update;
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
-use shared::{Exit, Failure, version::Version};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use shared::{
+    Exit, Failure,
+    cli::{self, Parsed},
+    version::Version,
+};
 
 use self::{
-    adopt_pm2::AdoptPm2Args, doctor::DoctorArgs, launch::LaunchArgs, layers::Parsed,
-    logs::LogsArgs, options::RunOptions, query::Query, sign::SignArgs, update::UpdateArgs,
+    adopt_pm2::AdoptPm2Args, doctor::DoctorArgs, launch::LaunchArgs, logs::LogsArgs,
+    options::RunOptions, query::Query, sign::SignArgs, update::UpdateArgs,
 };
-use crate::{config::Config, worker};
+use crate::{
+    config::{Config, shown},
+    worker,
+};
 
 /// Keep one program built from a git branch alive and up to date
 ///
 /// Builds new commits beside the running version, proves them, switches at a safe moment, and goes
 /// back by itself when the new version fails. Run it in a git checkout; what follows `--` goes to
 /// the child unchanged.
+///
+/// Each option is a variable too (--stop-timeout is SUPERVISOR_STOP_TIMEOUT) and a key of the file of
+/// --config (stop-timeout). Flags beat the environment, the environment beats the file.
 #[derive(Debug, Parser)]
-#[command(name = "supervisor", version, args_conflicts_with_subcommands = true)]
+#[command(name = "supervisor")]
 struct Cli {
     #[command(subcommand)]
     command: Option<CliCommand>,
@@ -89,14 +98,18 @@ impl Cli {
 }
 
 /// Parses the command line and does what it says.
-pub fn main(line: &[OsString], version: Version) -> Result<Exit, Failure> {
-    let cli = match layers::parse::<Cli>(line, version)? {
-        Parsed::Text(text) => {
-            shared::term::line(text.trim_end());
-            return Ok(Exit::Ok);
-        }
-        Parsed::Args(cli) => *cli,
-    };
+pub fn main(version: Version) -> Exit {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    cli::main(command(version), &line, hint, |cli| {
+        run(cli, &line, version)
+    })
+}
+
+fn command(version: Version) -> clap::Command {
+    Cli::command().version(version.to_string())
+}
+
+fn run(cli: Cli, line: &[OsString], version: Version) -> Result<Exit, Failure> {
     match cli.command {
         None => start(cli.run, line, version),
         Some(CliCommand::Run(options)) => start(*options, line, version),
@@ -120,8 +133,8 @@ pub fn main(line: &[OsString], version: Version) -> Result<Exit, Failure> {
 fn start(options: RunOptions, line: &[OsString], version: Version) -> Result<Exit, Failure> {
     let line = line.to_vec();
     let reload = Box::new(move || -> Result<Config, Failure> {
-        match layers::parse::<Cli>(&line, version)? {
-            Parsed::Args(cli) => configure::configure(cli.into_run()),
+        match cli::parse::<Cli>(command(version), &line, hint)? {
+            Parsed::Command(cli) => configure::configure(cli.into_run()),
             Parsed::Text(_) => Err(Failure::new(
                 Exit::Bug,
                 "the command line has changed its meaning",
@@ -129,4 +142,26 @@ fn start(options: RunOptions, line: &[OsString], version: Version) -> Result<Exi
         }
     });
     run::run(options, reload, version)
+}
+
+/// The old script gave every flag it did not know to the child; here `--` says where they begin.
+fn hint(error: &clap::Error, line: &[OsString]) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument || line.iter().any(|word| word == "--") {
+        return None;
+    }
+    let unknown = error.get(clap::error::ContextKind::InvalidArg)?.to_string();
+    let at = line
+        .iter()
+        .position(|word| word.to_string_lossy().starts_with(unknown.as_str()))?;
+    let (ours, theirs) = (line.get(1..at)?, line.get(at..)?);
+    // What only asks a supervisor starts no child.
+    let asks = |word: &OsString| word != "run" && Cli::command().find_subcommand(word).is_some();
+    if line.iter().skip(1).any(asks) {
+        return None;
+    }
+    Some(format!(
+        "what the child gets follows `--`: supervisor {} -- {}",
+        shown(ours),
+        shown(theirs)
+    ))
 }

@@ -3,8 +3,9 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
+use shared::cli::FullPath;
 
-use crate::config::{Window, bytes, duration};
+use crate::config::{BuildSandbox, Window, bytes, duration};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct RunOptions {
@@ -26,7 +27,7 @@ pub(super) struct ChildOptions {
     pub(super) child_name: Option<String>,
     /// File with any of these options (TOML)
     #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    pub(super) config: Option<FullPath>,
     /// Longest time from SIGTERM to SIGKILL
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = duration)]
     pub(super) stop_timeout: Duration,
@@ -151,9 +152,19 @@ pub(super) struct BuildOptions {
     /// Where cargo builds [default: under the state directory]
     #[arg(long, value_name = "DIR")]
     pub(super) target_dir: Option<PathBuf>,
-    /// Arguments that make the child check its configuration and exit; empty for no check
-    #[arg(long, value_name = "ARGS", default_value = "check --config-only")]
-    pub(super) check: String,
+    /// Arguments that make the child check its configuration and exit; empty for no check [default:
+    /// `check --config-only`, where the program names its version]
+    #[arg(long, value_name = "ARGS")]
+    pub(super) check: Option<String>,
+    /// What is kept from the code that a build runs
+    #[arg(long, value_enum, default_value_t = BuildSandbox::Full)]
+    pub(super) build_sandbox: BuildSandbox,
+    /// Variables that builds and smoke tests get besides the usual ones
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(super) build_env: Vec<String>,
+    /// Files and folders that builds may read and write besides the usual ones
+    #[arg(long, value_name = "PATHS", value_delimiter = ',')]
+    pub(super) build_path: Vec<FullPath>,
     /// Longest fetch
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub(super) fetch_timeout: Duration,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use shared::{Exit, Failure, term};
+use shared::{Exit, Failure, cli::FullPath, term};
 
 use super::configure::state_dir;
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Which {
+    /// File of the supervisor's options (TOML), for the two below
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<FullPath>,
     /// Name of the child [default: the only one there is]
     #[arg(long, alias = "child_name", value_name = "NAME")]
     pub(super) child_name: Option<String>,

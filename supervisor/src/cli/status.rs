@@ -1,35 +1,55 @@
 //! `status`: how the child and its updates are.
 
-use shared::{Exit, Failure, term};
+use shared::{Exit, Failure, causes::one_line, term};
 
 use super::query::{Query, ask, home, short, span};
 use crate::{
     control::{Reply, Request},
     report::Report,
+    text::harmless,
 };
 
 /// Shows how the child and its updates are.
 pub(super) fn run(query: &Query) -> Result<Exit, Failure> {
-    let Reply::Status(report) = ask(&home(&query.which)?, &Request::Status)? else {
-        return Err(Failure::new(
+    let home = home(&query.which)?;
+    match ask(&home, &Request::Status) {
+        Ok(Reply::Status(report)) => {
+            show(query, &report);
+            Ok(Exit::Ok)
+        }
+        Ok(_) => Err(Failure::new(
             Exit::Bug,
             "the supervisor answered something else",
-        ));
-    };
-    if query.json {
-        term::json(&report);
-    } else {
-        term::line(render(&report));
+        )),
+        Err(failure) => {
+            // The child may run on, and an exit code that says "running" would mislead.
+            if home.lock().exists() {
+                let report = Report::left_behind(&home)
+                    .map_err(|error| failure.clone().because(one_line(&error)))?;
+                show(query, &report);
+            }
+            Err(failure)
+        }
     }
-    Ok(Exit::Ok)
+}
+
+fn show(query: &Query, report: &Report) {
+    if query.json {
+        term::json(report);
+    } else {
+        term::line(render(report));
+    }
 }
 
 fn render(report: &Report) -> String {
     let mut rows: Vec<(&str, String)> = Vec::new();
     let child = &report.child;
     let mut state = child.state.clone();
-    if let (Some(pid), Some(uptime)) = (child.pid, child.uptime) {
-        state = format!("{state}, pid {pid}, for {}", span(uptime));
+    if let Some(pid) = child.pid {
+        state = format!("{state}, pid {pid}");
+    }
+    if let Some(uptime) = child.uptime {
+        state = format!("{state}, for {}", span(uptime));
     }
     if let Some(reason) = &child.reason {
         state = format!("{state}: {reason}");
@@ -94,23 +114,17 @@ fn render(report: &Report) -> String {
     );
     rows.extend(update.problem.clone().map(|problem| ("problem", problem)));
     rows.push(("log", report.log.clone()));
-    rows.push((
-        "supervisor",
-        format!(
-            "pid {}, {}{}",
-            report.supervisor.pid,
-            report.supervisor.version,
-            report
-                .supervisor
-                .manager
-                .as_ref()
-                .map_or_else(String::new, |name| format!(", kept by {name}"))
-        ),
-    ));
+    let supervisor = report.supervisor.as_ref().map(|supervisor| {
+        let manager = supervisor.manager.as_ref();
+        let kept = manager.map_or_else(String::new, |name| format!(", kept by {name}"));
+        format!("pid {}, {}{kept}", supervisor.pid, supervisor.version)
+    });
+    let supervisor = supervisor.unwrap_or_else(|| "not running".to_owned());
+    rows.push(("supervisor", supervisor));
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines: Vec<String> = rows
         .iter()
-        .map(|(name, text)| format!("{name:>width$}  {text}"))
+        .map(|(name, text)| format!("{name:>width$}  {}", harmless(text)))
         .collect();
     lines.join("\n")
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, path::Path, time::Duration};
 
+use shared::causes::one_line;
+
 use super::{
     Supervisor,
     machine::{Effect, Event, World},
@@ -11,7 +13,7 @@ use crate::{
     child::{control, health, log::Pipe, state::ChildEvent},
     config::Manager,
     control::{PendingRequest, Reply, Request},
-    error::{Blame, Fault, chain},
+    error::{Blame, Fault},
     history,
     job::{Answer, Job, Line, Poll, Reach, Task},
     update::{
@@ -70,7 +72,7 @@ impl Supervisor {
                 let written = journal::write(&self.config.home.journal(), &state);
                 Some(Event::Journaled(written.map_err(|error| {
                     tracing::error!(%error, "could not write the journal: the update stands still");
-                    chain(&error)
+                    one_line(&error)
                 })))
             }
             Effect::Start(step) => self.start_step(step),
@@ -171,8 +173,9 @@ impl Supervisor {
     pub(super) fn line(&mut self, tag: u64, line: Line) {
         match line {
             Line::Progress(text) => {
-                if self.machine.update().accepted.is_none() && self.config.log.echo {
-                    shared::term::note(&text);
+                // The first build takes minutes, with somebody in front of it.
+                if self.machine.update().accepted.is_none() {
+                    self.log.echo(format!("{text}\n").as_bytes());
                 }
                 self.progress = Some(text);
             }

@@ -14,12 +14,12 @@ impl Supervisor {
         Report {
             format: FORMAT,
             name: self.config.child_name.clone(),
-            supervisor: ProcessReport {
+            supervisor: Some(ProcessReport {
                 pid: std::process::id(),
                 version: self.version.clone(),
                 uptime: self.now().as_secs(),
                 manager: self.config.manager.map(|manager| manager.to_string()),
-            },
+            }),
             child: self.child_report(),
             update: self.update_report(),
             log: self.config.child_log().display().to_string(),
@@ -41,14 +41,7 @@ impl Supervisor {
             restarts: child.restarts,
             last_failure: child.last_failure.clone(),
             says: self.notified.status.clone(),
-            phase: status.as_ref().map(|status| status.phase.clone()),
-            health: status.as_ref().map(|status| status.health),
-            problems: status
-                .as_ref()
-                .map(|s| s.problems.clone())
-                .unwrap_or_default(),
-            restart: status.as_ref().map(|status| status.restart.clone()),
-            details: status.map(|status| status.details).unwrap_or_default(),
+            ..ChildReport::of(status)
         }
     }
 
@@ -58,23 +51,15 @@ impl Supervisor {
             .due
             .map(|due| due.saturating_sub(self.now()).as_secs());
         UpdateReport {
-            phase: state.phase.name().to_owned(),
             progress: self
                 .progress
                 .clone()
                 .or_else(|| state.awaits.as_ref().map(|what| format!("for {what}"))),
-            accepted: state.accepted.clone(),
-            previous: state.previous.clone(),
-            candidate: state.candidate().cloned(),
             problem: self.machine.problem().map(str::to_owned),
-            quarantine: state
-                .quarantine
-                .iter()
-                .map(|(commit, why)| (commit.to_owned(), why.to_owned()))
-                .collect(),
             polled_at: self.polled_at.map(|time| time.to_string()),
             next_in: next,
             enabled: self.config.policy.updates,
+            ..UpdateReport::of(state)
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use nix::sys::prctl;
 use shared::{
     Exit, Failure,
+    causes::one_line,
     file::{FileLock, LockError},
     task::TaskSet,
 };
@@ -23,7 +24,6 @@ use crate::{
         state::ChildEvent,
     },
     config::Config,
-    error::chain,
     update::{
         journal::{self, JournalError},
         release,
@@ -51,7 +51,7 @@ impl Supervisor {
                 Exit::Machine,
                 format!("could not {what} in {}", home.path().display()),
             )
-            .because(chain(error))
+            .because(one_line(error))
         };
         let folder = || {
             fs::create_dir_all(home.path())?;

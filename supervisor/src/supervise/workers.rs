@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    child::spec::{MARKER, PROCESS, RELEASE},
     error::{Blame, Fault},
     job::{Job, Line, MAX_LINE, SUBCOMMAND},
     self_update::OWN_IMAGE,
@@ -65,6 +66,10 @@ impl Workers {
     ) -> std::io::Result<()> {
         let mut command = shared::process::blocking_command(OWN_IMAGE);
         command.arg(SUBCOMMAND).arg(std::process::id().to_string());
+        // A supervisor that was started by its own child bears the child's mark.
+        for mark in [MARKER, RELEASE, PROCESS] {
+            command.env_remove(mark);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let group = child.id();

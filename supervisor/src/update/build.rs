@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     time::Instant,
 };
 
@@ -14,10 +14,13 @@ use sha2::{Digest, Sha256};
 use shared::file;
 
 use super::{
+    build_environment::Stage,
     build_log::{BuildLog, Outcome},
     checkout, clone,
+    committed::Committed,
     login::Login,
     release::Release,
+    sandbox::{self, Sandbox},
     state::Version,
     transport, worktree,
 };
@@ -26,10 +29,13 @@ use crate::{
     error::{Blame, Fault},
 };
 
-/// Returns whether a version is installed and undamaged.
+/// Returns whether a version is installed, undamaged, and built from the same with the same: after a new
+/// toolchain or with other features the program of the last try says nothing.
 pub(crate) fn is_installed(config: &Config, version: &Version) -> bool {
     let installed = Release::read(&config.home, &version.release);
-    installed.is_some_and(|release| release.damaged(&config.home).is_none())
+    installed.is_some_and(|release| {
+        release.version.build == version.build && release.damaged(&config.home).is_none()
+    })
 }
 
 /// Checks a version out, builds it and installs it.
@@ -121,41 +127,50 @@ fn available_memory() -> Option<u64> {
 /// Builds, and returns where each program is: cargo's configuration may say anything about that.
 fn cargo(config: &Config, version: &Version) -> Result<Vec<(String, PathBuf)>, Fault> {
     let options = &config.build;
-    let mut command = shared::process::blocking_command("nice");
+    let log = BuildLog::open(&config.build_log())?;
+    // What compilers that were killed left behind.
+    file::remove_dir(&sandbox::scratch(options))?;
+    let fetched = fetch(config, &log)?;
+    let mut command = cargo_command(config, "build");
     command
-        .args(["-n", "10", "cargo", "build", "--locked", "--color", "never"])
         .args(["--message-format", "json", "--profile"])
         .arg(&options.profile)
         .arg("--target-dir")
         .arg(&options.target_dir)
-        .args(options.bins.iter().flat_map(|name| ["--bin", name.as_str()]))
-        .current_dir(config.home.source())
-        .env("BUILD_COMMIT", &version.release)
-        .env("CARGO_TERM_PROGRESS_WHEN", "never")
-        // One group with this worker: what ends it ends the build.
-        .process_group(getpgrp().as_raw())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .args(
+            options
+                .bins
+                .iter()
+                .flat_map(|name| ["--bin", name.as_str()]),
+        );
     if !options.features.is_empty() {
         command.arg("--features").arg(options.features.join(","));
     }
-    let mut child = command.spawn().map_err(|error| {
-        Fault::new(Blame::Machine, format!("could not start cargo: {error}"))
-            .hint("install Rust (https://rustup.rs) and see that PATH has ~/.cargo/bin")
-    })?;
-    let log = BuildLog::open(&config.build_log())?;
+    if fetched && !options.keeps_network() {
+        command.arg("--offline");
+    }
+    let sandbox = Sandbox::of(config, Stage::Compile, !fetched)?;
+    let set = [
+        ("BUILD_COMMIT", version.release.as_str()),
+        ("CARGO_TERM_PROGRESS_WHEN", "never"),
+    ];
+    let (mut child, walls) = sandbox
+        .spawn(command.stdout(Stdio::piped()), &set)
+        .map_err(|error| no_cargo(&error))?;
+    for (wall, stands) in walls {
+        if let Err(why) = stands {
+            tracing::info!(wall, why, "a wall around the build does not stand");
+        }
+    }
     let mut outcome = Outcome::default();
+    let commit = Committed::of(&config.home.source(), &version.source)?;
     std::thread::scope(|scope| {
         if let Some(stderr) = child.stderr.take() {
-            scope.spawn(|| {
-                for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                    log.take(&line);
-                }
-            });
+            scope.spawn(|| log.follow(stderr));
         }
         if let Some(stdout) = child.stdout.take() {
             for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-                outcome.take(&line, &config.home.source(), &log);
+                outcome.take(&line, &commit, &log);
             }
         }
     });
@@ -174,6 +189,40 @@ fn cargo(config: &Config, version: &Version) -> Result<Vec<(String, PathBuf)>, F
             Ok((name.clone(), path.clone()))
         })
         .collect()
+}
+
+/// Fetches all that the lockfile names, so that the network can be off while code of it is run. Returns
+/// whether that succeeded: if not, the build tries itself, and says why it can't.
+fn fetch(config: &Config, log: &BuildLog) -> Result<bool, Fault> {
+    let mut command = cargo_command(config, "fetch");
+    let sandbox = Sandbox::of(config, Stage::Fetch, true)?;
+    let (mut child, _) = sandbox
+        .spawn(command.stdout(Stdio::null()), &[])
+        .map_err(|error| no_cargo(&error))?;
+    if let Some(stderr) = child.stderr.take() {
+        log.follow(stderr);
+    }
+    let fetched = child.wait()?.success();
+    if !fetched {
+        log.forget_reason();
+    }
+    Ok(fetched)
+}
+
+fn cargo_command(config: &Config, what: &str) -> Command {
+    let mut command = shared::process::blocking_command("nice");
+    command
+        .args(["-n", "10", "cargo", what, "--locked", "--color", "never"])
+        .current_dir(config.home.source())
+        // One group with this worker: what ends it ends the build.
+        .process_group(getpgrp().as_raw())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn no_cargo(error: &std::io::Error) -> Fault {
+    Fault::new(Blame::Machine, format!("could not start cargo: {error}"))
+        .hint("install Rust (https://rustup.rs) and see that PATH has ~/.cargo/bin")
 }
 
 /// Reads cargo's dependency files: which files of the repository went into the programs.

@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::Write,
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,6 +17,7 @@ use std::{
 use serde::Deserialize;
 use shared::file;
 
+use super::committed::Committed;
 use crate::{
     config::Config,
     error::{Blame, Fault},
@@ -30,13 +31,22 @@ const FULL: u64 = 4 << 20;
 /// Lines of cargo's error that are shown.
 const MAX_REASON: usize = 8;
 const MAX_REASON_CHARS: usize = 500;
+/// What is searched for signs, in bytes.
+const MAX_SAID: usize = 1 << 16;
 
 /// Errors about what lies beside the code: crates of the toolchain or in the target directory that
 /// are missing, damaged or of another compiler.
 const ENVIRONMENT: [&str; 6] = ["E0460", "E0461", "E0462", "E0463", "E0514", "E0786"];
 
+/// Signs that the compiler speaks of the world: a file that can't be read, a macro that asks a database
+/// or the network, a variable that this machine's environment lacks.
+const WORLD: [&str; 3] = ["(os error", "panicked", "not defined at compile time"];
+
+/// Where the compiler says that the standard library is.
+const STANDARD_LIBRARY: &str = "/rustc";
+
 /// What people can do, by what a failed build says in lower case.
-const HINTS: [(&str, &str); 12] = [
+const HINTS: &[(&str, &str)] = &[
     (
         "linker `cc` not found",
         "install a C compiler, such as the package build-essential or gcc",
@@ -50,13 +60,24 @@ const HINTS: [(&str, &str); 12] = [
         "install the tool that is named there, such as a C or C++ compiler",
     ),
     (
-        "is not supported by the following package",
-        "update Rust: `rustup update`",
+        "could not download file from 'https://static.rust-lang.org",
+        "see whether the network is up: rustup downloads the toolchain that the commit asks for",
     ),
-    ("requires rustc", "update Rust: `rustup update`"),
     ("nvcc", "install CUDA's compiler, or see --features"),
     ("no space left", "free some space"),
-    ("quota exceeded", "free some space"),
+    ("quota exceeded", "free some space, or raise the quota"),
+    (
+        "read-only file system",
+        "mount it writable, or choose another --target-dir or --state-dir",
+    ),
+    (
+        "input/output error",
+        "look at the disk (`dmesg`): it may be failing",
+    ),
+    (
+        "resource temporarily unavailable",
+        "raise the limit of processes (`ulimit -u`), or close other programs",
+    ),
     (
         "too many open files",
         "raise the limit of open files (`ulimit -n`)",
@@ -66,10 +87,30 @@ const HINTS: [(&str, &str); 12] = [
         "close other programs, or add memory",
     ),
     (
+        "memory allocation of",
+        "close other programs, or add memory",
+    ),
+    (
         "(signal: 9",
         "something killed the compiler, most likely for want of memory",
     ),
+    (
+        "sigsegv",
+        "the compiler crashed: test the memory, or reinstall Rust",
+    ),
+    (
+        "certificate",
+        "see whether the clock is right and the network is not tampered with",
+    ),
+    (
+        "name resolution",
+        "a build script wants the network, which is off while code is compiled: see --build-sandbox",
+    ),
     ("could not resolve host", "see whether the network is up"),
+    (
+        "permission denied",
+        "builds see and write less than you do: see --build-path and --build-sandbox",
+    ),
 ];
 
 /// The captured output of a build; cargo's two streams share it.
@@ -82,6 +123,10 @@ struct Captured {
     size: usize,
     /// From the first line that begins with \"error\".
     reason: Vec<String>,
+    /// The newest Rust that a package asks for.
+    wanted_rust: Option<Vec<u64>>,
+    /// All that was said since then, in lower case.
+    said: String,
     last: String,
 }
 
@@ -100,6 +145,8 @@ impl BuildLog {
                 file,
                 size: 0,
                 reason: Vec::new(),
+                wanted_rust: None,
+                said: String::new(),
                 last: String::new(),
             }),
         })
@@ -107,6 +154,21 @@ impl BuildLog {
 
     fn lock(&self) -> MutexGuard<'_, Captured> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all that a program says.
+    pub(super) fn follow(&self, output: impl Read) {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            self.take(&line);
+        }
+    }
+
+    /// What failed was not needed after all.
+    pub(super) fn forget_reason(&self) {
+        let mut log = self.lock();
+        log.reason.clear();
+        log.said.clear();
+        log.wanted_rust = None;
     }
 
     /// Takes a line of text.
@@ -118,12 +180,20 @@ impl BuildLog {
         }
         let mut log = self.lock();
         log.write(line);
+        if let Some((_, wanted)) = text.split_once(" requires rustc ") {
+            let numbers = wanted.trim().split('.').map_while(|part| part.parse().ok());
+            log.wanted_rust = log.wanted_rust.take().max(Some(numbers.collect()));
+        }
         let began = !log.reason.is_empty() || text.starts_with("error");
+        if began && log.said.len() < MAX_SAID {
+            log.said.push_str(&text.to_lowercase());
+            log.said.push('\n');
+        }
         if began && log.reason.len() < MAX_REASON && !text.trim().is_empty() {
             log.reason.push(word.trim_end().to_owned());
         }
         if !text.trim().is_empty() {
-            log.last = text;
+            log.last = word.trim_end().to_owned();
         }
     }
 }
@@ -188,31 +258,49 @@ struct Code {
 struct Span {
     file_name: PathBuf,
     is_primary: bool,
+    expansion: Option<Box<Expansion>>,
+}
+
+/// A macro that made the code, and where it is defined.
+#[derive(Debug, Deserialize)]
+struct Expansion {
+    span: Span,
+    def_site_span: Option<Span>,
+}
+
+impl Span {
+    /// Whether a macro made it that is neither of the commit nor of the standard library.
+    fn is_made_elsewhere(&self, commit: &Committed) -> bool {
+        self.expansion.as_ref().is_some_and(|expansion| {
+            let made_by = expansion.def_site_span.as_ref().map(|site| &site.file_name);
+            // A procedural macro has no place.
+            let elsewhere = made_by
+                .is_none_or(|file| !commit.holds(file) && !file.starts_with(STANDARD_LIBRARY));
+            elsewhere || expansion.span.is_made_elsewhere(commit)
+        })
+    }
 }
 
 impl Diagnostic {
     /// Whether it is about a line of the commit, and nothing beside that may have caused it.
-    fn is_proof(&self, source: &Path) -> bool {
-        // A path that is not absolute is relative to the workspace, which the commit holds.
-        let held = |span: &Span| {
+    fn is_proof(&self, commit: &Committed) -> bool {
+        let code = self.code.as_ref().map(|code| code.code.as_str());
+        let beside = code.is_some_and(|code| ENVIRONMENT.contains(&code));
+        let world = WORLD.iter().any(|sign| self.message.contains(sign));
+        // What a macro of another crate says by itself may come from a database or the network. The
+        // compiler's own errors about what a macro made have codes.
+        let held = |span: &&Span| {
             span.is_primary
-                && span.file_name.is_relative()
-                && source.join(&span.file_name).is_file()
+                && commit.holds(&span.file_name)
+                && (code.is_some() || !span.is_made_elsewhere(commit))
         };
-        let beside = self
-            .code
-            .as_ref()
-            .is_some_and(|code| ENVIRONMENT.contains(&code.code.as_str()));
-        // Read errors of included files, and macros that ask a database or the network.
-        let world = (self.message.contains("(os error") && !self.message.contains("(os error 2)"))
-            || self.message.contains("panicked");
-        self.spans.iter().any(held) && !beside && !world
+        self.spans.iter().find(held).is_some() && !beside && !world
     }
 }
 
 impl Outcome {
     /// Takes a line of cargo's standard output.
-    pub(super) fn take(&mut self, line: &[u8], source: &Path, log: &BuildLog) {
+    pub(super) fn take(&mut self, line: &[u8], commit: &Committed, log: &BuildLog) {
         match serde_json::from_slice(line) {
             Ok(Message::Artifact {
                 target,
@@ -225,7 +313,7 @@ impl Outcome {
                 log.lock().write(rendered.trim_end().as_bytes());
                 if message.level.starts_with("error") {
                     let first = rendered.lines().next().unwrap_or_default().to_owned();
-                    let proof = message.level == "error" && message.is_proof(source);
+                    let proof = message.level == "error" && message.is_proof(commit);
                     let kind = if proof {
                         &mut self.proof
                     } else {
@@ -242,11 +330,12 @@ impl Outcome {
     /// Says why a build failed.
     pub(super) fn fault(&self, status: ExitStatus, log: &BuildLog, config: &Config) -> Fault {
         let captured = log.lock();
-        let reason = if captured.reason.is_empty() {
-            captured.last.trim().to_owned()
-        } else {
-            captured.reason.join("; ")
-        };
+        let mut reason = captured.reason.join("; ");
+        // What a build script said last is often what matters.
+        if !captured.reason.contains(&captured.last) && reason.len() < MAX_REASON_CHARS {
+            reason = format!("{reason}; {}", captured.last);
+        }
+        let reason = reason.trim_start_matches("; ").to_owned();
         let see = format!("see {}", config.build_log().display());
         // A compiler that can't write may say anything.
         let full = file::free_space(&config.build.target_dir).is_ok_and(|free| free < FULL);
@@ -264,12 +353,17 @@ impl Outcome {
         } else {
             why
         };
-        let lower = why.to_lowercase();
+        let lower = format!("{}\n{}", why.to_lowercase(), captured.said);
         let known = HINTS.iter().find(|(sign, _)| lower.contains(sign));
-        let todo = match known {
-            Some((_, todo)) => format!("{todo}; "),
-            None if full => "free some space; ".to_owned(),
-            None => String::new(),
+        let todo = match (&captured.wanted_rust, known) {
+            (Some(wanted), _) => {
+                let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+                let wanted = wanted.join(".");
+                format!("it needs Rust {wanted}: `rustup update`; ")
+            }
+            (None, Some((_, todo))) => format!("{todo}; "),
+            (None, None) if full => "free some space; ".to_owned(),
+            (None, None) => String::new(),
         };
         Fault::new(Blame::Machine, format!("the build failed: {why}")).hint(format!(
             "{todo}{see}; it is tried again, at once with `supervisor update`"
@@ -278,55 +372,4 @@ impl Outcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn judged(text: &str) -> bool {
-        let dir = tempfile::tempdir().unwrap();
-        file::write_atomic(&dir.path().join("main.rs"), b"").unwrap();
-        let Message::Diagnostic { message } = serde_json::from_str(text).unwrap() else {
-            panic!("{text}");
-        };
-        message.is_proof(dir.path())
-    }
-
-    #[test]
-    fn only_a_diagnostic_about_a_line_of_the_commit_is_proof() {
-        let line = |message: &str, code: &str, file: &str| {
-            let spans = format!(r#"[{{"file_name":{file:?},"is_primary":true}}]"#);
-            let spans = if file.is_empty() { "[]" } else { &spans };
-            format!(
-                r#"{{"reason":"compiler-message","message":{{"level":"error","message":{message:?},
-                    "code":{code},"spans":{spans},"rendered":null}}}}"#
-            )
-        };
-        let code = r#"{"code":"E0425"}"#;
-        assert!(judged(&line(
-            "cannot find value `nonsense`",
-            code,
-            "main.rs"
-        )));
-        assert!(judged(&line("expected `;`", "null", "main.rs")));
-        for (message, code, file) in [
-            ("linking with `cc` failed: exit status: 1", "null", ""),
-            (
-                "cannot find value",
-                code,
-                "/root/.cargo/registry/src/a/lib.rs",
-            ),
-            (
-                "can't find crate for `serde`",
-                r#"{"code":"E0463"}"#,
-                "main.rs",
-            ),
-            (
-                "couldn't read `x`: Input/output error (os error 5)",
-                "null",
-                "main.rs",
-            ),
-            ("proc macro panicked", "null", "main.rs"),
-        ] {
-            assert!(!judged(&line(message, code, file)), "{message}");
-        }
-    }
-}
+mod tests;

@@ -145,7 +145,7 @@ pub(crate) fn mend_link(home: &Home, release: &str) {
             file::replace_symlink(&Path::new("releases").join(release), &home.current())
     {
         tracing::warn!(
-            error = crate::error::chain(&error),
+            error = shared::causes::one_line(&error),
             "could not mend the link"
         );
     }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use shared::file;
+use shared::{causes::one_line, file};
 use zipsign_api::{PUBLIC_KEY_LENGTH, SigningKey, sign::copy_and_sign_tar};
 
-use crate::error::{Blame, Fault, chain};
+use crate::error::{Blame, Fault};
 
 const MAX_KEY: u64 = 1 << 16;
 
@@ -22,7 +22,7 @@ pub(crate) fn public_key(path: &Path) -> Result<[u8; PUBLIC_KEY_LENGTH], Fault> 
         )
     };
     let bytes = file::read_limited(path, MAX_KEY)
-        .map_err(|error| config(chain(&error)))?
+        .map_err(|error| config(one_line(&error)))?
         .ok_or_else(|| config("no such file".into()))?;
     bytes
         .try_into()

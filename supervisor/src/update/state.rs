@@ -7,7 +7,7 @@ use shared::status::Health;
 
 pub use super::version::{LocalChange, Version};
 use super::{probation::Baseline, quarantine::Quarantine};
-use crate::error::Fault;
+use crate::{error::Fault, text};
 
 /// The format of the journal; a supervisor refuses to touch a newer one.
 pub const FORMAT: u32 = 1;
@@ -285,13 +285,13 @@ pub struct Note {
     /// The upstream commit it is about.
     pub commit: String,
     /// First line of its message.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::printable")]
     pub summary: String,
     #[serde(default)]
     pub signer: Option<String>,
     /// Seconds since it was first seen.
     pub seconds: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::printable")]
     pub reason: String,
 }
 

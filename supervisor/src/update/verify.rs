@@ -109,7 +109,7 @@ fn read(path: &Path) -> Result<Vec<Signer>, Fault> {
         )
     };
     let bytes = shared::file::read_limited(path, MAX_FILE)
-        .map_err(|error| config(crate::error::chain(&error)))?
+        .map_err(|error| config(shared::causes::one_line(&error)))?
         .ok_or_else(|| config("no such file".into()))?;
     let text = String::from_utf8(bytes).map_err(|_| config("not text".into()))?;
     let mut signers = Vec::new();

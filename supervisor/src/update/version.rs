@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text;
+
 /// A version of the program: where it comes from and where it lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
@@ -12,6 +14,7 @@ pub struct Version {
     /// The commit that is built: upstream with the local changes on top.
     pub source: String,
     /// First line of the commit message.
+    #[serde(deserialize_with = "text::printable")]
     pub summary: String,
     /// Who signed it, if signatures are checked.
     #[serde(default)]
@@ -33,6 +36,7 @@ pub struct LocalChange {
     /// The commit; for what is not committed, the one that our clone has of it.
     pub commit: String,
     /// First line of its message.
+    #[serde(deserialize_with = "text::printable")]
     pub summary: String,
 }
 

@@ -265,3 +265,31 @@ fn options_come_from_flags_then_environment_then_file() {
     assert_eq!(lost.status.code(), Some(2));
     assert!(text(&lost).contains("supervisor --pm2_name app -- --wallet.name cold"));
 }
+
+#[test]
+fn a_configuration_that_is_being_edited_keeps_no_child_from_starting() {
+    let bench = Bench::new();
+    let file = bench.path().join("supervisor.toml");
+    write(&file, "log-keep = 7\n");
+    let running = bench.start_in(&[("SUPERVISOR_CONFIG", file.as_os_str())], &[]);
+    bench.settled();
+    write(&file, "log-keep = \n");
+    let pid = kill_child(&bench, Signal::SIGKILL);
+    bench.until("another one runs", |report| {
+        report.child.state == "running" && report.child.pid != Some(pid)
+    });
+    // Steps of updates neither.
+    let two = bench.release("two", "");
+    assert_eq!(bench.update().update.accepted.unwrap().commit, two);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.ended().code(), Some(0));
+}
+
+#[test]
+fn a_program_that_can_not_be_started_is_named_with_an_exit_code_of_its_own() {
+    let bench = Bench::new();
+    let gone = bench.command(&["launch", "--", "/nonexistent/app"]);
+    assert_eq!(gone.status.code(), Some(74));
+    let said = text(&gone);
+    assert!(said.contains("could not start /nonexistent/app"), "{said}");
+}

@@ -56,7 +56,7 @@ fn status_and_logs_are_for_people_and_programs() {
     let none = bench.command(&["status", "--child-name", "app"]);
     assert_eq!(none.status.code(), Some(1));
     assert!(text(&none).contains("no supervisor of app is running"));
-    let _running = bench.start_and_settle(&[]);
+    let running = bench.start_and_settle(&[]);
     let status = text(&bench.command(&["status"]));
     for word in ["app  running, pid", "accepted", "well", "app.log"] {
         assert!(status.contains(word), "{word} in {status}");
@@ -71,6 +71,54 @@ fn status_and_logs_are_for_people_and_programs() {
     assert_eq!(
         text(&bench.command(&["logs", "-n", "1"])),
         "arguments [\"--name\", \"x y\"]\n"
+    );
+    let pid = bench.report().unwrap().child.pid;
+    running.crash();
+    let alone = bench.command(&["--child-name", "app", "status"]);
+    assert_eq!(alone.status.code(), Some(1));
+    let said = text(&alone);
+    for word in [
+        "app  running, pid",
+        "not running",
+        "no supervisor of app is running",
+    ] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+    let json = bench.command(&["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["child"]["pid"], serde_json::json!(pid));
+    assert_eq!(json["update"]["accepted"]["summary"], "one");
+}
+
+#[test]
+fn a_commit_message_steers_no_terminal() {
+    let bench = Bench::new();
+    let _running = bench.start_and_settle(&[]);
+    bench.write("README.md", "two\n");
+    bench.commit("docs\u{202e}\u{7} of\rACCEPTED");
+    bench.push();
+    let summary = bench.update().update.accepted.unwrap().summary;
+    assert!(
+        summary.starts_with("docs\u{fffd}\u{fffd} of"),
+        "{summary:?}"
+    );
+    for command in ["status", "history", "check"] {
+        let said = text(&bench.command(&[command]));
+        let steers = |c: char| c == '\u{202e}' || (c.is_control() && c != '\n');
+        assert!(!said.contains(steers), "{said:?}");
+    }
+}
+
+#[test]
+fn outside_a_checkout_nothing_is_tried_again() {
+    let bench = Bench::new();
+    let folder = bench.build_folder();
+    let outside = bench.run(&["--repo", &folder]);
+    assert_eq!(outside.status.code(), Some(78));
+    let said = text(&outside);
+    assert!(
+        said.contains("no git checkout at") && said.contains("--repo"),
+        "{said}"
     );
 }
 

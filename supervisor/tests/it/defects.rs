@@ -1,6 +1,6 @@
 //! Every defect of the script that this supervisor replaces, tried on the real thing.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use crate::workbench::{Bench, text, try_git, write};
 use nix::sys::signal::Signal;
@@ -148,9 +148,10 @@ fn a_commit_that_does_not_build_is_quarantined_until_a_newer_one() {
 #[test]
 fn the_running_version_is_untouched_while_the_next_is_built() {
     let bench = Bench::new();
-    let _running = bench.start_and_settle(&[]);
+    let folder = bench.build_folder();
+    let _running = bench.start_and_settle(&["--build-path", &folder]);
     let before = bench.report().unwrap();
-    let (gate, reached) = (bench.path().join("gate"), bench.path().join("reached"));
+    let [gate, reached] = ["gate", "reached"].map(|name| Path::new(&folder).join(name));
     bench.write(
         "build.rs",
         &format!(

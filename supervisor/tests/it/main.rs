@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
 mod blame;
+mod builds;
 mod child;
 mod clock;
 mod commands;

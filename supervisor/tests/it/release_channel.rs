@@ -38,7 +38,7 @@ fn answer(mut stream: &TcpStream, pages: &Pages) -> std::io::Result<()> {
     let path = request.split(' ').nth(1).unwrap_or_default();
     let path = path.split('?').next().unwrap_or_default();
     let page = pages.lock().unwrap().get(path).cloned();
-    let (status, body) = page.map_or(("404 Not FoundChild", Vec::new()), |page| ("200 OK", page));
+    let (status, body) = page.map_or(("404 Not Found", Vec::new()), |page| ("200 OK", page));
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",

@@ -63,7 +63,7 @@ fn a_new_supervisor_takes_over_and_the_child_runs_on() {
     });
     let report = bench.settled();
     assert_ne!(report.child.pid, pid);
-    assert_eq!(report.supervisor.pid, running.pid());
+    assert_eq!(report.supervisor.unwrap().pid, running.pid());
     bench.assert_runs(&["one", "two"]);
     assert_eq!(bench.children().len(), 1);
     assert!(!bench.home.boot().exists(), "it has arrived");

@@ -90,9 +90,15 @@ fn builds_with(bench: &Bench, version: &str, script: &str) -> String {
 #[test]
 fn a_build_that_misbehaves_is_ended_and_nothing_of_it_is_left() {
     let bench = Bench::new();
-    let running = bench.start_and_settle(&["--build-timeout", "10s"]);
+    let flags = [
+        "--build-timeout",
+        "10s",
+        "--build-path",
+        &bench.build_folder(),
+    ];
+    let running = bench.start_and_settle(&flags);
     let first = bench.report().unwrap().child.pid;
-    let trace = bench.path().join("trace");
+    let trace = PathBuf::from(bench.build_folder()).join("trace");
     let shown = trace.display();
     // It hangs, with a helper in the background.
     builds_with(
@@ -300,6 +306,21 @@ fn lock_files_that_a_killed_worker_left_in_our_clone_are_removed() {
     let report = bench.update();
     assert_eq!(report.update.problem, None);
     assert_eq!(report.update.accepted.unwrap().commit, two);
+    // The steps of an update log where the supervisor does.
+    let log = bench.supervisor_log();
+    assert!(log.contains("a stale lock file in our clone"), "{log}");
+}
+
+#[test]
+fn output_that_nobody_reads_stops_nothing() {
+    let bench = Bench::new();
+    let (running, _unread) = bench.start_unread(&["--echo", "always", "--log-level", "debug"]);
+    bench.settled();
+    let two = bench.release("two", "");
+    assert_eq!(bench.update().update.accepted.unwrap().commit, two);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.ended().code(), Some(0));
+    bench.assert_runs(&["one", "two"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::poll;
 use crate::{
     child::spec::Spec,
-    config::{BuildConfig, Config, GitSource, Hooks, LogConfig, Source},
+    config::{BuildConfig, BuildSandbox, Config, GitSource, Hooks, LogConfig, Source},
     home::Home,
     job::{Answer, Poll, Reach},
     update::{
@@ -268,7 +268,10 @@ fn config(state: &Path, repo: PathBuf, signers: Option<PathBuf>) -> Config {
             profile: "dev".into(),
             features: Vec::new(),
             target_dir: state.join("target"),
-            check: Vec::new(),
+            check: None,
+            sandbox: BuildSandbox::Full,
+            environment: Vec::new(),
+            paths: Vec::new(),
             fetch_timeout: Duration::ZERO,
             build_timeout: Duration::ZERO,
             min_disk: 0,
@@ -280,6 +283,8 @@ fn config(state: &Path, repo: PathBuf, signers: Option<PathBuf>) -> Config {
             max_bytes: 0,
             keep: 0,
             echo: false,
+            filter: "info".into(),
+            json: false,
         },
         hooks: Hooks::default(),
         notify: Vec::new(),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::UpdateTurn;
+use shared::back_off::BackOff;
+
+use super::{FIRST_PAUSE, UpdateTurn};
 use crate::{
     error::{Blame, Fault},
     update::{
@@ -13,9 +15,11 @@ use crate::{
 
 /// Longest time without a look at the clock while the window is closed.
 const LOOK_AGAIN: Duration = Duration::from_mins(15);
-/// Before a version that failed through no fault of its own is tried again; doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_hours(6);
+/// Before a version that failed through no fault of its own is tried again.
+const BUILD_PAUSES: BackOff = BackOff {
+    first: FIRST_PAUSE,
+    longest: Duration::from_hours(6),
+};
 
 impl UpdateTurn<'_> {
     pub(super) fn polled(&mut self, answer: Result<Polled, Fault>) {
@@ -142,7 +146,10 @@ impl UpdateTurn<'_> {
             self.retry_later(candidate);
         } else {
             self.state.quarantine.add(candidate, &text);
-            self.record(candidate, Outcome::Failed, &text);
+            // What is refused after a download is refused for its signature: nobody signed it.
+            let mut noted = candidate.clone();
+            noted.signer = noted.signer.filter(|_| fault.blame != Blame::Refused);
+            self.record(&noted, Outcome::Failed, &text);
             self.idle(self.interval());
         }
     }
@@ -151,12 +158,11 @@ impl UpdateTurn<'_> {
     fn retry_later(&mut self, candidate: &Version) {
         let before = self.state.retry.take();
         let same = before.filter(|retry| retry.identity == candidate.identity());
-        let failures = same.map_or(0, |retry| retry.failures);
-        let pause = FIRST_PAUSE.saturating_mul(2_u32.pow(failures.min(16)));
-        let pause = pause.min(LONGEST_PAUSE);
+        let failures = same.map_or(0, |retry| retry.failures).saturating_add(1);
+        let pause = BUILD_PAUSES.after(failures);
         self.state.retry = Some(Retry {
             identity: candidate.identity().to_owned(),
-            failures: failures.saturating_add(1),
+            failures,
             at: self.now.at + pause,
         });
         self.idle(pause.min(self.interval()));

@@ -9,10 +9,15 @@ mod trial;
 
 use std::time::Duration;
 
+use shared::back_off::BackOff;
+
 use super::state::{
     Note, Outcome, Phase, Step, UpdateEffect, UpdateEvent, UpdateNow, UpdatePolicy, UpdateState,
     Urgency, Version,
 };
+
+/// After the first failure of a poll or a build; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
 pub fn step(
     mut state: UpdateState,
@@ -167,8 +172,11 @@ impl UpdateTurn<'_> {
     }
 
     fn back_off(&self) -> Duration {
-        let doublings = self.state.failures.saturating_sub(1).min(10);
-        (Duration::from_secs(5) * 2_u32.pow(doublings)).min(self.interval())
+        let pauses = BackOff {
+            first: FIRST_PAUSE,
+            longest: self.interval(),
+        };
+        pauses.after(self.state.failures.max(1))
     }
 
     fn run_wanted(&mut self) {

@@ -16,12 +16,10 @@ use reqwest::{
     header::{ACCEPT, CONTENT_TYPE, HeaderValue, LOCATION, WWW_AUTHENTICATE},
     redirect::Policy,
 };
+use shared::causes::one_line;
 
 use super::{Bounded, broken, no_login, only_fetching, outside};
-use crate::{
-    error::chain,
-    update::login::{Account, Login},
-};
+use crate::update::login::{Account, Login};
 
 const REFS: &str = "/info/refs?service=git-upload-pack";
 const REFS_TYPE: &str = "application/x-git-upload-pack-advertisement";
@@ -207,7 +205,7 @@ fn send(request: RequestBuilder) -> Result<Response, Error> {
 }
 
 fn failed(error: reqwest::Error) -> Error {
-    let text = chain(&error.without_url());
+    let text = one_line(&error.without_url());
     let code = if text.contains("certificate") {
         ErrorCode::Certificate
     } else {
@@ -284,6 +282,6 @@ impl Read for Exchange {
         };
         answer
             .read(buffer)
-            .map_err(|error| broken(&outside(ErrorCode::GenericError, &chain(&error))))
+            .map_err(|error| broken(&outside(ErrorCode::GenericError, &one_line(&error))))
     }
 }

@@ -5,6 +5,8 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::Write,
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
@@ -178,6 +180,37 @@ impl Bench {
             process,
             bench: self,
         }
+    }
+
+    /// Starts a supervisor whose output goes into a pipe that is full and that nobody reads. It is
+    /// full for as long as the reader is kept.
+    pub(crate) fn start_unread(&self, extra: &[&str]) -> (Running<'_>, std::io::PipeReader) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        // Opened once more: what the supervisor gets is to block.
+        let mut filler = fs::File::options()
+            .write(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(format!("/proc/self/fd/{}", writer.as_raw_fd()))
+            .unwrap();
+        while filler.write(&[b'.'; 4096]).is_ok() {}
+        let process = self
+            .base(flags(extra))
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        let running = Running {
+            process,
+            bench: self,
+        };
+        (running, reader)
+    }
+
+    /// A folder that builds may write if `--build-path` names it.
+    pub(crate) fn build_folder(&self) -> String {
+        let folder = self.path().join("builds");
+        fs::create_dir_all(&folder).unwrap();
+        folder.display().to_string()
     }
 
     /// Starts a supervisor with other variables in its environment.
