@@ -30,7 +30,7 @@ use nix::{
 const PAGE: usize = 4096;
 
 /// What is written in place of so many lines that were lost.
-pub type Note = fn(lost: u64) -> String;
+pub type LossNote = fn(lost: u64) -> String;
 
 /// Says how many lines were lost, as text.
 pub fn plain_note(lost: u64) -> String {
@@ -40,8 +40,8 @@ pub fn plain_note(lost: u64) -> String {
 /// An output that never makes its writer wait.
 #[derive(Debug)]
 pub struct Output {
-    way: Way,
-    note: Note,
+    descriptor: Descriptor,
+    note: LossNote,
     /// Lines that were not written since the last note.
     lost: u64,
     /// Whether the last line was cut off.
@@ -49,7 +49,7 @@ pub struct Output {
 }
 
 #[derive(Debug)]
-enum Way {
+enum Descriptor {
     /// Opened by us, and not blocking.
     Own(File),
     Socket(File),
@@ -58,20 +58,20 @@ enum Way {
 }
 
 impl Output {
-    pub fn stdout(note: Note) -> io::Result<Self> {
+    pub fn stdout(note: LossNote) -> io::Result<Self> {
         Self::of(io::stdout().as_fd(), note)
     }
 
-    pub fn stderr(note: Note) -> io::Result<Self> {
+    pub fn stderr(note: LossNote) -> io::Result<Self> {
         Self::of(io::stderr().as_fd(), note)
     }
 
-    fn of(fd: BorrowedFd<'_>, note: Note) -> io::Result<Self> {
+    fn of(fd: BorrowedFd<'_>, note: LossNote) -> io::Result<Self> {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let shared = || fd.try_clone_to_owned().map(File::from);
         let kind = fs::metadata(&path).map(|metadata| metadata.file_type());
-        let way = match kind {
-            Ok(kind) if kind.is_socket() => Way::Socket(shared()?),
+        let descriptor = match kind {
+            Ok(kind) if kind.is_socket() => Descriptor::Socket(shared()?),
             Ok(kind) if kind.is_fifo() || kind.is_char_device() => {
                 let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
                 let own = OpenOptions::new()
@@ -79,15 +79,15 @@ impl Output {
                     .custom_flags(flags)
                     .open(path);
                 match own {
-                    Ok(own) => Way::Own(own),
+                    Ok(own) => Descriptor::Own(own),
                     // Another user's terminal, or a pipe whose reader is gone.
-                    Err(_) => Way::Shared(shared()?),
+                    Err(_) => Descriptor::Shared(shared()?),
                 }
             }
-            _ => Way::Shared(shared()?),
+            _ => Descriptor::Shared(shared()?),
         };
         Ok(Self {
-            way,
+            descriptor,
             note,
             lost: 0,
             torn: false,
@@ -120,7 +120,7 @@ impl Output {
     fn write_some(&self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while written < bytes.len() {
-            match self.way.write_once(&bytes[written..]) {
+            match self.descriptor.write_once(&bytes[written..]) {
                 Ok(0) => break,
                 Ok(more) => written += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -131,7 +131,7 @@ impl Output {
     }
 }
 
-impl Way {
+impl Descriptor {
     fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Own(file) => (&mut &*file).write(bytes),
@@ -190,7 +190,7 @@ mod tests {
     fn a_pipe_that_nobody_reads_costs_lines_and_they_are_counted() {
         let (mut reader, writer) = io::pipe().unwrap();
         let mut output = Output::of(writer.as_fd(), plain_note).unwrap();
-        assert!(matches!(output.way, Way::Own(_)));
+        assert!(matches!(output.descriptor, Descriptor::Own(_)));
         let line = [&[b'x'; 999][..], b"\n"].concat();
         for _ in 0..1000 {
             output.put(&line);
@@ -216,7 +216,7 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         let shared = File::from(writer.as_fd().try_clone_to_owned().unwrap());
         let mut output = Output {
-            way: Way::Shared(shared),
+            descriptor: Descriptor::Shared(shared),
             note: plain_note,
             lost: 0,
             torn: false,
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(output.lost, 2);
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let mut output = Output::of(ours.as_fd(), plain_note).unwrap();
-        assert!(matches!(output.way, Way::Socket(_)));
+        assert!(matches!(output.descriptor, Descriptor::Socket(_)));
         for _ in 0..10_000 {
             output.put(&[b'z'; 1000]);
         }

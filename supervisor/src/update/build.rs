@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use shared::file;
 
 use super::{
-    build_environment::Stage,
+    build_environment::BuildStage,
     build_log::{BuildLog, Outcome},
     checkout, clone,
     committed::Committed,
@@ -149,7 +149,7 @@ fn cargo(config: &Config, version: &Version) -> Result<Vec<(String, PathBuf)>, F
     if fetched && !options.keeps_network() {
         command.arg("--offline");
     }
-    let sandbox = Sandbox::of(config, Stage::Compile, !fetched)?;
+    let sandbox = Sandbox::of(config, BuildStage::Compile, !fetched)?;
     let set = [
         ("BUILD_COMMIT", version.release.as_str()),
         ("CARGO_TERM_PROGRESS_WHEN", "never"),
@@ -195,7 +195,7 @@ fn cargo(config: &Config, version: &Version) -> Result<Vec<(String, PathBuf)>, F
 /// whether that succeeded: if not, the build tries itself, and says why it can't.
 fn fetch(config: &Config, log: &BuildLog) -> Result<bool, Fault> {
     let mut command = cargo_command(config, "fetch");
-    let sandbox = Sandbox::of(config, Stage::Fetch, true)?;
+    let sandbox = Sandbox::of(config, BuildStage::Fetch, true)?;
     let (mut child, _) = sandbox
         .spawn(command.stdout(Stdio::null()), &[])
         .map_err(|error| no_cargo(&error))?;

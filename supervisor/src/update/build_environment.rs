@@ -101,17 +101,17 @@ type Variable = (OsString, OsString);
 
 /// What a build does at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum BuildStage {
     /// Sources are fetched; none of their code is meant to run.
     Fetch,
     Compile,
 }
 
 /// Returns the variables of a build.
-pub(super) fn of_build(config: &BuildConfig, stage: Stage) -> Vec<Variable> {
+pub(super) fn of_build(config: &BuildConfig, stage: BuildStage) -> Vec<Variable> {
     let wanted = |name: &str| {
         let proxy = name.ends_with(PROXIES);
-        is_of_builds(name) && (stage == Stage::Fetch || !proxy || config.keeps_network())
+        is_of_builds(name) && (stage == BuildStage::Fetch || !proxy || config.keeps_network())
     };
     let mut variables = Vec::new();
     for (name, value) in env::vars_os() {
@@ -146,16 +146,16 @@ pub(super) fn toolchains(variables: &[Variable]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns the paths that other variables name: the operator's own, such as a folder of models.
-pub(super) fn others() -> Vec<PathBuf> {
-    env::vars_os()
-        .filter(|(name, _)| {
-            let name = name.to_string_lossy().to_uppercase();
-            !is_of_builds(&name) || is_secret(&name)
-        })
-        .map(|(_, value)| PathBuf::from(value))
-        .filter(|path| path.is_absolute() && path.exists())
-        .collect()
+/// Returns the paths that other variables name, the operator's own such as a folder of models, and
+/// whether each is said to be a secret.
+pub(super) fn others() -> Vec<(PathBuf, bool)> {
+    let named = env::vars_os().filter_map(|(name, value)| {
+        let name = name.to_string_lossy().to_uppercase();
+        let (secret, path) = (is_secret(&name), PathBuf::from(value));
+        let other = secret || !is_of_builds(&name);
+        (other && path.is_absolute() && path.exists()).then_some((path, secret))
+    });
+    named.collect()
 }
 
 fn is_of_builds(name: &str) -> bool {

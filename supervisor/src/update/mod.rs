@@ -23,4 +23,5 @@ pub(crate) mod trial_build;
 pub(crate) mod upstream;
 pub mod verify;
 pub mod version;
+mod visible;
 mod worktree;

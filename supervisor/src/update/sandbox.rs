@@ -8,9 +8,6 @@
 //! takes away new sockets of any kind while code of the commit is compiled, and calls that lead around
 //! walls. Root loses most of its capabilities. All are raised by one thread, which starts cargo and ends: the worker itself stays outside.
 //!
-//! landlock can only allow. What is hidden below a folder that is seen is left out by allowing each of
-//! the folder's other entries, as they are at that moment.
-//!
 //! # Limits
 //!
 //! Sources are fetched with the network on. Fetching runs no build script, but cargo asks the compiler
@@ -37,16 +34,12 @@ use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use shared::file;
 
-use super::build_environment::{self, Stage};
+use super::{
+    build_environment::{self, BuildStage},
+    visible::{ALL_DEVICES, entries_beside, visible},
+};
 use crate::config::{BuildConfig, BuildSandbox, Config};
 
-/// Homes of people, of the user that we are and of others.
-const HOMES: [&str; 2] = ["/home", "/root"];
-/// The rest of the system. Variables name files of it (`SHELL`), which are not hidden for that.
-const SYSTEM: [&str; 13] = [
-    "/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/etc", "/nix", "/proc", "/sys", "/dev",
-    "/run", "/var",
-];
 const DEVICES: [&str; 6] = [
     "/dev/null",
     "/dev/zero",
@@ -55,20 +48,9 @@ const DEVICES: [&str; 6] = [
     "/dev/urandom",
     "/dev/tty",
 ];
-/// Where the rest of the devices is: disks are secrets too.
-const ALL_DEVICES: &str = "/dev";
 /// What cargo writes below its own folder while it only builds.
 const CARGO_LOCKS: [&str; 3] = [".package-cache", ".package-cache-mutate", ".global-cache"];
 const CARGO_CREDENTIALS: [&str; 2] = ["credentials", "credentials.toml"];
-/// What cargo and rustup look for in the folders above the source.
-const SETTINGS: [&str; 5] = [
-    ".cargo/config.toml",
-    ".cargo/config",
-    "Cargo.toml",
-    "rust-toolchain.toml",
-    "rust-toolchain",
-];
-
 /// A wall, and whether it stands.
 pub(crate) type Wall = (&'static str, Result<String, String>);
 
@@ -86,7 +68,7 @@ impl Sandbox {
     /// Makes the sandbox of a build; `network` says whether it is to have that.
     pub(super) fn of(
         config: &Config,
-        stage: Stage,
+        stage: BuildStage,
         network: bool,
     ) -> Result<Self, file::FileError> {
         let build = &config.build;
@@ -121,7 +103,7 @@ impl Sandbox {
         set("TMPDIR", &scratch);
         let mut writable = vec![build.target_dir.clone()];
         writable.extend(build.paths.iter().cloned());
-        if stage == Stage::Fetch || network {
+        if stage == BuildStage::Fetch || network {
             for part in ["registry", "git"] {
                 file::create_dir(&cargo.join(part))?;
                 writable.push(cargo.join(part));
@@ -129,7 +111,7 @@ impl Sandbox {
             // A toolchain that the commit asks for is installed.
             writable.push(rustup.clone());
         }
-        if stage == Stage::Compile {
+        if stage == BuildStage::Compile {
             // Programs that look for their settings there find none, instead of a wall.
             let empty = scratch.join("home");
             file::create_dir(&empty)?;
@@ -146,7 +128,7 @@ impl Sandbox {
             &CARGO_CREDENTIALS.map(|name| cargo.join(name)),
         ));
         readable.push(rustup);
-        if stage == Stage::Fetch {
+        if stage == BuildStage::Fetch {
             // Proxies and addresses; no credentials.
             readable.extend([".gitconfig", ".config/git/config"].map(|file| home.join(file)));
         }
@@ -265,91 +247,6 @@ fn gpus() -> impl Iterator<Item = PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// Returns what a build may read besides the folders of cargo and rustup.
-fn visible(config: &Config, home: &Path) -> Vec<PathBuf> {
-    let build = &config.build;
-    let source = config.home.source();
-    let state = config.home.path().parent().unwrap_or(config.home.path());
-    let mut hidden: Vec<PathBuf> = HOMES.map(PathBuf::from).into();
-    hidden.extend([home, state, &config.repo].map(Path::to_owned));
-    hidden.extend(named_by(&config.child.args));
-    hidden.extend(linked_from(home));
-    let system = |path: &PathBuf| SYSTEM.iter().any(|system| path.starts_with(system));
-    hidden.extend(
-        build_environment::others()
-            .into_iter()
-            .filter(|path| !system(path)),
-    );
-    // By all its names, and never all of the system.
-    hidden.extend(hidden.clone().iter().flat_map(fs::canonicalize));
-    let whole = |path: &Path| {
-        SYSTEM
-            .iter()
-            .any(|system| Path::new(system).starts_with(path))
-    };
-    hidden.retain(|path| !whole(path));
-    hidden.push(PathBuf::from(ALL_DEVICES));
-    let mut readable = entries_beside(Path::new("/"), &hidden);
-    let toolchains =
-        build_environment::toolchains(&build_environment::of_build(build, Stage::Compile));
-    let roots = [home, state, &config.repo];
-    readable.extend(
-        toolchains
-            .into_iter()
-            .filter(|path| !roots.iter().any(|root| root.starts_with(path))),
-    );
-    // Our clone borrows its objects.
-    readable.push(config.repo.join(".git/objects"));
-    for folder in source.ancestors().skip(1) {
-        readable.extend(SETTINGS.map(|name| folder.join(name)));
-    }
-    readable.push(source);
-    readable
-}
-
-/// Paths in the arguments of the child are its own: wallets, models, configuration.
-fn named_by(args: &[std::ffi::OsString]) -> Vec<PathBuf> {
-    let named = args.iter().filter_map(|arg| {
-        let text = arg.to_str()?;
-        let value = text.split_once('=').map_or(text, |(_, value)| value);
-        let path = match value.strip_prefix("~/") {
-            Some(rest) => env::home_dir()?.join(rest),
-            None => PathBuf::from(value),
-        };
-        (path.is_absolute() && path.exists()).then_some(path)
-    });
-    named.collect()
-}
-
-/// What the home folder keeps elsewhere (`~/.ssh` as a link to another disk).
-fn linked_from(home: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(home).into_iter().flatten().flatten();
-    let links = entries.filter(|entry| {
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        hidden && entry.file_type().is_ok_and(|kind| kind.is_symlink())
-    });
-    let targets = links.filter_map(|link| fs::canonicalize(link.path()).ok());
-    targets
-        .filter(|target| !SYSTEM.iter().any(|system| target.starts_with(system)))
-        .collect()
-}
-
-/// Returns paths that together hold everything below a folder except what is hidden. Symbolic links are
-/// left out: what they lead to is seen if it is seen by its own name.
-fn entries_beside(folder: &Path, hidden: &[PathBuf]) -> Vec<PathBuf> {
-    if hidden.iter().any(|path| folder.starts_with(path)) {
-        return Vec::new();
-    }
-    if !hidden.iter().any(|path| path.starts_with(folder)) {
-        return vec![folder.to_owned()];
-    }
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()))
-        .flat_map(|entry| entries_beside(&entry.path(), hidden))
-        .collect()
-}
-
 /// Calls that no build needs and that lead around the walls or into other processes.
 const FORBIDDEN: [libc::c_long; 24] = [
     libc::SYS_ptrace,
@@ -405,7 +302,8 @@ fn forbidding(network: bool) -> Result<BpfProgram, String> {
 
 /// Says which walls stand on this machine, by raising them around a program that does nothing.
 pub(crate) fn walls(config: &Config) -> Result<Vec<Wall>, String> {
-    let sandbox = Sandbox::of(config, Stage::Compile, false).map_err(|error| error.to_string())?;
+    let sandbox =
+        Sandbox::of(config, BuildStage::Compile, false).map_err(|error| error.to_string())?;
     let mut command = shared::process::blocking_command("true");
     let (mut child, walls) = sandbox
         .spawn(&mut command, &[])
@@ -425,40 +323,9 @@ mod tests {
     use super::*;
     use crate::config::tests::config;
 
-    #[test]
-    fn everything_is_seen_but_what_is_hidden() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        for name in ["a/b/secret/x", "a/b/open", "a/c", "d/e"] {
-            file::write_atomic(&at(name), b"").unwrap();
-        }
-        std::os::unix::fs::symlink(at("a/b/secret"), at("a/link")).unwrap();
-        let mut seen = entries_beside(dir.path(), &[at("a/b/secret")]);
-        seen.sort();
-        assert_eq!(seen, [at("a/b/open"), at("a/c"), at("d")]);
-        assert_eq!(
-            entries_beside(&at("a/b/secret/x"), &[at("a")]),
-            Vec::<PathBuf>::new()
-        );
-    }
-
-    #[test]
-    fn what_the_child_is_told_of_is_its_own() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().display().to_string();
-        let args = [
-            "--wallet.path",
-            &path,
-            &format!("--models={path}"),
-            "/no/such",
-            "relative",
-        ];
-        assert_eq!(named_by(&args.map(Into::into)), [dir.path(), dir.path()]);
-    }
-
     /// Runs a script behind the walls and returns what it said.
     fn said(config: &Config, script: &str) -> String {
-        let sandbox = Sandbox::of(config, Stage::Compile, false).unwrap();
+        let sandbox = Sandbox::of(config, BuildStage::Compile, false).unwrap();
         let mut command = shared::process::blocking_command("sh");
         command
             .args(["-c", script])

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use shared::{causes::one_line, file};
 
-use super::{build_environment::Stage, sandbox::Sandbox};
+use super::{build_environment::BuildStage, sandbox::Sandbox};
 use crate::config::Config;
 
 /// Tries what the features are known to need: for CUDA its compiler, on a kernel that does nothing.
@@ -38,16 +38,19 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
     file::create_dir(target).map_err(|error| said(&error))?;
     // Where builds may write, and below what configures them.
     let folder = tempfile::tempdir_in(target).map_err(|error| said(&error))?;
-    let mut manifest =
-        "[package]\nname = \"doctor\"\nedition = \"2024\"\n[workspace]\n[features]\n".to_owned();
     // A feature of one package of a workspace is named after it: `engine/cuda`.
     let features = config.build.features.iter();
     let features: Vec<&str> = features
         .map(|name| name.rsplit('/').next().unwrap_or(name))
         .collect();
-    for feature in &features {
-        manifest.push_str(&format!("{feature:?} = []\n"));
-    }
+    let table: Vec<String> = features
+        .iter()
+        .map(|feature| format!("{feature:?} = []\n"))
+        .collect();
+    let manifest = format!(
+        "[package]\nname = \"doctor\"\nedition = \"2024\"\n[workspace]\n[features]\n{}",
+        table.concat()
+    );
     for (name, text) in [
         ("Cargo.toml", manifest.as_str()),
         ("build.rs", SCRIPT),
@@ -65,7 +68,7 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
         .current_dir(folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let sandbox = Sandbox::of(config, Stage::Compile, false).map_err(|error| said(&error))?;
+    let sandbox = Sandbox::of(config, BuildStage::Compile, false).map_err(|error| said(&error))?;
     let (child, _) = sandbox
         .spawn(&mut command, &[])
         .map_err(|error| said(&error))?;

@@ -8,12 +8,12 @@ use super::*;
 use crate::config::tests::config;
 
 /// A clone with one commit, which holds `main.rs`, and beside it what a build script wrote.
-struct Source {
+struct SourceClone {
     dir: tempfile::TempDir,
     commit: Committed,
 }
 
-impl Source {
+impl SourceClone {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let repository = Repository::init(dir.path()).unwrap();
@@ -77,7 +77,7 @@ fn made_by(site: &str) -> String {
 
 #[test]
 fn a_diagnostic_about_a_line_of_the_commit_is_proof() {
-    let source = Source::new();
+    let source = SourceClone::new();
     let here = || span("main.rs", "null");
     let log = "/rustc/abc/library/core/src/macros/mod.rs";
     for (message, code, span) in [
@@ -111,7 +111,7 @@ fn a_diagnostic_about_a_line_of_the_commit_is_proof() {
 
 #[test]
 fn what_may_have_another_cause_is_no_proof() {
-    let source = Source::new();
+    let source = SourceClone::new();
     let here = || span("main.rs", "null");
     for (message, code, spans) in [
         ("linking with `cc` failed: exit status: 1", None, vec![]),
@@ -276,7 +276,7 @@ const MACHINES: [(&str, &str, &str); 17] = [
 
 #[test]
 fn machines_are_not_the_commits_fault_and_people_are_told_what_to_do() {
-    let source = Source::new();
+    let source = SourceClone::new();
     for (json, text, todo) in MACHINES {
         let said = format!("{json}{text}");
         let json = [error(json, None, &[])];
