@@ -193,7 +193,7 @@ impl BuildLog {
             log.reason.push(word.trim_end().to_owned());
         }
         if !text.trim().is_empty() {
-            log.last = word.trim_end().to_owned();
+            word.trim_end().clone_into(&mut log.last);
         }
     }
 }

@@ -166,6 +166,19 @@ fn signed_releases_are_taken_and_forged_ones_are_not() {
     let report = shop.bench.update();
     let problem = report.update.problem.unwrap();
     assert!(problem.contains("is not signed by"), "{problem}");
+    let history = shop.bench.command(&["history", "--json"]);
+    let history: serde_json::Value = serde_json::from_slice(&history.stdout).unwrap();
+    let [.., good, forged] = history.as_array().unwrap().as_slice() else {
+        panic!("{history}");
+    };
+    assert_eq!(
+        (&good["commit"], &forged["commit"]),
+        (&"v0.1.1".into(), &"v0.1.2".into())
+    );
+    assert!(
+        good["signer"].is_string() && forged["signer"].is_null(),
+        "{history}"
+    );
 
     // An honest archive under another version's name is a way to go back unnoticed.
     shop.publish("0.1.3", "", true);
