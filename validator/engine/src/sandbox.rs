@@ -20,11 +20,15 @@
 //!
 //! Starting the driver before any wall would need no gap, but landlock holds only the calling
 //! thread and those it starts later: the driver's own threads, which live as long as the worker,
-//! would stay outside for good. As it is, they keep the gaps in files of step 1, and no more; the
+//! would stay outside for good. As it is, where the kernel can restrict all threads at once (landlock
+//! ABI 8) they lose the gaps too; before it they keep the gaps in files of step 1, and no more. The
 //! seccomp filters hold every thread. What a gap lets through is little: neither landlock nor
 //! seccomp can look at the name of a socket, but a socket can only be local or netlink, landlock
-//! lets none appear in the file system, and nothing can connect to anything. The cache is written
-//! in step 1 only, so that no model can leave compiled code for the next worker.
+//! lets none appear in the file system, and no stream can be connected. (A datagram needs no
+//! connection: local sockets that anybody may write to, such as the system's log, can be written to.)
+//! All that is compiled is compiled in step 1, so that nothing has a reason to write the cache later.
+//! Before ABI 8 that is not a wall: a model that runs code of its own on a thread of the driver could
+//! still leave compiled code there for the next worker.
 
 use std::{
     collections::BTreeMap,
@@ -34,8 +38,8 @@ use std::{
 
 use candle_core::Device;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, RestrictSelfAttr as _, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use model::{Fault, protocol::Wall};
 use nix::{
@@ -218,6 +222,8 @@ fn landlock(allowed: &Allowed, gpus: &[PathBuf], gpu: Gpu) -> Result<RulesetStat
         .add_rules(path_beneath_rules(threads, write))?
         .add_rules(path_beneath_rules(cached.into_iter().flatten(), cache))?
         .add_rules(path_beneath_rules(&allowed.readable, read))?
+        // Nothing but this thread runs yet in step 1; in step 2 the threads of the driver do.
+        .all_threads(gpu != Gpu::Starting)?
         .restrict_self()?;
     Ok(status.ruleset)
 }

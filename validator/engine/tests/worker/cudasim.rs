@@ -123,14 +123,14 @@ fn a_pack_launches_uploads_and_allocates_so_much() {
         ("allocations", more(&|name| name == "allocation")),
         ("copies", more(&|name| name == "copy")),
     ];
-    // A layer has 11 launches; the model has four, beside embedding, last norm, head and its loss.
+    // A layer has 9 launches; the model has four, beside embedding, last norm, head and its loss.
     let expected = [
-        ("launches", 52),
+        ("launches", 44),
         ("attentions", 4),
         ("uploads", 9),
         ("downloads", 1),
         ("waits", 0),
-        ("allocations", 57),
+        ("allocations", 49),
         ("copies", 0),
     ];
     assert_eq!(found, expected);
