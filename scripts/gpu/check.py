@@ -28,7 +28,7 @@ import time
 
 from machine import (
     BUDGET, DEVICE, GOLDEN, HERE, OUT, PROGRAMS, PYTHON, REFERENCE, WORK, Usage, environment, left, libraries, limited,
-    log, missing_walls, results, run, save, tool,
+    log, missing_walls, results, run, save, tool, without,
 )
 from worker import Worker, evaluate, plan_of, source
 
@@ -74,7 +74,7 @@ def apart(ours, theirs):
 
 
 def bench(model, batches, dtype, seconds, *more):
-    command = [os.path.join(PROGRAMS, "bench"), "--model", model, "--batches", batches, "--device", DEVICE]
+    command = [os.path.join(PROGRAMS, "bench"), "--model", model, "--batches", batches, "--device", DEVICE, *without()]
     begun = time.time()
     rc, out, err = run([*command, "--dtype", dtype, *more], seconds)
     try:
@@ -106,27 +106,27 @@ def machine():
 def walls():
     """Does the worker get its device behind its walls? If not, which wall is in the way?"""
     found = {}
-    for without in ([], ["landlock"], ["seccomp"], ["landlock", "seccomp"]):
-        name = "without " + " and ".join(without) if without else "all walls"
+    for missing in ([], ["namespaces"], ["landlock"], ["seccomp"], ["namespaces", "landlock", "seccomp"]):
+        name = "without " + " and ".join(missing) if missing else "all walls"
         try:
-            found[name] = one_worker(without)
+            found[name] = one_worker(missing)
         except Exception as error:  # the next try may still tell
             found[name] = {"failed": repr(error)}
         log("  ", name, json.dumps(found[name])[:400])
         if "worst" in found[name].get("self_test", {}):
-            missing_walls[:] = without
+            missing_walls[:] = missing
             break
     found["failed"] = missing_walls or ("worst" not in found[name].get("self_test", {}) and "no device")
     return found
 
 
-def start_worker(readable, without=None):
+def start_worker(readable, missing=None):
     program, stderr = os.path.join(PROGRAMS, "eval-worker"), os.path.join(OUT, "worker.txt")
-    return Worker(program, DEVICE, readable, environment(without), stderr, limited)
+    return Worker(program, DEVICE, readable, environment(), stderr, limited, ["--no-sandbox", *without(missing)])
 
 
-def one_worker(without):
-    worker = start_worker([os.path.join(GOLDEN, "models")], without)
+def one_worker(missing):
+    worker = start_worker([os.path.join(GOLDEN, "models")], missing)
     try:
         found = {"device": worker.device, "walls": worker.walls, "hello_s": worker.hello_s}
         if "fault" not in worker.device:
@@ -135,7 +135,7 @@ def one_worker(without):
             found["self_test_again"] = worker.self_test(60)
             found["again_s"] = time.time() - begun
             # What was compiled at the first start is read at the next one.
-            again = start_worker([], without)
+            again = start_worker([], missing)
             found["second_hello_s"] = again.hello_s
             again.close()
         return found
@@ -366,8 +366,8 @@ def kernels():
         program = [os.path.join(PROGRAMS, "bench"), "--model", model_folder(shape), "--batches", batches]
         # The tool talks to its program through sockets, which the walls forbid.
         rc, out, err = run(
-            [ncu, *metrics, *stretch, *program, "--device", DEVICE, "--dtype", dtype_of(shape)], 100,
-            f"ncu-{shape}.csv", environment(["landlock", "seccomp"]))
+            [ncu, *metrics, *stretch, *program, "--device", DEVICE, "--dtype", dtype_of(shape),
+             *without(["landlock", "seccomp"])], 100, f"ncu-{shape}.csv")
         total = {}
         for line in out.splitlines():
             cells = re.findall(r'"((?:[^"]|"")*)"', line)
@@ -392,7 +392,7 @@ def memcheck():
     found = {}
     for name in ("memcheck", "initcheck"):
         command = [sanitizer, "--tool", name, "--error-exitcode", "9", *program, "--device", DEVICE, "--dtype", "bf16"]
-        rc, out, err = run(command, 60, f"{name}.txt", environment(["landlock", "seccomp"]))
+        rc, out, err = run([*command, *without(["landlock", "seccomp"])], 60, f"{name}.txt")
         found[name] = {"rc": rc, "end": (out + err)[-300:], "failed": rc}
     return found
 
