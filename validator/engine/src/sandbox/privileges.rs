@@ -6,7 +6,7 @@ use nix::{errno::Errno, libc, sys::prctl};
 const VERSION: u32 = 0x2008_0522;
 
 #[repr(C)]
-struct Header {
+struct CapabilityHeader {
     version: u32,
     /// Nought is the caller.
     pid: i32,
@@ -14,7 +14,7 @@ struct Header {
 
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Sets {
+struct CapabilitySets {
     effective: u32,
     permitted: u32,
     inheritable: u32,
@@ -37,11 +37,11 @@ pub(super) fn drop_all() -> Result<String, String> {
         libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
     )
     .map_err(no)?;
-    let header = Header {
+    let header = CapabilityHeader {
         version: VERSION,
         pid: 0,
     };
-    let none = [Sets::default(); 2];
+    let none = [CapabilitySets::default(); 2];
     #[expect(unsafe_code, reason = "libc has no name for this call")]
     // SAFETY: the kernel reads a header and two sets, which live until it returns.
     let returned = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
