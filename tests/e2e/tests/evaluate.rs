@@ -223,6 +223,7 @@ fn options(readable: &Path) -> Options {
         readable: vec![fixtures(), readable.to_owned()],
         memory: None,
         device_memory: None,
+        no_sandbox: false,
         threads: Some(1),
         environment: Vec::new(),
     }

@@ -8,7 +8,7 @@ use model::{
     config::DecoderSpec,
     header::{Header, HeaderError, PREFIX_BYTES},
     inventory::{INDEX_FILE, Inventory, SINGLE_FILE},
-    layout::is_safe_path,
+    path::is_safe_path,
     protocol::{self, Hello, Reply, Request},
 };
 use models::manifest::{Contents, Manifest, Missing, TOKENIZER_CONFIG};

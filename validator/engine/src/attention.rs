@@ -1,7 +1,7 @@
 //! Causal attention over packed sequences, on any device.
 //!
-//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, one kernel on CUDA
-//! in 16 bits, and plain matrix products in chunks of queries everywhere.
+//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, one kernel on CUDA,
+//! and plain matrix products in chunks of queries everywhere.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const CHUNK: usize = 256;
 pub(crate) enum Way {
     /// Blocks on the CPU, in f32.
     Blocks,
-    /// One kernel on CUDA, in 16 bits.
+    /// One kernel on CUDA.
     #[cfg(feature = "cuda")]
     Fused,
     /// Matrix products and a softmax in f32.

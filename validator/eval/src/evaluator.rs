@@ -64,6 +64,9 @@ struct SlotState {
     /// The idle worker. While it is asked something it is taken out, so that a request dropped
     /// half-way takes its worker along.
     worker: Option<Worker>,
+    /// The GPU that `auto` found: a worker that takes its place computes there or not at all, since on the CPU
+    /// a step takes hours and losses have other bits.
+    found: Option<String>,
     pause: Duration,
     not_before: Option<Instant>,
 }
@@ -291,11 +294,20 @@ impl Evaluator {
         if let Some(not_before) = state.not_before {
             tokio::time::sleep_until(not_before).await;
         }
-        let started = Worker::start(&self.options, &slot.device).await;
+        let device = state.found.as_deref().unwrap_or(&slot.device);
+        let started = Worker::start(&self.options, device).await;
         match &started {
             Ok(worker) => {
                 (state.pause, state.not_before) = (Duration::ZERO, None);
                 let hello = worker.hello();
+                let gpu = hello
+                    .device
+                    .as_ref()
+                    .ok()
+                    .filter(|device| device.memory.is_some());
+                if let Some(gpu) = gpu {
+                    state.found = Some(gpu.id.clone());
+                }
                 tracing::info!(
                     device = slot.device,
                     release = hello.release,

@@ -11,7 +11,7 @@ use std::{
 
 use model::{
     Fault, MachineFaultKind,
-    protocol::{self, Answer, Hello, ProtocolError, Reply, Request},
+    protocol::{self, Answer, Hello, ProtocolError, Reply, Request, SPIN_LIMIT},
 };
 use nix::sys::signal::Signal;
 use shared::{process, task::TaskSet};
@@ -23,20 +23,6 @@ use tokio::{
 };
 
 use super::{OnProgress, limits::TimeLimits};
-
-/// Environment variables passed on to workers, if set. No other is: a worker holds no secrets.
-pub const ENVIRONMENT: [&str; 7] = [
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-    "CUDA_DEVICE_ORDER",
-    COMPUTE_CACHE,
-    "RAYON_NUM_THREADS",
-    "RUST_BACKTRACE",
-];
-
-/// Names the folder where the GPU's driver keeps the kernels it compiled.
-pub const COMPUTE_CACHE: &str = "CUDA_CACHE_PATH";
 
 /// How long a worker may take to find its device and say hello.
 const HELLO_LIMIT: Duration = Duration::from_mins(2);
@@ -65,12 +51,14 @@ pub struct Options {
     pub device_memory: Option<u64>,
     /// Threads of a worker; its cores if not given.
     pub threads: Option<usize>,
-    /// The environment of workers: values of [`ENVIRONMENT`].
+    /// Whether models run even where a wall that they should not be without can't be had.
+    pub no_sandbox: bool,
+    /// The environment of workers: values of [`protocol::ENVIRONMENT`].
     pub environment: Vec<(String, String)>,
 }
 
 /// In 16 bits on a CPU, idle threads of the tensor library do not spin beside ours.
-const TUNING: (&str, &str) = ("CANDLE_BARRIER_POOL_SPIN_LIMIT", "1");
+const TUNING: (&str, &str) = (SPIN_LIMIT, "1");
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -121,6 +109,7 @@ impl Worker {
         for directory in &options.readable {
             command.arg("--readable").arg(directory);
         }
+        command.args(options.no_sandbox.then_some("--no-sandbox"));
         let numbers = [
             ("--memory", options.memory),
             ("--device-memory", options.device_memory),

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::{
     config::{DecoderSpec, Norm},
     header::{Dtype, Header, TensorInfo},
+    path::is_safe_path,
 };
 
 /// Name of the only weights file of a small model.
@@ -192,17 +193,12 @@ pub fn shards_of_index(json: &[u8]) -> Result<Vec<String>, InventoryError> {
         let reason = format!("names {} files, expected 1 to {MAX_SHARDS}", files.len());
         return Err(InventoryError::Index(reason));
     }
-    match files.iter().find(|file| !stays_inside(file)) {
+    match files.iter().find(|file| !is_safe_path(file)) {
         Some(file) => Err(InventoryError::Index(format!(
             "file name {file:?} is not allowed"
         ))),
         None => Ok(files),
     }
-}
-
-/// Returns whether a file's name leads to a place inside the model's folder.
-pub(crate) fn stays_inside(file: &str) -> bool {
-    !file.contains(['\\', '\0']) && file.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// Where a decoder's tensors are.

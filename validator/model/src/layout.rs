@@ -12,14 +12,12 @@ use serde_json::Value;
 use crate::{
     config::MAX_CONFIG_BYTES,
     inventory::{INDEX_FILE, MAX_INDEX_BYTES, SINGLE_FILE, shards_of_index},
+    path::is_safe_path,
     tokenizer_class::newest_accepted,
 };
 
 /// Name of the configuration.
 pub const CONFIG_FILE: &str = "config.json";
-
-const MAX_DEPTH: usize = 16;
-const MAX_NAME_BYTES: usize = 255;
 
 /// The files of a model, wherever they are.
 pub trait ModelFiles {
@@ -158,52 +156,5 @@ fn require(files: &impl ModelFiles, path: &str) -> Result<(), LayoutDefect> {
         Ok(())
     } else {
         Err(LayoutDefect::Missing(path.to_owned()))
-    }
-}
-
-/// Returns whether a path can become a file inside a folder of ours: relative, no `..`, no control
-/// characters, names and nesting of a reasonable size.
-pub fn is_safe_path(path: &str) -> bool {
-    let safe_name = |name: &str| {
-        !matches!(name, "" | "." | "..")
-            && name.len() <= MAX_NAME_BYTES
-            && !name.contains(|c: char| c.is_control() || c == '\\')
-    };
-    path.split('/').count() <= MAX_DEPTH && path.split('/').all(safe_name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_stays_inside() {
-        for good in [
-            "config.json",
-            "shards/a/b.safetensors",
-            "\u{e9}.json",
-            "..a",
-            "a b",
-        ] {
-            assert!(is_safe_path(good), "{good:?}");
-        }
-        let deep = "d/".repeat(300) + "f";
-        let long = "x".repeat(256);
-        for bad in [
-            "",
-            "/etc/passwd",
-            "a/../b",
-            "..",
-            "a//b",
-            "a/",
-            "./a",
-            "a\0b",
-            "a\nb",
-            "a\\b",
-            &deep,
-            &long,
-        ] {
-            assert!(!is_safe_path(bad), "{bad:?}");
-        }
     }
 }

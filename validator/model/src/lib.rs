@@ -9,6 +9,7 @@ pub mod header;
 pub mod inventory;
 pub mod layout;
 pub mod norms;
+pub mod path;
 pub mod plan;
 pub mod protocol;
 pub mod tokenizer_class;

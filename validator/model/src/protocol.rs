@@ -27,6 +27,24 @@ pub const VERSION: u32 = 2;
 /// The most bytes in a frame: 400 samples of 2048 tokens take 4 MB.
 pub const MAX_FRAME: usize = 64 << 20;
 
+/// Environment variables that workers may have. No other is passed on: a worker holds no secrets.
+pub const ENVIRONMENT: [&str; 8] = [
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    COMPUTE_CACHE,
+    "RAYON_NUM_THREADS",
+    "RUST_BACKTRACE",
+    SPIN_LIMIT,
+];
+
+/// Names the folder where the GPU's driver keeps the kernels it compiled.
+pub const COMPUTE_CACHE: &str = "CUDA_CACHE_PATH";
+
+/// In 16 bits on a CPU, how long idle threads of the tensor library spin beside ours.
+pub const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+
 const MAGIC: [u8; 4] = *b"EVAL";
 
 /// What the worker says when it is ready, or why it can't be.

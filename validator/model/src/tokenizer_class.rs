@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::{config::Compatibility, inventory::stays_inside};
+use crate::{config::Compatibility, path::is_safe_path};
 
 /// The class of tokenizer a model directory asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -365,7 +365,7 @@ fn tokenizer_json_name(config: Option<&Value>) -> Result<String, TokenizerClassE
         });
     };
     let name = newest_accepted("tokenizer", names)?.unwrap_or(TOKENIZER_JSON);
-    if stays_inside(name) {
+    if is_safe_path(name) {
         Ok(name.to_owned())
     } else {
         Err(TokenizerClassError::BadName(name.to_owned()))

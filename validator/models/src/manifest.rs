@@ -7,7 +7,8 @@ use hub::{ListedFile, Listing};
 use model::{
     Compatibility, Layout,
     inventory::{INDEX_FILE, SINGLE_FILE},
-    layout::{CONFIG_FILE, LayoutDefect, LayoutError, ModelFiles, is_safe_path},
+    layout::{CONFIG_FILE, LayoutDefect, LayoutError, ModelFiles},
+    path::is_safe_path,
     tokenizer_class::TokenizerClass,
 };
 use serde_json::Value;

@@ -50,6 +50,8 @@ pub struct Details {
     pub uid: Option<Uid>,
     /// The devices, as the workers found them.
     pub device: Option<String>,
+    /// The walls around the workers: which stand, and which don't.
+    pub sandbox: Option<String>,
     /// How the start is going, or went.
     pub start: Start,
     pub activity: Activity,

@@ -69,6 +69,8 @@ enum Command {
 
 /// Parses the command line and does what it says.
 pub fn main(version: Version) -> Exit {
+    // The key would be in it. Only a limit that is lower already can be in the way.
+    let _ = shared::process::no_core_dumps();
     let line = with_command(env::args_os().collect());
     cli::main(
         command(&version),

@@ -148,6 +148,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         ("hotkey", details.hotkey.map(|hotkey| hotkey.to_string())),
         ("uid", details.uid.map(|uid| uid.to_string())),
         ("device", details.device.clone()),
+        ("sandbox", details.sandbox.clone()),
         ("start", start(details)),
         ("block", details.block.map(|block| block.to_string())),
         ("step", step.map(|(step, id)| format!("{step} of {id}"))),

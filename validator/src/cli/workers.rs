@@ -9,12 +9,12 @@ use std::{
 use indicatif::ProgressBar;
 use model::{
     Fault, MachineFaultKind,
-    protocol::{Phase, Progress},
+    protocol::{COMPUTE_CACHE, ENVIRONMENT, Phase, Progress},
 };
 use shared::{Exit, Failure, cli::FullPath, term};
 
 use super::flags::{Devices, WorkerFlag};
-use eval::{self, COMPUTE_CACHE, Options, TimeLimits};
+use eval::{self, Options, TimeLimits};
 
 /// Makes the options of workers for devices, which may read what lies in `readable`.
 pub(crate) fn options(
@@ -27,7 +27,7 @@ pub(crate) fn options(
         reason = "the command line reads the environment"
     )]
     let value = |name: &str| env::var(name).ok().map(|value| (name.to_owned(), value));
-    let mut environment: Vec<_> = eval::ENVIRONMENT.into_iter().filter_map(value).collect();
+    let mut environment: Vec<_> = ENVIRONMENT.into_iter().filter_map(value).collect();
     if !environment.iter().any(|(name, _)| name == COMPUTE_CACHE) {
         // Not the user's own ~/.nv: what a worker may write, no other program should run.
         let folder = FullPath::of(Path::new("~/.cache/finetune-vali/kernels"))
@@ -41,6 +41,7 @@ pub(crate) fn options(
         memory: None,
         device_memory: None,
         threads: None,
+        no_sandbox: worker.no_sandbox,
         environment,
     })
 }

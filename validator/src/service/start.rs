@@ -9,6 +9,7 @@ use crate::state::{self, Identity, State};
 use chain::{ChainSnapshot, Client, Wallet, weights::TwinGuard};
 use eval::Evaluator;
 use hub::Hub;
+use model::protocol::Wall;
 use models::Store;
 use report::{
     Journal,
@@ -70,8 +71,11 @@ pub(super) async fn open(
     let hub = Hub::new(settings.hub.clone()).map_err(|error| Failure::of(Exit::Config, &error))?;
     progress(board, Activity::StartingWorkers);
     let evaluator = Arc::new(Evaluator::new(settings.workers.clone()));
-    let device = device(&evaluator).await?;
-    board.note(|details| details.device = Some(device.clone()));
+    let (device, sandbox) = device(&evaluator).await?;
+    board.note(|details| {
+        details.device = Some(device.clone());
+        details.sandbox = Some(sandbox);
+    });
     board.activity(Activity::ReadingState);
     let (state, journal) = state(settings, &wallet, &snapshot)?;
     let fetcher = Fetcher::new(settings.samples.clone())
@@ -140,9 +144,9 @@ fn registered(
     }
 }
 
-/// Starts the workers and tests them; returns the devices they found.
-async fn device(evaluator: &Evaluator) -> Result<String, Failure> {
-    let mut devices = Vec::new();
+/// Starts the workers and tests them; returns the devices they found, and the walls around them.
+async fn device(evaluator: &Evaluator) -> Result<(String, String), Failure> {
+    let (mut devices, mut sandbox) = (Vec::new(), String::new());
     for started in evaluator.start().await {
         let fault = match started.hello {
             Err(fault) => fault,
@@ -154,6 +158,7 @@ async fn device(evaluator: &Evaluator) -> Result<String, Failure> {
                         );
                     }
                     devices.push(device.id);
+                    sandbox = walls(&hello.sandbox);
                     continue;
                 }
                 Err(fault) => fault,
@@ -175,7 +180,22 @@ async fn device(evaluator: &Evaluator) -> Result<String, Failure> {
             .because(fault));
         }
     }
-    Ok(devices.join(","))
+    Ok((devices.join(","), sandbox))
+}
+
+/// Names the walls that stand, then those that don't.
+fn walls(walls: &[Wall]) -> String {
+    let names = |stand| {
+        let those = walls
+            .iter()
+            .filter(move |wall| wall.stands.is_ok() == stand);
+        let names: Vec<&str> = those.map(|wall| wall.name.as_str()).collect();
+        names.join(", ")
+    };
+    match names(false).as_str() {
+        "" => names(true),
+        missing => format!("{}; without {missing}", names(true)),
+    }
 }
 
 /// Chooses the state to start from and opens the journal.

@@ -7,7 +7,9 @@ use super::{
 
 /// Upper bounds of the sizes in `config.json`; far above any model that is let in, and low enough
 /// to count its parameters in 64 bits and to name its tensors, a few for each head and layer.
-const MAX_SIZE: usize = 1 << 20;
+/// Columns of hidden states and of what is computed of them. Kernels of the tensor library count elements in 32
+/// bits: so many columns of the longest pack, and of sequences up to 32,767 tokens, are fewer.
+const MAX_SIZE: usize = 1 << 17;
 const MAX_VOCABULARY: usize = 1 << 22;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 10;
@@ -96,6 +98,11 @@ impl DecoderSpec {
         let layers = fields.size("num_hidden_layers", defaults.layers, MAX_LAYERS)?;
         let (heads, kv_heads) = heads(&fields, architecture, &defaults)?;
         let head_dim = head_dim(&fields, architecture, compatibility, hidden_size, heads)?;
+        if heads * head_dim > MAX_SIZE {
+            return Err(ConfigError::Unsupported(format!(
+                "{heads} attention heads of {head_dim} are wider than {MAX_SIZE}"
+            )));
+        }
         if architecture == Architecture::Llama && !current {
             check_slices(&fields, hidden_size, heads, kv_heads)?;
         }

@@ -122,7 +122,8 @@ pub async fn everything(settings: &Settings, deep: bool) -> Vec<Line> {
     if let Some(snapshot) = &snapshot {
         lines.extend(outside::neuron(settings, snapshot));
     }
-    lines.push(device);
+    lines.extend(device);
+    lines.push(machine::tracing());
     lines.push(machine::disk(settings));
     lines.push(machine::memory());
     lines.extend(hub_and_store);

@@ -1,7 +1,14 @@
 //! Our CUDA kernels against the same in f64, on shapes with odd edges. On the simulated GPU, what is
 //! not written is not a number, and what is read or written out of bounds ends the test.
 #![cfg(feature = "cuda")]
-#![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test's panic is its verdict"
+)]
+
+#[cfg(feature = "cudasim")]
+mod broken;
 
 use std::ops::Range;
 
