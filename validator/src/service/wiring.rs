@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use super::{
     Settings,
     chain_view::ChainView,
-    chain_watcher::ChainWatcher,
+    chain_watcher::{self, ChainWatcher},
     cleaner::Cleaner,
     library::Library,
     losses::Losses,
@@ -20,6 +20,7 @@ use super::{
     wandb::{self, Wandb},
     weights::{
         self, Terms, Weights,
+        footing::Footing,
         watch::{Reveals, Twins},
     },
 };
@@ -34,6 +35,7 @@ use report::{
     StepRecord,
     board::{Alarm, Alarms, Board},
 };
+use subnet::Parameters;
 
 /// So many records of steps wait for those who listen; then the oldest is dropped.
 const RECORDS: usize = 16;
@@ -81,6 +83,7 @@ pub(super) fn tasks(
         twin,
         client,
         snapshot,
+        gate,
         uid,
         models,
         evaluator,
@@ -92,7 +95,13 @@ pub(super) fn tasks(
     let state = Kept::new(&settings.folder, state, alarms.state)
         .map_err(|error| Failure::of(Exit::Machine, &error))?;
     let tracker = TrackerFile::new(&settings.folder, alarms.tracker);
-    let chain = Arc::new(ChainView::new(client.clone(), snapshot, &settings.folder));
+    let chain = Arc::new(ChainView::new(
+        client.clone(),
+        snapshot,
+        gate,
+        settings.step.parameters.commitment.clone(),
+        &settings.folder,
+    ));
     let handles = Handles {
         library: Arc::new(library(&settings, models, tracker.load()?, &state)),
         draws: Arc::new(Draws {
@@ -106,6 +115,7 @@ pub(super) fn tasks(
         board: board.clone(),
         wakeups: Arc::new(Wakeups::new(shutdown.clone())),
     };
+    let parameters = settings.step.parameters.clone();
     let weights_alarms = weights::Alarms {
         not_set: alarms.weights,
         overdue: alarms.weights_age,
@@ -145,8 +155,16 @@ pub(super) fn tasks(
     };
     let losses = Losses::new(alarms.losses);
     Ok(Tasks {
-        chain_watcher: client
-            .map(|client| handles.chain_watcher(client, alarms.chain, settings.update_delay)),
+        chain_watcher: client.map(|client| {
+            let alarms = chain_watcher::Alarms {
+                chain: alarms.chain,
+                lag: alarms.chain_lag,
+                subnet: alarms.subnet,
+                registration: alarms.registration,
+                commitments: alarms.commitments,
+            };
+            handles.chain_watcher(client, alarms, parameters, settings.update_delay)
+        }),
         model_sync: handles.model_sync(tracker, alarms.models, settings.update_delay),
         prefetch: handles.prefetch(),
         cleaner: handles.cleaner(alarms.store, settings.grace),
@@ -182,13 +200,20 @@ fn signer(wallet: Arc<Wallet>) -> Sign {
 }
 
 impl Handles {
-    fn chain_watcher(&self, client: Client, alarm: Alarm, update_delay: Duration) -> ChainWatcher {
+    fn chain_watcher(
+        &self,
+        client: Client,
+        alarms: chain_watcher::Alarms,
+        parameters: Parameters,
+        update_delay: Duration,
+    ) -> ChainWatcher {
         ChainWatcher {
             client,
+            parameters,
             chain: Arc::clone(&self.chain),
             state: Arc::clone(&self.state),
             board: self.board.clone(),
-            alarm,
+            alarms,
             update_delay,
             shutdown: self.wakeups.shutdown.clone(),
         }
@@ -266,6 +291,8 @@ impl Handles {
             alarms,
             twins,
             reveals,
+            footing: Footing::default(),
+            last_weights: None,
             shutdown: self.wakeups.shutdown.clone(),
         }
     }
