@@ -25,10 +25,13 @@ use super::{
     pool::{Attempts, EndpointReport, HeaderNumber, Link, Pool, is_submission},
     verdict::{Trouble, Verdict, judge},
 };
-use subnet::Genesis;
+use subnet::{BlockNumber, Genesis};
 
 /// Tries of one request on fresh connections, within the operation's deadline.
 const TRIES: usize = 4;
+
+/// What tells, without an argument, the newest block.
+const HEADER: &str = "chain_getHeader";
 
 /// The subscription whose messages tell how fresh an endpoint is.
 const NEW_HEADS: &str = "chain_subscribeNewHeads";
@@ -103,6 +106,7 @@ impl Rpc {
         &self,
         method: &str,
         send: impl Fn(Arc<Link>) -> BoxFuture<'a, Result<T, ClientError>> + Send,
+        newest: impl Fn(&T) -> Option<BlockNumber> + Send,
     ) -> Result<T, rpcs::Error> {
         let until = Instant::now() + self.0.deadlines.operation;
         let is_submission = is_submission(method);
@@ -112,11 +116,16 @@ impl Rpc {
             TRIES.max(self.0.len() + 1)
         };
         let (mut refused, mut refusal) = (Vec::new(), None);
+        // What an endpoint answered that turned out to lag, for when no other answers.
+        let mut old = None;
         loop {
             tries -= 1;
             let link = match self.0.link(until, &refused, method).await {
                 Ok(link) => link,
                 Err(error) => {
+                    if let Some(old) = old {
+                        return Ok(old);
+                    }
                     let Some(refusal) = refusal else {
                         return Err(boxed(error));
                     };
@@ -137,6 +146,15 @@ impl Rpc {
             let problem = match asked {
                 Ok(Ok(answer)) => {
                     self.0.answered(link.endpoint, began.elapsed());
+                    if let Some(block) = newest(&answer)
+                        && self.0.saw(link.endpoint, block)
+                        && tries > 0
+                    {
+                        self.0.step_back(link.endpoint);
+                        refused.push(link.endpoint);
+                        old = old.or(Some(answer));
+                        continue;
+                    }
                     return Ok(answer);
                 }
                 Ok(Err(ClientError::Call(error))) => {
@@ -188,9 +206,11 @@ impl Rpc {
         match verdict {
             Verdict::OurFault => {}
             Verdict::NoSuchMethod => self.0.lacks(endpoint, method),
-            Verdict::NoSuchState => self.0.has_no_state(endpoint),
+            // Old states are rare; who lacks those of new blocks, or wants one for a transaction, is
+            // of no use.
+            Verdict::NoSuchState if !is_submission(method) && !self.0.has_no_state(endpoint) => {}
             Verdict::GoAway => self.0.abandon(link, Trouble::ToldToGoAway, &error.message),
-            Verdict::Unwell => {
+            Verdict::NoSuchState | Verdict::Unwell => {
                 self.0.erred(endpoint, began.elapsed());
                 // The only one is asked again; it may do better with another question.
                 if self.0.len() > 1 {
@@ -246,10 +266,17 @@ impl RpcClientT for Rpc {
         method: &'a str,
         params: Option<Box<RawValue>>,
     ) -> RawRpcFuture<'a, Box<RawValue>> {
-        Box::pin(self.ask(method, move |link| {
+        let asks_newest = method == HEADER
+            && (params.as_ref()).is_none_or(|params| matches!(params.get(), "[]" | "[null]"));
+        let send = move |link: Arc<Link>| -> BoxFuture<'a, _> {
             let params = params.clone();
             Box::pin(async move { link.client.request(method, Params(params)).await })
-        }))
+        };
+        let newest = move |answer: &Box<RawValue>| {
+            let header = asks_newest.then(|| serde_json::from_str::<HeaderNumber>(answer.get()));
+            header?.ok()?.read()
+        };
+        Box::pin(self.ask(method, send, newest))
     }
 
     fn subscribe_raw<'a>(
@@ -258,9 +285,10 @@ impl RpcClientT for Rpc {
         params: Option<Box<RawValue>>,
         unsubscribe: &'a str,
     ) -> RawRpcFuture<'a, RawRpcSubscription> {
-        Box::pin(self.ask(method, move |link| {
+        let listen = move |link| -> BoxFuture<'a, _> {
             Box::pin(self.listen(link, method, params.clone(), unsubscribe))
-        }))
+        };
+        Box::pin(self.ask(method, listen, |_| None))
     }
 }
 

@@ -153,6 +153,6 @@ mod tests {
             ..FOUND
         };
         assert_eq!(FOUND.pin().check(&older_runtime), Ok(()));
-        insta::assert_snapshot!(by(499).check(&FOUND).unwrap_err(), @"netuid 6 belongs to somebody else: that of owner 5CDYxqfdAzxnmbrQ7GYJjuaoBYbKxDTwT5SbBzHJGWuA9MAp registered at block 500 on the chain 0x01010101..; the subnet that is meant is that registered by block 499");
+        insta::assert_snapshot!(by(499).check(&FOUND).unwrap_err(), @"netuid 6 belongs to somebody else: that of owner 5CDvHBym6RLoxTdX9MS1acpaDbNxaFagqM5LpBiFGjWT6o1n registered at block 500 on the chain 0x01010101..; the subnet that is meant is that registered by block 499");
     }
 }

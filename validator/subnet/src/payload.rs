@@ -87,7 +87,9 @@ pub enum PayloadError {
     Json,
     #[error("{0:?} is not a repository")]
     Repository(String),
-    #[error("its revision is longer than {MAX_REVISION} characters")]
+    #[error(
+        "its revision is longer than {MAX_REVISION} characters, or holds others than letters, digits and ._-/"
+    )]
     Revision,
 }
 
@@ -190,10 +192,9 @@ fn json(text: &str) -> Result<ModelId, PayloadError> {
         .filter(|(_, name)| !name.contains('/'))
         .ok_or(PayloadError::Repository(repo))?;
     let revision = written.revision.map(|revision| revision.trim().to_owned());
-    if revision
-        .as_ref()
-        .is_some_and(|revision| revision.chars().count() > MAX_REVISION)
-    {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-/".contains(letter);
+    let fits = |revision: &String| revision.len() <= MAX_REVISION && revision.chars().all(plain);
+    if !revision.as_ref().is_none_or(fits) {
         return Err(PayloadError::Revision);
     }
     Ok(ModelId {

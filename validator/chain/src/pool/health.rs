@@ -13,6 +13,9 @@ use subnet::BlockNumber;
 /// An endpoint this far behind the others lags; what is less may be the time between two looks.
 const FRESH: u64 = 5;
 
+/// So often in a row an endpoint may have no state of a block before it is left.
+const BARREN: u32 = 3;
+
 /// What an endpoint lacked so long ago it may have by now.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
@@ -38,8 +41,9 @@ pub(super) struct Slot {
     pub(super) wrong_chain: bool,
     /// Methods that it answered it does not have, and when.
     missing: BTreeMap<String, Instant>,
-    /// How often it had no state of the block asked for.
+    /// How often it had no state of the block asked for, in all and since it last answered.
     discarded: u64,
+    barren: u32,
     problem: Option<String>,
 }
 
@@ -95,7 +99,7 @@ impl Slot {
     /// Notes an answer to a request of ours: past failures are over.
     pub(super) fn answered(&mut self, took: Duration) {
         self.measured(took, false);
-        (self.failures, self.refusals, self.not_before) = (0, 0, None);
+        (self.failures, self.refusals, self.barren, self.not_before) = (0, 0, 0, None);
         self.problem = None;
     }
 
@@ -116,8 +120,11 @@ impl Slot {
         self.missing.clear();
     }
 
-    pub(super) fn has_no_state(&mut self) {
+    /// Notes that it has no state of a block; returns whether it seems to have none at all.
+    pub(super) fn has_no_state(&mut self) -> bool {
         self.discarded += 1;
+        self.barren += 1;
+        self.barren > BARREN
     }
 
     /// Gives it a pause; `alone`: nobody else is there to ask.

@@ -209,21 +209,32 @@ impl Pool {
         self.state().slots[endpoint].lacks_method(method);
     }
 
-    /// Notes that an endpoint has no state of a block.
-    pub(crate) fn has_no_state(&self, endpoint: usize) {
-        self.state().slots[endpoint].has_no_state();
+    /// Notes that an endpoint has no state of a block; returns whether it seems to have none at all.
+    pub(crate) fn has_no_state(&self, endpoint: usize) -> bool {
+        self.state().slots[endpoint].has_no_state()
     }
 
-    /// Notes a new block of an endpoint, and asks the others for theirs when that is due.
-    pub(crate) fn saw(self: &Arc<Self>, endpoint: usize, block: BlockNumber) {
+    /// Notes the newest block of an endpoint, and asks the others for theirs when that is due;
+    /// returns whether the endpoint lags.
+    pub(crate) fn saw(self: &Arc<Self>, endpoint: usize, block: BlockNumber) -> bool {
         let mut state = self.state();
         let best = state.best.max(Some(block));
         state.best = best;
         let slot = &mut state.slots[endpoint];
         slot.head = Some(block);
         slot.lag = best.map(|best| best.saturating_sub(block));
+        let lags = slot.is_lagging();
         drop(state);
         self.survey_if_due();
+        lags
+    }
+
+    /// Makes place for a fresher endpoint than the one in use.
+    pub(crate) fn step_back(&self, endpoint: usize) {
+        let mut state = self.state();
+        if state.current == Some(endpoint) {
+            state.current = None;
+        }
     }
 
     /// Returns a connection to the best endpoint but those to avoid, or makes one, but not later
