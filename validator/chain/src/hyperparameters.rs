@@ -62,35 +62,36 @@ pub struct Hyperparameters {
     pub epoch: EpochState,
 }
 
+/// Storage items that each subnet has.
+const OF_SUBNET: [&str; 21] = [
+    "NetworksAdded",
+    "Tempo",
+    "WeightsSetRateLimit",
+    "WeightsVersionKey",
+    "MinAllowedWeights",
+    "MaxWeightsLimit",
+    "CommitRevealWeightsEnabled",
+    "RevealPeriodEpochs",
+    "ActivityCutoff",
+    "ActivityCutoffFactorMilli",
+    "SubnetEpochConsensus",
+    "NetworkRegisteredAt",
+    "SubnetOwner",
+    "ImmunityPeriod",
+    "MaxAllowedUids",
+    "MechanismCountCurrent",
+    "SubnetOwnerHotkey",
+    "LastEpochBlock",
+    "PendingEpochAt",
+    "SubnetEpochIndex",
+    "BlocksSinceLastStep",
+];
+
 impl Hyperparameters {
     /// Reads them in one request.
     pub(super) async fn read(block: &Block, netuid: Netuid) -> Result<Self, ChainError> {
         let of_subnet = |item| -> StorageItem<'static> { (PALLET, item, vec![argument(netuid)]) };
-        let mut items: Vec<StorageItem<'_>> = [
-            "NetworksAdded",
-            "Tempo",
-            "WeightsSetRateLimit",
-            "WeightsVersionKey",
-            "MinAllowedWeights",
-            "MaxWeightsLimit",
-            "CommitRevealWeightsEnabled",
-            "RevealPeriodEpochs",
-            "ActivityCutoff",
-            "ActivityCutoffFactorMilli",
-            "SubnetEpochConsensus",
-            "NetworkRegisteredAt",
-            "SubnetOwner",
-            "ImmunityPeriod",
-            "MaxAllowedUids",
-            "MechanismCountCurrent",
-            "SubnetOwnerHotkey",
-            "LastEpochBlock",
-            "PendingEpochAt",
-            "SubnetEpochIndex",
-            "BlocksSinceLastStep",
-        ]
-        .map(of_subnet)
-        .into();
+        let mut items: Vec<StorageItem<'_>> = OF_SUBNET.map(of_subnet).into();
         items.push((PALLET, "CommitRevealWeightsVersion", vec![]));
         items.push((PALLET, "StakeThreshold", vec![]));
         items.push(("SafeMode", "EnteredUntil", vec![]));

@@ -22,8 +22,8 @@ use tokio::{
 use super::{
     endpoints::{Deadlines, Endpoints},
     error::RpcError,
-    pool::{Attempts, EndpointReport, HeaderNumber, Link, Pool, is_submission},
-    verdict::{Trouble, Verdict, judge},
+    pool::{Attempts, EndpointPool, EndpointReport, HeaderNumber, Link, is_submission},
+    verdict::{AnswerVerdict, Trouble, judge},
 };
 use subnet::{BlockNumber, Genesis};
 
@@ -38,7 +38,7 @@ const NEW_HEADS: &str = "chain_subscribeNewHeads";
 
 /// The endpoints of a chain, asked one after the other until one answers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Rpc(Arc<Pool>);
+pub(super) struct Rpc(Arc<EndpointPool>);
 
 impl Rpc {
     pub(super) fn new(
@@ -46,7 +46,7 @@ impl Rpc {
         deadlines: Deadlines,
         attempts: watch::Sender<Attempts>,
     ) -> Self {
-        Self(Arc::new(Pool::new(endpoints, deadlines, attempts)))
+        Self(Arc::new(EndpointPool::new(endpoints, deadlines, attempts)))
     }
 
     /// Returns how many requests were sent so far.
@@ -160,13 +160,13 @@ impl Rpc {
                 Ok(Err(ClientError::Call(error))) => {
                     let error = said(&link, &error);
                     let verdict = judge(error.code, &error.message);
-                    if verdict == Verdict::OurFault {
+                    if verdict == AnswerVerdict::OurFault {
                         self.0.answered(link.endpoint, began.elapsed());
                         return Err(rpcs::Error::User(error));
                     }
                     tracing::warn!(endpoint = %link.url, method, error.code, error.message, "an endpoint refused a request");
                     self.note(&link, method, &error, verdict, began);
-                    if verdict != Verdict::GoAway {
+                    if verdict != AnswerVerdict::GoAway {
                         refused.push(link.endpoint);
                         refusal.get_or_insert(error);
                         if is_submission || self.0.len() == 1 {
@@ -199,18 +199,19 @@ impl Rpc {
         link: &Arc<Link>,
         method: &str,
         error: &UserError,
-        verdict: Verdict,
+        verdict: AnswerVerdict,
         began: Instant,
     ) {
         let endpoint = link.endpoint;
         match verdict {
-            Verdict::OurFault => {}
-            Verdict::NoSuchMethod => self.0.lacks(endpoint, method),
+            AnswerVerdict::OurFault => {}
+            AnswerVerdict::NoSuchMethod => self.0.lacks(endpoint, method),
             // Old states are rare; who lacks those of new blocks, or wants one for a transaction, is
             // of no use.
-            Verdict::NoSuchState if !is_submission(method) && !self.0.has_no_state(endpoint) => {}
-            Verdict::GoAway => self.0.abandon(link, Trouble::ToldToGoAway, &error.message),
-            Verdict::NoSuchState | Verdict::Unwell => {
+            AnswerVerdict::NoSuchState
+                if !is_submission(method) && !self.0.has_no_state(endpoint) => {}
+            AnswerVerdict::GoAway => self.0.abandon(link, Trouble::ToldToGoAway, &error.message),
+            AnswerVerdict::NoSuchState | AnswerVerdict::Unwell => {
                 self.0.erred(endpoint, began.elapsed());
                 // The only one is asked again; it may do better with another question.
                 if self.0.len() > 1 {
@@ -272,11 +273,10 @@ impl RpcClientT for Rpc {
             let params = params.clone();
             Box::pin(async move { link.client.request(method, Params(params)).await })
         };
-        let newest = move |answer: &Box<RawValue>| {
+        Box::pin(self.ask(method, send, move |answer: &AnswerText| {
             let header = asks_newest.then(|| serde_json::from_str::<HeaderNumber>(answer.get()));
             header?.ok()?.read()
-        };
-        Box::pin(self.ask(method, send, newest))
+        }))
     }
 
     fn subscribe_raw<'a>(
@@ -291,6 +291,9 @@ impl RpcClientT for Rpc {
         Box::pin(self.ask(method, listen, |_| None))
     }
 }
+
+/// An answer as it came.
+type AnswerText = Box<RawValue>;
 
 struct Params(Option<Box<RawValue>>);
 

@@ -27,7 +27,7 @@ pub enum Impact {
 
 /// One thing that was looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct RuntimeFinding {
     /// Such as `SubtensorModule.Tempo`.
     pub item: String,
     pub impact: Impact,
@@ -38,12 +38,18 @@ pub struct Finding {
 /// Reads a value as its users do.
 type Read = fn(&Value) -> Result<(), DecodeError>;
 
-/// A storage item, how its keys are made, how its default reads, and what follows from its absence:
-/// `None` is that nothing works.
-type Wanted = (&'static str, &'static str, Keys, Read, Option<&'static str>);
+/// A storage item, how its keys are made, how its default reads (where that matters), and what
+/// follows from its absence: `None` is that nothing works.
+type Wanted = (
+    &'static str,
+    &'static str,
+    KeyShape,
+    Option<Read>,
+    Option<&'static str>,
+);
 
 #[derive(Debug, Clone, Copy)]
-enum Keys {
+enum KeyShape {
     None,
     Netuid,
     /// A netuid (or the index of a mechanism) and a uid.
@@ -54,181 +60,205 @@ enum Keys {
 }
 
 const STORAGE: [Wanted; 33] = [
-    (PALLET, "NetworksAdded", Keys::Netuid, flag, None),
-    (PALLET, "Tempo", Keys::Netuid, number, None),
-    (PALLET, "WeightsSetRateLimit", Keys::Netuid, number, None),
-    (PALLET, "WeightsVersionKey", Keys::Netuid, number, None),
-    (PALLET, "MinAllowedWeights", Keys::Netuid, number, None),
-    (PALLET, "LastUpdate", Keys::Netuid, list, None),
-    (PALLET, "Weights", Keys::Uid, list, None),
-    ("Commitments", "CommitmentOf", Keys::NetuidHotkey, any, None),
-    ("System", "Events", Keys::None, list, None),
+    (PALLET, "NetworksAdded", KeyShape::Netuid, Some(flag), None),
+    (PALLET, "Tempo", KeyShape::Netuid, Some(number), None),
+    (
+        PALLET,
+        "WeightsSetRateLimit",
+        KeyShape::Netuid,
+        Some(number),
+        None,
+    ),
+    (
+        PALLET,
+        "WeightsVersionKey",
+        KeyShape::Netuid,
+        Some(number),
+        None,
+    ),
+    (
+        PALLET,
+        "MinAllowedWeights",
+        KeyShape::Netuid,
+        Some(number),
+        None,
+    ),
+    (PALLET, "LastUpdate", KeyShape::Netuid, Some(list), None),
+    (PALLET, "Weights", KeyShape::Uid, Some(list), None),
+    (
+        "Commitments",
+        "CommitmentOf",
+        KeyShape::NetuidHotkey,
+        None,
+        None,
+    ),
+    ("System", "Events", KeyShape::None, Some(list), None),
     (
         PALLET,
         "MaxWeightsLimit",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("no limit is assumed"),
     ),
     (
         PALLET,
         "CommitRevealWeightsEnabled",
-        Keys::Netuid,
-        flag,
+        KeyShape::Netuid,
+        Some(flag),
         Some("weights are set in the clear"),
     ),
     (
         PALLET,
         "RevealPeriodEpochs",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("one epoch is assumed"),
     ),
     (
         PALLET,
         "CommitRevealWeightsVersion",
-        Keys::None,
-        number,
+        KeyShape::None,
+        Some(number),
         Some("version 4 is written"),
     ),
     (
         PALLET,
         "ActivityCutoffFactorMilli",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("ActivityCutoff is read"),
     ),
     (
         PALLET,
         "ActivityCutoff",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("the factor of the tempo is read"),
     ),
     (
         PALLET,
         "SubnetEpochConsensus",
-        Keys::Netuid,
-        any,
+        KeyShape::Netuid,
+        None,
         Some("Yuma consensus is assumed"),
     ),
     (
         PALLET,
         "NetworkRegisteredAt",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("a netuid that changed hands is known by its owner only"),
     ),
     (
         PALLET,
         "SubnetOwner",
-        Keys::Netuid,
-        account,
+        KeyShape::Netuid,
+        Some(account),
         Some("a netuid that changed hands is known by its registration only"),
     ),
     (
         PALLET,
         "SubnetOwnerHotkey",
-        Keys::Netuid,
-        account,
+        KeyShape::Netuid,
+        Some(account),
         Some("the owner's exemptions are not known"),
     ),
     (
         PALLET,
         "ImmunityPeriod",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("shown as 0"),
     ),
     (
         PALLET,
         "MaxAllowedUids",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("256 are assumed"),
     ),
     (
         PALLET,
         "MechanismCountCurrent",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("one mechanism is assumed"),
     ),
     (
         PALLET,
         "StakeThreshold",
-        Keys::None,
-        number,
+        KeyShape::None,
+        Some(number),
         Some("no threshold is assumed"),
     ),
     (
         PALLET,
         "LastEpochBlock",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("epochs are computed from the block number"),
     ),
     (
         PALLET,
         "PendingEpochAt",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("epochs ordered by the owner are not seen"),
     ),
     (
         PALLET,
         "SubnetEpochIndex",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("epochs are computed from the block number"),
     ),
     (
         PALLET,
         "BlocksSinceLastStep",
-        Keys::Netuid,
-        number,
+        KeyShape::Netuid,
+        Some(number),
         Some("epochs may be a few blocks off"),
     ),
     (
         PALLET,
         "TimelockedWeightCommits",
-        Keys::Uid,
-        list,
+        KeyShape::Uid,
+        Some(list),
         Some("commits are not counted before they are sent"),
     ),
     (
         PALLET,
         "TotalHotkeyAlpha",
-        Keys::HotkeyNetuid,
-        number,
+        KeyShape::HotkeyNetuid,
+        Some(number),
         Some("without the runtime APIs, stake is TotalHotkeyStake"),
     ),
     (
         PALLET,
         "Owner",
-        Keys::Hotkey,
-        account,
+        KeyShape::Hotkey,
+        Some(account),
         Some("coldkeys come from the runtime APIs only"),
     ),
     (
         "Timestamp",
         "Now",
-        Keys::None,
-        number,
+        KeyShape::None,
+        Some(number),
         Some("this machine's clock is taken"),
     ),
     (
         "Drand",
         "BeaconConfig",
-        Keys::None,
-        any,
+        KeyShape::None,
+        None,
         Some("quicknet's key is taken"),
     ),
     (
         "SafeMode",
         "EnteredUntil",
-        Keys::None,
-        any,
+        KeyShape::None,
+        None,
         Some("safe mode is not seen"),
     ),
 ];
@@ -255,19 +285,18 @@ const CALLS: [(&str, &[&str], Impact, &str); 2] = [
 ];
 
 /// Looks for everything that this version uses.
-pub fn examine(runtime: &Arc<Runtime>) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = STORAGE
+pub fn examine(runtime: &Arc<Runtime>) -> Vec<RuntimeFinding> {
+    let mut findings: Vec<RuntimeFinding> = STORAGE
         .iter()
         .map(|wanted| storage(runtime, wanted))
         .collect();
     findings.extend(CALLS.map(|(item, names, without, follows)| {
         let found = names.iter().find(|name| runtime.has_call(PALLET, name));
-        match found {
-            Some(name) => finding(item, Impact::Fine, format!("by {PALLET}.{name}")),
-            None => {
-                let text = format!("there is no call {}: {follows}", names.join(" or "));
-                finding(item, without, text)
-            }
+        if let Some(name) = found {
+            finding(item, Impact::Fine, format!("by {PALLET}.{name}"))
+        } else {
+            let text = format!("there is no call {}: {follows}", names.join(" or "));
+            finding(item, without, text)
         }
     }));
     findings.push(neurons(runtime));
@@ -285,25 +314,28 @@ pub fn examine(runtime: &Arc<Runtime>) -> Vec<Finding> {
     findings
 }
 
-fn finding(item: impl Into<String>, impact: Impact, text: impl Into<String>) -> Finding {
-    Finding {
+fn finding(item: impl Into<String>, impact: Impact, text: impl Into<String>) -> RuntimeFinding {
+    RuntimeFinding {
         item: item.into(),
         impact,
         text: text.into(),
     }
 }
 
-fn storage(runtime: &Arc<Runtime>, (pallet, item, keys, read, fallback): &Wanted) -> Finding {
+fn storage(
+    runtime: &Arc<Runtime>,
+    (pallet, item, keys, read, fallback): &Wanted,
+) -> RuntimeFinding {
     let name = format!("{pallet}.{item}");
     let netuid = || argument(Netuid(6));
     let hotkey = || Argument::from_bytes([7; 32]);
     let keys = match keys {
-        Keys::None => vec![],
-        Keys::Netuid => vec![netuid()],
-        Keys::Uid => vec![netuid(), Argument::u128(3)],
-        Keys::NetuidHotkey => vec![netuid(), hotkey()],
-        Keys::HotkeyNetuid => vec![hotkey(), netuid()],
-        Keys::Hotkey => vec![hotkey()],
+        KeyShape::None => vec![],
+        KeyShape::Netuid => vec![netuid()],
+        KeyShape::Uid => vec![netuid(), Argument::u128(3)],
+        KeyShape::NetuidHotkey => vec![netuid(), hotkey()],
+        KeyShape::HotkeyNetuid => vec![hotkey(), netuid()],
+        KeyShape::Hotkey => vec![hotkey()],
     };
     if !runtime.has_storage(pallet, item) {
         return match fallback {
@@ -313,7 +345,8 @@ fn storage(runtime: &Arc<Runtime>, (pallet, item, keys, read, fallback): &Wanted
     }
     let tried = runtime.storage_key(pallet, item, keys).and_then(|key| {
         let value = runtime.storage_value(&key, None)?;
-        match value.filter(|value| !value.is_unit()).as_ref().map(read) {
+        let value = value.filter(|value| !value.is_unit());
+        match value.as_ref().zip(*read).map(|(value, read)| read(value)) {
             Some(Err(error)) => Err(runtime.decode_error(name.clone(), error)),
             _ => Ok(()),
         }
@@ -325,7 +358,7 @@ fn storage(runtime: &Arc<Runtime>, (pallet, item, keys, read, fallback): &Wanted
     }
 }
 
-fn neurons(runtime: &Runtime) -> Finding {
+fn neurons(runtime: &Runtime) -> RuntimeFinding {
     const ITEM: &str = "neurons";
     let columns = [
         "Keys",
@@ -353,7 +386,7 @@ fn neurons(runtime: &Runtime) -> Finding {
     }
 }
 
-fn nonce(runtime: &Arc<Runtime>) -> Finding {
+fn nonce(runtime: &Arc<Runtime>) -> RuntimeFinding {
     const ITEM: &str = "AccountNonceApi.account_nonce";
     let account = vec![Argument::from_bytes([7; 32])];
     match runtime.api_call("AccountNonceApi", "account_nonce", account) {
@@ -376,8 +409,4 @@ fn list(value: &Value) -> Result<(), DecodeError> {
 
 fn account(value: &Value) -> Result<(), DecodeError> {
     value.account().map(drop)
-}
-
-fn any(_: &Value) -> Result<(), DecodeError> {
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 /// What is to be done about an error answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum AnswerVerdict {
     /// Our request is wrong; any other endpoint would say the same.
     OurFault,
     /// We ask too much of this endpoint.
@@ -23,14 +23,14 @@ pub(crate) enum Trouble {
 }
 
 /// Judges an error by its JSON-RPC code and its text.
-pub(crate) fn judge(code: i32, message: &str) -> Verdict {
+pub(crate) fn judge(code: i32, message: &str) -> AnswerVerdict {
     match code {
-        code if is_policy(code) => Verdict::GoAway,
+        code if is_policy(code) => AnswerVerdict::GoAway,
         // Parse error, invalid request, invalid parameters; and what pools say to an extrinsic.
-        -32700 | -32600 | -32602 | 1000..=1999 => Verdict::OurFault,
-        -32601 => Verdict::NoSuchMethod,
-        _ if is_discarded(message) => Verdict::NoSuchState,
-        _ => Verdict::Unwell,
+        -32700 | -32600 | -32602 | 1000..=1999 => AnswerVerdict::OurFault,
+        -32601 => AnswerVerdict::NoSuchMethod,
+        _ if is_discarded(message) => AnswerVerdict::NoSuchState,
+        _ => AnswerVerdict::Unwell,
     }
 }
 

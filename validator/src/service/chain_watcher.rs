@@ -13,7 +13,7 @@ use report::{
     board::{Alarm, Board},
     status::EndpointStatus,
 };
-use subnet::{BlockNumber, Parameters};
+use subnet::{BlockNumber, ModelId, Parameters};
 
 /// A snapshot is taken at least every so many blocks.
 const SNAPSHOT_BLOCKS: u64 = 25;
@@ -32,7 +32,7 @@ const TOO_OLD_SECONDS: u64 = 900;
 
 /// What the watcher may find wrong.
 #[derive(Debug)]
-pub(super) struct Alarms {
+pub(super) struct WatchAlarms {
     /// The chain does not answer.
     pub(super) chain: Alarm,
     /// What it answers is old.
@@ -49,7 +49,7 @@ pub(super) struct ChainWatcher {
     pub(super) chain: Arc<ChainView>,
     pub(super) state: Arc<Kept>,
     pub(super) board: Board,
-    pub(super) alarms: Alarms,
+    pub(super) alarms: WatchAlarms,
     pub(super) parameters: Parameters,
     /// A snapshot is taken at least this often.
     pub(super) update_delay: Duration,
@@ -183,7 +183,7 @@ pub(super) fn nothing_committed(
         .commitments
         .iter()
         .filter_map(|commitment| commitment.model.as_ref().ok());
-    let mut named = models.map(|model| model.competition_or_old());
+    let mut named = models.map(ModelId::competition_or_old);
     (!named.any(|named| ids.contains(&named.0.as_str()))).then(|| {
         format!(
             "no neuron of subnet {} committed a model of {}",

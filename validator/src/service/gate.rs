@@ -61,7 +61,7 @@ impl Gate {
     ) -> Result<Self, Failure> {
         let found = found(snapshot);
         if let Err(error) = declared.check(&found) {
-            return Err(Failure::of(Exit::Config, &error).hint(REMEDY));
+            return Err(Failure::of(Exit::Config, &*error).hint(REMEDY));
         }
         let path = folder.join(FILE);
         let pinned = match read(&path)? {
@@ -69,7 +69,7 @@ impl Gate {
             None => pin(&path, &found)?,
         };
         if let Err(error) = pinned.check(&found) {
-            return Err(Failure::of(Exit::Config, &error).hint(format_args!(
+            return Err(Failure::of(Exit::Config, &*error).hint(format_args!(
                 "give this validator its own --state-dir; if the subnet is the same and only changed \
                  its owner, delete {}",
                 path.display()

@@ -10,6 +10,7 @@ use super::{
     chain_view::ChainView,
     chain_watcher::{self, ChainWatcher},
     cleaner::Cleaner,
+    gate::Gate,
     library::Library,
     losses::Losses,
     model_sync::{ModelSync, TrackerFile},
@@ -28,7 +29,7 @@ use crate::{
     state::Kept,
     step::{Context, Sign},
 };
-use chain::{Client, Wallet, weights::TwinGuard};
+use chain::{ChainSnapshot, Client, Wallet, weights::TwinGuard};
 use hub::Hub;
 use models::{Store, Sync, SyncOptions, Tracker, Verifier};
 use report::{
@@ -95,13 +96,7 @@ pub(super) fn tasks(
     let state = Kept::new(&settings.folder, state, alarms.state)
         .map_err(|error| Failure::of(Exit::Machine, &error))?;
     let tracker = TrackerFile::new(&settings.folder, alarms.tracker);
-    let chain = Arc::new(ChainView::new(
-        client.clone(),
-        snapshot,
-        gate,
-        settings.step.parameters.commitment.clone(),
-        &settings.folder,
-    ));
+    let chain = Arc::new(chain_view(&settings, client.clone(), snapshot, gate));
     let handles = Handles {
         library: Arc::new(library(&settings, models, tracker.load()?, &state)),
         draws: Arc::new(Draws {
@@ -156,7 +151,7 @@ pub(super) fn tasks(
     let losses = Losses::new(alarms.losses);
     Ok(Tasks {
         chain_watcher: client.map(|client| {
-            let alarms = chain_watcher::Alarms {
+            let alarms = chain_watcher::WatchAlarms {
                 chain: alarms.chain,
                 lag: alarms.chain_lag,
                 subnet: alarms.subnet,
@@ -172,6 +167,16 @@ pub(super) fn tasks(
         step_loop: handles.step_loop(context, alarms.step, losses, settings.max_steps, records),
         weights,
     })
+}
+
+fn chain_view(
+    settings: &Settings,
+    client: Option<Client>,
+    snapshot: ChainSnapshot,
+    gate: Gate,
+) -> ChainView {
+    let commitments = settings.step.parameters.commitment.clone();
+    ChainView::new(client, snapshot, gate, commitments, &settings.folder)
 }
 
 fn library(settings: &Settings, models: (Hub, Store), tracker: Tracker, state: &Kept) -> Library {
@@ -203,7 +208,7 @@ impl Handles {
     fn chain_watcher(
         &self,
         client: Client,
-        alarms: chain_watcher::Alarms,
+        alarms: chain_watcher::WatchAlarms,
         parameters: Parameters,
         update_delay: Duration,
     ) -> ChainWatcher {
@@ -292,7 +297,7 @@ impl Handles {
             twins,
             reveals,
             footing: Footing::default(),
-            last_weights: None,
+            mechanism_update: None,
             shutdown: self.wakeups.shutdown.clone(),
         }
     }

@@ -59,7 +59,7 @@ impl FoundSubnet {
 
 impl SubnetIdentity {
     /// Refuses another subnet. What the chain does not tell is taken for right.
-    pub fn check(&self, found: &FoundSubnet) -> Result<(), ForeignSubnet> {
+    pub fn check(&self, found: &FoundSubnet) -> Result<(), Box<ForeignSubnet>> {
         let registered = found.registered_at;
         let same = self.genesis.is_none_or(|genesis| genesis == found.genesis)
             && agree(self.registered_at, registered, |meant, found| {
@@ -72,10 +72,10 @@ impl SubnetIdentity {
         if same {
             return Ok(());
         }
-        Err(ForeignSubnet {
+        Err(Box::new(ForeignSubnet {
             found: *found,
             meant: self.clone(),
-        })
+        }))
     }
 }
 

@@ -27,7 +27,7 @@ const FAILING: f64 = 0.5;
 
 /// One endpoint: its connection, if there is one, and how it behaved.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub(super) struct EndpointSlot {
     pub(super) link: Option<Arc<Link>>,
     /// Its newest block, when we last heard of it.
     pub(super) head: Option<BlockNumber>,
@@ -71,7 +71,7 @@ pub struct EndpointReport {
     pub problem: Option<String>,
 }
 
-impl Slot {
+impl EndpointSlot {
     /// Returns the connection, if it still stands.
     pub(super) fn open(&self) -> Option<&Arc<Link>> {
         self.link.as_ref().filter(|link| link.client.is_connected())

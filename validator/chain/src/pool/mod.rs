@@ -22,7 +22,7 @@ use tokio::{
 pub use self::health::EndpointReport;
 pub(crate) use self::link::{HeaderNumber, Link};
 use self::{
-    health::Slot,
+    health::EndpointSlot,
     link::{ConnectFailure, Greeting},
 };
 use super::{
@@ -44,7 +44,7 @@ pub struct Attempts {
 
 /// The endpoints, their connections, and what is known of each.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct EndpointPool {
     urls: Vec<NodeUrl>,
     /// Known beforehand, or that of the first endpoint which answered.
     genesis: OnceLock<Genesis>,
@@ -52,7 +52,7 @@ pub(crate) struct Pool {
     pub(crate) requests: AtomicU64,
     pub(crate) made: AtomicU64,
     attempts: watch::Sender<Attempts>,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     /// Held while an endpoint is connected: one connection to each is enough.
     dialling: Vec<AsyncMutex<()>>,
     surveying: AsyncMutex<()>,
@@ -61,8 +61,8 @@ pub(crate) struct Pool {
 }
 
 #[derive(Debug)]
-struct State {
-    slots: Vec<Slot>,
+struct PoolState {
+    slots: Vec<EndpointSlot>,
     current: Option<usize>,
     /// Newest block of the freshest endpoint.
     best: Option<BlockNumber>,
@@ -71,12 +71,12 @@ struct State {
 }
 
 /// An endpoint that may be asked: by the connection it has, or once it is connected.
-enum Candidate {
+enum Reachable {
     Open(Arc<Link>),
     Closed(usize),
 }
 
-impl Pool {
+impl EndpointPool {
     pub(crate) fn new(
         endpoints: &Endpoints,
         deadlines: Deadlines,
@@ -90,8 +90,8 @@ impl Pool {
             requests: AtomicU64::new(0),
             made: AtomicU64::new(0),
             attempts,
-            state: Mutex::new(State {
-                slots: (0..count).map(|_| Slot::default()).collect(),
+            state: Mutex::new(PoolState {
+                slots: (0..count).map(|_| EndpointSlot::default()).collect(),
                 current: None,
                 best: None,
                 surveyed: Instant::now(),
@@ -103,7 +103,7 @@ impl Pool {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,7 +161,7 @@ impl Pool {
         }
     }
 
-    fn leave(&self, state: &mut State, endpoint: usize, trouble: Trouble, problem: &str) {
+    fn leave(&self, state: &mut PoolState, endpoint: usize, trouble: Trouble, problem: &str) {
         let slot = &mut state.slots[endpoint];
         slot.link = None;
         slot.punish(trouble, problem, &self.deadlines, self.is_alone());
@@ -273,8 +273,8 @@ impl Pool {
             let mut lagging = None;
             for candidate in self.candidates(avoid, method) {
                 let link = match candidate {
-                    Candidate::Open(link) => link,
-                    Candidate::Closed(endpoint) => match self.dial(endpoint).await {
+                    Reachable::Open(link) => link,
+                    Reachable::Closed(endpoint) => match self.dial(endpoint).await {
                         Ok(link) => link,
                         Err(problem) => {
                             if !problems.contains(&problem) {
@@ -312,7 +312,7 @@ impl Pool {
 
     /// Returns whom to ask, the best first: one that is connected, fresh and well, then those that
     /// are not connected, then those that lag.
-    fn candidates(&self, avoid: &[usize], method: &str) -> Vec<Candidate> {
+    fn candidates(&self, avoid: &[usize], method: &str) -> Vec<Reachable> {
         let state = self.state();
         let mut ranked: Vec<_> = (state.slots.iter().enumerate())
             .filter(|(index, slot)| !avoid.contains(index) && slot.may_be_asked())
@@ -333,7 +333,7 @@ impl Pool {
             .into_iter()
             .map(|((.., index), slot)| {
                 let open = slot.open().cloned();
-                open.map_or(Candidate::Closed(index), Candidate::Open)
+                open.map_or(Reachable::Closed(index), Reachable::Open)
             })
             .collect()
     }

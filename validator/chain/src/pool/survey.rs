@@ -7,13 +7,13 @@ use futures::future::join_all;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Pool, State,
+    EndpointPool, PoolState,
     link::{ConnectFailure, newest},
 };
 use crate::verdict::Trouble;
 use subnet::BlockNumber;
 
-impl Pool {
+impl EndpointPool {
     /// Starts a survey in the background if one is due.
     pub(super) fn survey_if_due(self: &Arc<Self>) {
         if self.is_alone() || self.surveying.try_lock().is_err() {
@@ -104,7 +104,7 @@ impl Pool {
 }
 
 /// Returns the best of the endpoints that are connected.
-fn chosen(state: &State) -> Option<usize> {
+fn chosen(state: &PoolState) -> Option<usize> {
     (state.slots.iter().enumerate())
         .filter(|(_, slot)| slot.open().is_some() && slot.may_be_asked())
         .min_by_key(|(index, slot)| (slot.demerit(), *index))

@@ -122,7 +122,7 @@ fn cutoff(weights: &[(Uid, f64)], allowed: f64) -> f64 {
             break;
         }
         let cutoff = allowed * rest / left;
-        let next = values.len().checked_sub(above + 1);
+        let next = values.len().checked_sub(above.saturating_add(1));
         let next = next.and_then(|next| values.get(next));
         if next.is_none_or(|next| *next <= cutoff) {
             return cutoff.max(smallest);
@@ -182,8 +182,11 @@ impl Emitted {
 
 #[cfg(test)]
 #[expect(
+    clippy::arithmetic_side_effects,
     clippy::as_conversions,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
     clippy::float_arithmetic,
     clippy::indexing_slicing,
     reason = "a test's numbers are small"

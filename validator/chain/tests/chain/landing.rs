@@ -69,7 +69,7 @@ async fn no_commit_is_sent_that_the_chain_has_no_room_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn weights_are_cut_to_the_chains_limit() {
     let chain = start(6, |subnet| {
-        subnet.hyperparameters.max_weights_limit = 20_000
+        subnet.hyperparameters.max_weights_limit = 20_000;
     })
     .await;
     let client = connect(&[&chain]).await;

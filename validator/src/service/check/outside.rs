@@ -149,7 +149,7 @@ pub(super) fn subnet(settings: &Settings, snapshot: &ChainSnapshot) -> Vec<Line>
         meant
             .iter()
             .try_for_each(|identity| identity.check(&found))
-            .map_err(|error| text(&error))
+            .map_err(|error| text(&*error))
     });
     let mut lines = vec![match meant {
         Ok(()) => Line::ok(SUBJECT, format_args!("netuid {}: {found}", snapshot.netuid)),

@@ -62,7 +62,7 @@ pub(super) struct Weights {
     pub(super) reveals: Reveals,
     pub(super) footing: Footing,
     /// Of a mechanism beyond the first: block of a look, and that of our last weights then.
-    pub(super) last_weights: Option<(BlockNumber, BlockNumber)>,
+    pub(super) mechanism_update: Option<(BlockNumber, BlockNumber)>,
     pub(super) shutdown: Shutdown,
 }
 
@@ -140,18 +140,18 @@ impl Weights {
             return Some(neuron);
         }
         if self
-            .last_weights
+            .mechanism_update
             .is_none_or(|(block, _)| block < snapshot.block)
         {
             let last = self
                 .client
                 .last_weights(snapshot.netuid, mechanism, neuron.uid);
             match last.await {
-                Ok(last) => self.last_weights = Some((snapshot.block, last)),
+                Ok(last) => self.mechanism_update = Some((snapshot.block, last)),
                 Err(error) => tracing::warn!(%error, mechanism, "could not look at our weights"),
             }
         }
-        neuron.last_update = self.last_weights?.1;
+        neuron.last_update = self.mechanism_update?.1;
         Some(neuron)
     }
 
