@@ -57,6 +57,8 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Below this level it tells addresses and headers whole, with the keys in them.
+    let filter = filter.add_directive("jsonrpsee-client=info".parse().expect("it is a directive"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)

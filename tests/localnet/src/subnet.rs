@@ -290,6 +290,8 @@ impl Localnet {
         let mut table: toml::Table = EMBEDDED.parse().map_err(|error| {
             Failure::of(Exit::Bug, &error).because("the validator's embedded subnet file")
         })?;
+        // This is a subnet of its own.
+        table.remove("identity");
         let mut set = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
         set("netuid", i64::from(self.netuid).into());
         set("start_block", 0.into());

@@ -51,6 +51,10 @@ pub struct Alarm {
 #[derive(Debug)]
 pub struct Alarms {
     pub chain: Alarm,
+    pub chain_lag: Alarm,
+    pub subnet: Alarm,
+    pub registration: Alarm,
+    pub commitments: Alarm,
     pub old_chain_data: Alarm,
     pub state: Alarm,
     pub tracker: Alarm,
@@ -86,6 +90,10 @@ impl Board {
         };
         let alarms = Alarms {
             chain: alarm(Cause::Chain),
+            chain_lag: alarm(Cause::ChainLag),
+            subnet: alarm(Cause::Subnet),
+            registration: alarm(Cause::Registration),
+            commitments: alarm(Cause::Commitments),
             old_chain_data: alarm(Cause::OldChainData),
             state: alarm(Cause::State),
             tracker: alarm(Cause::Tracker),
@@ -237,6 +245,10 @@ mod tests {
         fn all(&self) -> Vec<&Alarm> {
             let Self {
                 chain,
+                chain_lag,
+                subnet,
+                registration,
+                commitments,
                 old_chain_data,
                 state,
                 tracker,
@@ -253,6 +265,10 @@ mod tests {
             } = self;
             vec![
                 chain,
+                chain_lag,
+                subnet,
+                registration,
+                commitments,
                 old_chain_data,
                 state,
                 tracker,

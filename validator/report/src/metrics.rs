@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shared::status::Health;
 
-use crate::status::{Cause, LastStep, ModelSummary, Status, WeightsClock};
+use crate::status::{Cause, EndpointStatus, LastStep, ModelSummary, Status, WeightsClock};
 
 /// Every metric's name begins with this.
 const PREFIX: &str = "finetune_vali";
@@ -114,6 +114,35 @@ const PER_MODEL: [(&str, &str, Number<ModelSummary>); 3] = [
     ),
 ];
 
+/// Numbers of each endpoint of the chain.
+const PER_ENDPOINT: [(&str, &str, Number<EndpointStatus>); 5] = [
+    (
+        "endpoint_in_use",
+        "1 for the endpoint that is asked.",
+        |endpoint| Some(f64::from(u8::from(endpoint.in_use))),
+    ),
+    (
+        "endpoint_block",
+        "Newest block of the endpoint.",
+        |endpoint| endpoint.block.map(|block| block as f64),
+    ),
+    (
+        "endpoint_lag_blocks",
+        "Blocks behind the freshest endpoint.",
+        |endpoint| endpoint.lag.map(|lag| lag as f64),
+    ),
+    (
+        "endpoint_latency_seconds",
+        "Moving mean of the endpoint's answers.",
+        |endpoint| endpoint.latency_millis.map(|millis| millis as f64 / 1e3),
+    ),
+    (
+        "endpoint_error_rate",
+        "Moving share of requests that failed.",
+        |endpoint| Some(endpoint.error_rate),
+    ),
+];
+
 /// Returns the metrics of a status.
 pub fn render(status: &Status) -> String {
     let mut text = String::new();
@@ -139,6 +168,16 @@ pub fn render(status: &Status) -> String {
     });
     let help = "0 not there, 1 yellow, 2 red.";
     gauge(&mut text, "problem", help, &problems);
+    for (name, help, number) in PER_ENDPOINT {
+        let endpoints = status.details.endpoints.iter().enumerate();
+        let rows: Vec<_> = endpoints
+            .filter_map(|(index, endpoint)| {
+                let labels = format!("{{endpoint=\"{index}\",url=\"{}\"}}", endpoint.url);
+                Some((labels, number(endpoint)?))
+            })
+            .collect();
+        gauge(&mut text, name, help, &rows);
+    }
     for (name, help, number) in PER_MODEL {
         let models = last_step(status).into_iter().flat_map(|step| &step.models);
         let rows: Vec<_> = models
@@ -197,6 +236,14 @@ mod tests {
         };
         let (board, alarms) = Board::new(Details {
             block: Some(17),
+            endpoints: vec![EndpointStatus {
+                url: "ws://node.example/***".into(),
+                in_use: true,
+                block: Some(16),
+                lag: Some(1),
+                latency_millis: Some(250),
+                ..EndpointStatus::default()
+            }],
             weights: Some(WeightsClock {
                 last_block: 14,
                 age_blocks: 3,
@@ -249,6 +296,10 @@ mod tests {
                 "finetune_vali_models_waiting 0",
                 "finetune_vali_sources_failing 1",
                 "finetune_vali_problem{cause=\"twin\"} 2",
+                "finetune_vali_endpoint_in_use{endpoint=\"0\",url=\"ws://node.example/***\"} 1",
+                "finetune_vali_endpoint_block{endpoint=\"0\",url=\"ws://node.example/***\"} 16",
+                "finetune_vali_endpoint_lag_blocks{endpoint=\"0\",url=\"ws://node.example/***\"} 1",
+                "finetune_vali_endpoint_latency_seconds{endpoint=\"0\",url=\"ws://node.example/***\"} 0.25",
                 "finetune_vali_loss{uid=\"4\"} NaN",
                 "finetune_vali_win_rate{uid=\"4\"} 0.5",
                 "finetune_vali_weight{uid=\"4\"} 0.25",

@@ -21,6 +21,14 @@ pub struct Problem {
 pub enum Cause {
     /// The chain does not answer.
     Chain,
+    /// The chain as its endpoints have it is old.
+    ChainLag,
+    /// The netuid is another subnet's.
+    Subnet,
+    /// Our hotkey has no place on the subnet.
+    Registration,
+    /// No neuron committed a model of a competition.
+    Commitments,
     /// There is no chain: the snapshot on disk stands in.
     OldChainData,
     /// The state can't be written.
@@ -53,8 +61,12 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause that this release knows.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Chain,
+        Self::ChainLag,
+        Self::Subnet,
+        Self::Registration,
+        Self::Commitments,
         Self::OldChainData,
         Self::State,
         Self::Tracker,
@@ -75,6 +87,10 @@ impl Cause {
     pub const fn ends(self) -> &'static str {
         match self {
             Self::Chain => "with the next block",
+            Self::ChainLag => "when a fresh endpoint is used",
+            Self::Subnet => "when the netuid is again the subnet that is meant",
+            Self::Registration => "when the hotkey is registered",
+            Self::Commitments => "with the first commitment to a model",
             Self::OldChainData => "with a start that reaches the chain",
             Self::State => "with the next state that can be written",
             Self::Tracker => "with the next write",

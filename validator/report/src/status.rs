@@ -57,6 +57,8 @@ pub struct Details {
     pub activity: Activity,
     /// The newest block seen.
     pub block: Option<BlockNumber>,
+    /// The nodes of the chain that may be asked.
+    pub endpoints: Vec<EndpointStatus>,
     /// Number of the newest step.
     pub step: Option<u64>,
     /// Competition of the newest step.
@@ -75,6 +77,24 @@ pub struct Details {
     pub sources: Option<Sources>,
     /// What is wrong; each entry stays until its owner ends it.
     pub alarms: BTreeMap<Cause, Problem>,
+}
+
+/// A node of the chain.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointStatus {
+    /// Its address without what may be secret.
+    pub url: String,
+    pub in_use: bool,
+    /// Its newest block.
+    pub block: Option<BlockNumber>,
+    /// Blocks by which it was behind the freshest.
+    pub lag: Option<u64>,
+    pub latency_millis: Option<u64>,
+    /// Moving share of requests that failed.
+    pub error_rate: f64,
+    /// Why it is not used, or was last left.
+    pub problem: Option<String>,
 }
 
 /// How a start is going. A process that ends before it is ready hands the count to the next one.

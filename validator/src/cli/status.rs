@@ -1,5 +1,7 @@
 //! `validator status`: how the validator is, from its status file.
 
+use std::fmt::Write as _;
+
 use anstyle::{AnsiColor, Style};
 use nix::{errno::Errno, sys::signal, unistd::Pid};
 use shared::{
@@ -13,7 +15,7 @@ use shared::{
 use super::flags::{ChainFlags, ConfigFlag, StateFlags, WalletFlags};
 use crate::service;
 use report::{
-    status::{self as own, Details, LastStep, Sources, Status, WeightsClock},
+    status::{self as own, Details, EndpointStatus, LastStep, Sources, Status, WeightsClock},
     step_record::Receipt,
 };
 
@@ -151,6 +153,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         ("sandbox", details.sandbox.clone()),
         ("start", start(details)),
         ("block", details.block.map(|block| block.to_string())),
+        ("endpoints", endpoints(&details.endpoints)),
         ("step", step.map(|(step, id)| format!("{step} of {id}"))),
         ("steps done", Some(details.steps_done.to_string())),
         ("last step", details.last_step.as_ref().map(last_step)),
@@ -168,6 +171,33 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
     rows.into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
         .collect()
+}
+
+fn endpoints(endpoints: &[EndpointStatus]) -> Option<String> {
+    let line = |endpoint: &EndpointStatus| {
+        let mut line = endpoint.url.clone();
+        if endpoint.in_use {
+            line += ", in use";
+        }
+        if let Some(block) = endpoint.block {
+            let _ = write!(line, ", block {block}");
+        }
+        if let Some(lag) = endpoint.lag.filter(|lag| *lag > 0) {
+            let _ = write!(line, ", {lag} behind");
+        }
+        if let Some(millis) = endpoint.latency_millis {
+            let _ = write!(line, ", {millis} ms");
+        }
+        if endpoint.error_rate > 0.01 {
+            let _ = write!(line, ", {:.0} % errors", endpoint.error_rate * 100.0);
+        }
+        if let Some(problem) = &endpoint.problem {
+            let _ = write!(line, ": {problem}");
+        }
+        line
+    };
+    let lines: Vec<String> = endpoints.iter().map(line).collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
 }
 
 fn last_step(last: &LastStep) -> String {

@@ -21,6 +21,7 @@ mod chain_watcher;
 pub mod check;
 mod cleaner;
 mod connect;
+mod gate;
 mod library;
 mod losses;
 mod model_sync;
@@ -50,7 +51,7 @@ use self::{
     admin::Admin,
     wiring::{Tasks, WeightsOrNot},
 };
-use crate::step;
+use crate::{hints::lock_failure, step};
 use ::samples::FetcherSettings;
 use chain::{Endpoints, Passwords, WalletPath};
 use hub::HubOptions;
@@ -110,8 +111,8 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let mut tasks = TaskSet::new();
     tasks.spawn("signals", listen(shutdown.clone()));
     // Before the status: that of whoever runs on this state is not ours to write.
-    let _lock =
-        FileLock::try_acquire(&settings.folder.join("lock"), "validator").map_err(start::held)?;
+    let _lock = FileLock::try_acquire(&settings.folder.join("lock"), "validator")
+        .map_err(|error| lock_failure(&error))?;
     let left = admin::left_behind(&settings.folder);
     let (board, alarms) = Board::new(Details {
         netuid: settings.step.parameters.netuid,

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use shared::{Exit, Failure, file::LockError, term};
+use shared::{Exit, Failure, term};
 
-use super::{Settings, connect, origin};
-use crate::state::{self, Identity, State};
+use super::{Settings, connect, gate::Gate, origin};
+use crate::{
+    hints::{lock_failure, wallet_failure},
+    state::{self, Identity, State},
+};
 use chain::{ChainSnapshot, Client, Wallet, weights::TwinGuard};
 use eval::Evaluator;
 use hub::Hub;
@@ -32,6 +35,7 @@ pub(super) struct Opened {
     /// `None` without a chain.
     pub(super) client: Option<Client>,
     pub(super) snapshot: ChainSnapshot,
+    pub(super) gate: Gate,
     pub(super) uid: Option<Uid>,
     /// Where models come from, and where they lie.
     pub(super) models: (Hub, Store),
@@ -49,7 +53,8 @@ pub(super) async fn open(
     board: &Board,
     alarms: &Alarms,
 ) -> Result<Opened, Failure> {
-    let wallet = open_wallet(settings)?;
+    let wallet =
+        Wallet::open(&settings.wallet, &settings.passwords).map_err(|e| wallet_failure(&e))?;
     board.note(|details| details.hotkey = Some(wallet.hotkey()));
     let network = settings.endpoints.network.clone();
     progress(board, Activity::Connecting { network });
@@ -59,7 +64,14 @@ pub(super) async fn open(
         let (client, snapshot) = connect::connect(settings, board, &alarms.chain).await?;
         (Some(client), snapshot)
     };
-    let twin = TwinGuard::acquire(&wallet, &snapshot).map_err(held)?;
+    let twin = TwinGuard::acquire(&wallet, &snapshot).map_err(|e| lock_failure(&e))?;
+    let gate = Gate::open(
+        &settings.folder,
+        &settings.step.parameters.identity,
+        wallet.hotkey(),
+        settings.offline,
+        &snapshot,
+    )?;
     let uid = registered(settings, &wallet, &snapshot)?;
     board.note(|details| {
         details.uid = uid;
@@ -85,6 +97,7 @@ pub(super) async fn open(
         twin,
         client,
         snapshot,
+        gate,
         uid,
         models: (hub, store),
         evaluator,
@@ -98,26 +111,6 @@ pub(super) async fn open(
 fn progress(board: &Board, activity: Activity) {
     term::note(&activity);
     board.activity(activity);
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it maps the error of a result"
-)]
-pub(super) fn held(error: LockError) -> Failure {
-    match &error {
-        LockError::Held { .. } => Failure::of(Exit::Denied, &error)
-            .hint("another validator runs with this hotkey or state; stop it first"),
-        LockError::File(_) => Failure::of(Exit::Machine, &error),
-    }
-}
-
-fn open_wallet(settings: &Settings) -> Result<Wallet, Failure> {
-    Wallet::open(&settings.wallet, &settings.passwords).map_err(|error| {
-        Failure::of(Exit::Config, &error).hint(
-            "name it with --wallet.name and --wallet.hotkey; without a wallet, try `localnet`",
-        )
-    })
 }
 
 /// Returns our uid; without one there is nothing to validate with, unless offline.

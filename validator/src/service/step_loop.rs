@@ -149,6 +149,10 @@ impl StepLoop {
     /// Chooses the next step: the one begun before a restart, else the next competition in turn
     /// that has something new to say.
     async fn next(&mut self) -> Result<Option<Ready>, Fault> {
+        // The watcher of the chain says why.
+        if self.chain.hindrance().is_some() {
+            return Ok(None);
+        }
         let block = self.chain.snapshot().block;
         let parameters = &self.context.settings.parameters;
         let competitions = parameters.competitions_at(block).to_vec();

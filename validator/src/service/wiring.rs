@@ -8,8 +8,9 @@ use tokio::sync::broadcast;
 use super::{
     Settings,
     chain_view::ChainView,
-    chain_watcher::ChainWatcher,
+    chain_watcher::{self, ChainWatcher},
     cleaner::Cleaner,
+    gate::Gate,
     library::Library,
     losses::Losses,
     model_sync::{ModelSync, TrackerFile},
@@ -20,6 +21,7 @@ use super::{
     wandb::{self, Wandb},
     weights::{
         self, Terms, Weights,
+        footing::Footing,
         watch::{Reveals, Twins},
     },
 };
@@ -27,13 +29,14 @@ use crate::{
     state::Kept,
     step::{Context, Sign},
 };
-use chain::{Client, Wallet, weights::TwinGuard};
+use chain::{ChainSnapshot, Client, Wallet, weights::TwinGuard};
 use hub::Hub;
 use models::{Store, Sync, SyncOptions, Tracker, Verifier};
 use report::{
     StepRecord,
     board::{Alarm, Alarms, Board},
 };
+use subnet::Parameters;
 
 /// So many records of steps wait for those who listen; then the oldest is dropped.
 const RECORDS: usize = 16;
@@ -81,6 +84,7 @@ pub(super) fn tasks(
         twin,
         client,
         snapshot,
+        gate,
         uid,
         models,
         evaluator,
@@ -92,7 +96,7 @@ pub(super) fn tasks(
     let state = Kept::new(&settings.folder, state, alarms.state)
         .map_err(|error| Failure::of(Exit::Machine, &error))?;
     let tracker = TrackerFile::new(&settings.folder, alarms.tracker);
-    let chain = Arc::new(ChainView::new(client.clone(), snapshot, &settings.folder));
+    let chain = Arc::new(chain_view(&settings, client.clone(), snapshot, gate));
     let handles = Handles {
         library: Arc::new(library(&settings, models, tracker.load()?, &state)),
         draws: Arc::new(Draws {
@@ -106,6 +110,7 @@ pub(super) fn tasks(
         board: board.clone(),
         wakeups: Arc::new(Wakeups::new(shutdown.clone())),
     };
+    let parameters = settings.step.parameters.clone();
     let weights_alarms = weights::Alarms {
         not_set: alarms.weights,
         overdue: alarms.weights_age,
@@ -145,8 +150,16 @@ pub(super) fn tasks(
     };
     let losses = Losses::new(alarms.losses);
     Ok(Tasks {
-        chain_watcher: client
-            .map(|client| handles.chain_watcher(client, alarms.chain, settings.update_delay)),
+        chain_watcher: client.map(|client| {
+            let alarms = chain_watcher::WatchAlarms {
+                chain: alarms.chain,
+                lag: alarms.chain_lag,
+                subnet: alarms.subnet,
+                registration: alarms.registration,
+                commitments: alarms.commitments,
+            };
+            handles.chain_watcher(client, alarms, parameters, settings.update_delay)
+        }),
         model_sync: handles.model_sync(tracker, alarms.models, settings.update_delay),
         prefetch: handles.prefetch(),
         cleaner: handles.cleaner(alarms.store, settings.grace),
@@ -154,6 +167,16 @@ pub(super) fn tasks(
         step_loop: handles.step_loop(context, alarms.step, losses, settings.max_steps, records),
         weights,
     })
+}
+
+fn chain_view(
+    settings: &Settings,
+    client: Option<Client>,
+    snapshot: ChainSnapshot,
+    gate: Gate,
+) -> ChainView {
+    let commitments = settings.step.parameters.commitment.clone();
+    ChainView::new(client, snapshot, gate, commitments, &settings.folder)
 }
 
 fn library(settings: &Settings, models: (Hub, Store), tracker: Tracker, state: &Kept) -> Library {
@@ -182,13 +205,20 @@ fn signer(wallet: Arc<Wallet>) -> Sign {
 }
 
 impl Handles {
-    fn chain_watcher(&self, client: Client, alarm: Alarm, update_delay: Duration) -> ChainWatcher {
+    fn chain_watcher(
+        &self,
+        client: Client,
+        alarms: chain_watcher::WatchAlarms,
+        parameters: Parameters,
+        update_delay: Duration,
+    ) -> ChainWatcher {
         ChainWatcher {
             client,
+            parameters,
             chain: Arc::clone(&self.chain),
             state: Arc::clone(&self.state),
             board: self.board.clone(),
-            alarm,
+            alarms,
             update_delay,
             shutdown: self.wakeups.shutdown.clone(),
         }
@@ -266,6 +296,8 @@ impl Handles {
             alarms,
             twins,
             reveals,
+            footing: Footing::default(),
+            mechanism_update: None,
             shutdown: self.wakeups.shutdown.clone(),
         }
     }

@@ -6,7 +6,7 @@ pub use model::{Compatibility, norms::NormLimits};
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::file::{self, FileError};
 
-use super::{BlockNumber, Competition, CompetitionId, Netuid};
+use super::{BlockNumber, CommitmentRules, Competition, CompetitionId, Netuid, SubnetIdentity};
 
 /// The subnet file of the fine-tuning subnet.
 pub const EMBEDDED: &str = include_str!("../data/subnet.toml");
@@ -100,6 +100,12 @@ impl Default for StepLimits {
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
     pub netuid: Netuid,
+    /// Which subnet of this number is meant.
+    #[serde(default)]
+    pub identity: SubnetIdentity,
+    /// Which of the subnet's mechanisms the weights are for.
+    #[serde(default)]
+    pub mechanism: u8,
     /// Block at which the subnet began; epochs of the consensus start are counted from it.
     pub start_block: BlockNumber,
     /// Head start of the older of two models.
@@ -125,6 +131,9 @@ pub struct Parameters {
     pub samples: Vec<String>,
     #[serde(default)]
     pub limits: StepLimits,
+    /// How miners commit to models.
+    #[serde(default)]
+    pub commitment: CommitmentRules,
     /// What older library versions refused.
     #[serde(default)]
     pub compatibility: Compatibility,

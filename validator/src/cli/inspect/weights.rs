@@ -7,12 +7,13 @@ use shared::{Exit, Failure, term};
 
 use super::{
     super::{
-        connect::{chain_failure, connect},
+        connect::connect,
         flags::{ChainFlags, LoggingFlags},
         runtime::block_on,
     },
     on_chain::share,
 };
+use crate::hints::chain_failure;
 use subnet::{BlockNumber, Netuid, Uid};
 
 /// Whose weights.

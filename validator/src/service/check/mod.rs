@@ -2,6 +2,7 @@
 
 mod machine;
 mod outside;
+mod runtime;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use shared::{
     file::{FileLock, LockError},
 };
 
+pub use self::runtime::metadata;
 use super::Settings;
 use crate::state;
 use chain::ChainSnapshot;
@@ -120,6 +122,7 @@ pub async fn everything(settings: &Settings, deep: bool) -> Vec<Line> {
     let mut lines = configuration(settings);
     lines.extend(endpoints);
     if let Some(snapshot) = &snapshot {
+        lines.extend(outside::subnet(settings, snapshot));
         lines.extend(outside::neuron(settings, snapshot));
     }
     lines.extend(device);
