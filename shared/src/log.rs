@@ -20,7 +20,7 @@ pub enum Format {
 /// Starts logging at `level` (`"info"`, or a filter such as `"info,validator=debug"`). A second
 /// call does nothing, so that tests may call it freely.
 pub fn init(level: &str, format: Format) {
-    start(level, format, std::io::stderr, colour());
+    start(level, format, std::io::stderr, color());
 }
 
 /// Starts logging to standard error and to a file.
@@ -35,7 +35,7 @@ pub fn init_with_file(level: &str, format: Format, file: LogFile) {
     );
 }
 
-fn start<W>(level: &str, format: Format, writer: W, colour: bool)
+fn start<W>(level: &str, format: Format, writer: W, color: bool)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -48,7 +48,7 @@ where
         .log_internal_errors(false)
         .with_target(false);
     let _ = match format {
-        Format::Text => builder.with_ansi(colour).try_init(),
+        Format::Text => builder.with_ansi(color).try_init(),
         Format::Json => builder
             .json()
             .flatten_event(true)
@@ -57,7 +57,7 @@ where
     };
 }
 
-fn colour() -> bool {
+fn color() -> bool {
     std::io::stderr().is_terminal()
         && anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
 }
