@@ -82,18 +82,7 @@ const DOORS: [(&str, &[&str]); 6] = [
     // The chain.
     ("subxt", &["chain", "localnet"]),
     // The network: no worker, no model and no score opens a socket.
-    (
-        "reqwest",
-        &[
-            "fuzz",
-            "http-client",
-            "models",
-            "report",
-            "samples",
-            "supervisor",
-            "validator",
-        ],
-    ),
+    ("reqwest", &["http-client", "supervisor"]),
     ("hf-hub", &["hub"]),
     (
         "tokio",

@@ -1,4 +1,4 @@
-//! Losses of tokenised samples: the head on scored rows only, in chunks, log-softmax in f32.
+//! Losses of tokenized samples: the head on scored rows only, in chunks, log-softmax in f32.
 
 use std::{
     ops::Range,

@@ -66,7 +66,7 @@ impl ChatTokenizer {
         })
     }
 
-    /// Tokenises conversations in parallel; samples come in their order, cut to `max_tokens`.
+    /// Tokenizes conversations in parallel; samples come in their order, cut to `max_tokens`.
     /// `on_done` is called once for each, from any thread.
     pub fn tokenize(
         &self,
@@ -119,7 +119,7 @@ impl ChatTokenizer {
         })
     }
 
-    /// Returns the text of turns before it is tokenised.
+    /// Returns the text of turns before it is tokenized.
     pub fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, Fault> {
         self.template.render(messages, generation_prompt)
     }
