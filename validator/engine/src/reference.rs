@@ -15,7 +15,7 @@ use candle_nn::{Activation as Act, VarBuilder, ops::log_softmax};
 use candle_transformers::models::{gemma, llama, mistral, qwen2, stable_lm};
 use model::{
     Architecture, Fault, TokenizedSample,
-    config::{Activation, DecoderSpec, Norm, RotaryScaling},
+    config::{Activation, DecoderSpec, HeadNorms, Norm, RotaryScaling},
 };
 use serde_json::json;
 
@@ -209,6 +209,9 @@ impl Reference {
                 };
                 Self::Qwen2(qwen2::ModelForCausalLM::new(&config, weights)?)
             }
+            Architecture::Qwen3 | Architecture::Gemma2 | Architecture::Phi3 => {
+                candle_core::bail!("{} has no reference", spec.architecture)
+            }
         })
     }
 
@@ -270,7 +273,10 @@ fn limits(spec: &DecoderSpec, samples: &[TokenizedSample]) -> std::result::Resul
     let scaled = match spec.rotary.scaling {
         RotaryScaling::None => false,
         RotaryScaling::Llama3 { .. } => !is(Architecture::Llama),
-        RotaryScaling::Linear { .. } | RotaryScaling::Dynamic { .. } => true,
+        RotaryScaling::Linear { .. }
+        | RotaryScaling::Dynamic { .. }
+        | RotaryScaling::Yarn(_)
+        | RotaryScaling::Long(_) => true,
     };
     let own_width = matches!(architecture, Architecture::Mistral | Architecture::Gemma);
     let left_out = [
@@ -297,7 +303,7 @@ fn limits(spec: &DecoderSpec, samples: &[TokenizedSample]) -> std::result::Resul
             "this choice of biases of the attention",
         ),
         (spec.mlp_bias, "biases of the feed-forward block"),
-        (spec.qk_layernorm, "norms of heads"),
+        (spec.head_norms != HeadNorms::None, "norms of heads"),
         (spec.parallel_residual, "parallel residuals"),
         (is(Architecture::Gemma) && !spec.tied, "a head of its own"),
         (
@@ -305,6 +311,12 @@ fn limits(spec: &DecoderSpec, samples: &[TokenizedSample]) -> std::result::Resul
             "another activation than silu",
         ),
     ];
+    if matches!(
+        architecture,
+        Architecture::Qwen3 | Architecture::Gemma2 | Architecture::Phi3
+    ) {
+        return Err(format!("{architecture} has no second implementation here"));
+    }
     if let Some((_, what)) = left_out.iter().find(|(is, _)| *is) {
         return Err(format!(
             "candle-transformers' {architecture} leaves out {what}"

@@ -13,6 +13,7 @@ use crate::{
     config::MAX_CONFIG_BYTES,
     inventory::{INDEX_FILE, MAX_INDEX_BYTES, SINGLE_FILE, shards_of_index},
     path::is_safe_path,
+    python_json,
     tokenizer_class::newest_accepted,
 };
 
@@ -95,7 +96,7 @@ impl Layout {
         let json = files
             .read(CONFIG_FILE, MAX_CONFIG_BYTES as u64)
             .map_err(LayoutError::Read)?;
-        let config: Value = serde_json::from_slice(&json)
+        let config = python_json::parse(&json)
             .map_err(|error| wrong(&format_args!(" is not JSON: {error}")))?;
         if !config.is_object() {
             return Err(wrong(&" is no JSON object"));

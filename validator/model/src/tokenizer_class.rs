@@ -1,6 +1,8 @@
 //! Tokenizer classes: which one a model directory means, and which files the Python validator
 //! fetches (and so hashes) for it.
 
+mod current;
+
 use serde_json::Value;
 
 use crate::{config::Compatibility, path::is_safe_path};
@@ -11,6 +13,9 @@ pub struct TokenizerClass {
     name: &'static str,
     tokenizer_json: String,
     row: &'static ClassRow,
+    compatibility: Compatibility,
+    /// Today's releases distrust the class that is named if the tokenizer works on bytes.
+    by_file_if_byte_level: bool,
 }
 
 /// Why no tokenizer can be loaded.
@@ -237,19 +242,37 @@ impl TokenizerClass {
         config: &Value,
         compatibility: Compatibility,
     ) -> Result<Self, TokenizerClassError> {
-        let named = match class_field(tokenizer_config, TOKENIZER_CONFIG)? {
-            None => class_field(Some(config), CONFIG_JSON)?,
-            named => named,
-        };
-        let (name, row) = match named {
-            Some(name) => known_class(name, compatibility)?,
-            None => known_class(class_of_model_type(config)?, compatibility)?,
+        let of_tokenizer = class_field(tokenizer_config, TOKENIZER_CONFIG)?;
+        let of_model = class_field(Some(config), CONFIG_JSON)?;
+        let model_type = config["model_type"].as_str();
+        let (name, row) = match (compatibility, of_tokenizer.or(of_model)) {
+            (Compatibility::Current, _) => {
+                let class = current::class(of_tokenizer, of_model, model_type);
+                known_class(class.unwrap_or(current::BY_FILE))?
+            }
+            (Compatibility::V4_40, Some(name)) => known_class(name)?,
+            (Compatibility::V4_40, None) => known_class(class_of_model_type(config)?)?,
         };
         Ok(Self {
             name,
             tokenizer_json: tokenizer_json_name(tokenizer_config)?,
             row,
+            compatibility,
+            by_file_if_byte_level: !model_type.is_some_and(current::is_misnamed),
         })
+    }
+
+    /// Returns the class to use once it is known whether `tokenizer.json` works on bytes.
+    pub fn name_for(&self, byte_level: bool) -> &'static str {
+        let distrusted = self.compatibility == Compatibility::Current
+            && self.name == "LlamaTokenizerFast"
+            && self.by_file_if_byte_level
+            && byte_level;
+        if distrusted {
+            current::BY_FILE
+        } else {
+            self.name
+        }
     }
 
     /// Returns the class's name, such as `LlamaTokenizerFast`.
@@ -278,6 +301,10 @@ impl TokenizerClass {
     pub fn files(&self) -> Vec<&str> {
         let json = self.tokenizer_json.as_str();
         let own = self.row.1.iter().copied();
+        if self.compatibility == Compatibility::Current {
+            let template = ["chat_template.jinja"];
+            return own.chain([json]).chain(LAST).chain(template).collect();
+        }
         // Whisper's vocabulary files list tokenizer.json themselves.
         if self.name.starts_with("Whisper") {
             let own = own.flat_map(|name| match name {
@@ -307,15 +334,7 @@ fn class_field<'a>(
     }
 }
 
-fn known_class(
-    name: &str,
-    compatibility: Compatibility,
-) -> Result<(&'static str, &'static ClassRow), TokenizerClassError> {
-    let name = match (name, compatibility) {
-        // What transformers 5 writes for any tokenizer it knows only by its tokenizer.json.
-        ("TokenizersBackend", Compatibility::Current) => "PreTrainedTokenizerFast",
-        (name, _) => name,
-    };
+fn known_class(name: &str) -> Result<(&'static str, &'static ClassRow), TokenizerClassError> {
     let fast = (!name.ends_with("Fast")).then(|| format!("{name}Fast"));
     fast.as_deref()
         .and_then(find)

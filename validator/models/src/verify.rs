@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use hub::{Hub, Listing, RepositoryKind, RepositoryName, address::is_commit};
 use indicatif::ProgressBar;
-use model::{ContentHash, norms::ProjectionNorms};
+use model::{ContentHash, inventory::Inventory, norms::ProjectionNorms};
 
 use super::{
     Rejection, Store,
@@ -81,7 +81,7 @@ struct Examined {
     metadata: Metadata,
     headers: BTreeMap<String, SeenHeader>,
     layers: usize,
-    parameters: u64,
+    inventory: Inventory,
 }
 
 impl Verifier {
@@ -166,24 +166,26 @@ impl Verifier {
             report.stage = Stage::Bytes;
             return Ok(Some(known));
         }
-        let headers = source.headers(&metadata.manifest).await?;
+        let mut headers = source.headers(&metadata.manifest).await?;
         let plain = headers
             .iter()
             .map(|(path, seen)| (path.clone(), seen.header.clone()))
             .collect();
-        Rules::judge_headers(&spec, &plain)?;
+        let inventory = Rules::judge_headers(&spec, &plain)?;
+        for (path, seen) in &mut headers {
+            seen.loaded = inventory.header_of(path, &seen.header);
+        }
         report.stage = Stage::Headers;
         let Reach::Download { bar } = reach else {
             return Ok(None);
         };
-        let (layers, parameters) = (spec.layers, spec.parameters());
         let examined = Examined {
             repository,
             listing,
             metadata,
             headers,
-            layers,
-            parameters,
+            layers: spec.layers,
+            inventory,
         };
         self.fetch(examined, assertion, claimed, rules, bar, report)
             .await
@@ -229,7 +231,8 @@ impl Verifier {
         });
         let headers: BTreeMap<_, _> = headers.collect::<Judged<_>>()?;
         let config = rules.judge_config(&metadata.manifest, &metadata.contents)?;
-        Rules::judge_headers(&config, &headers)?;
+        let inventory = Rules::judge_headers(&config, &headers)?;
+        rules.judge_untied(&inventory, &model.record.tensors)?;
         let norms = model.record.norms.iter();
         let norms: ProjectionNorms = norms
             .map(|(layer, projection, norm)| (*layer, *projection, norm.unwrap_or(f64::NAN)))
@@ -271,7 +274,7 @@ impl Verifier {
             assertion.hotkey,
             report,
         )?);
-        report.parameters = Some(examined.parameters);
+        report.parameters = Some(rules.judge_untied(&examined.inventory, &record.tensors)?);
         blocking(move || Ok(store.add_model(&record)?)).await
     }
 
