@@ -57,6 +57,9 @@ type ClassRow = (KeyOrder, &'static [&'static str], &'static str);
 const TOKENIZER_JSON: &str = "tokenizer.json";
 const CONFIG_JSON: &str = "config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Where today's releases look for templates besides the default one.
+pub const MORE_TEMPLATES: &str = "additional_chat_templates";
+
 const LAST: [&str; 2] = ["added_tokens.json", "special_tokens_map.json"];
 
 /// Order of the common files, files of the class's own, and the classes that ask for them.
@@ -296,6 +299,13 @@ impl TokenizerClass {
     /// Returns the class's own vocabulary files.
     pub fn vocabulary_files(&self) -> &'static [&'static str] {
         self.row.1
+    }
+
+    /// Returns whether a file is one of the templates that today's releases read besides.
+    pub fn reads_template(&self, path: &str) -> bool {
+        let name = path.strip_prefix(MORE_TEMPLATES);
+        let name = name.and_then(|name| name.strip_prefix('/')?.strip_suffix(".jinja"));
+        self.compatibility == Compatibility::Current && name.is_some_and(|name| !name.contains('/'))
     }
 
     /// Returns every file asked for after `tokenizer_config.json`, in order. All are optional as
