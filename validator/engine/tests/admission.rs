@@ -1,5 +1,5 @@
 //! Odd checkpoints and architectures: what is loaded, with which losses, and what is refused, case by
-//! case as two releases of transformers have it (`scripts/compare-reference admission` asks them).
+//! case as transformers 4.40.0 and 5.24.0 have it.
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
 use std::{collections::BTreeMap, fs, path::Path};

@@ -2,8 +2,10 @@
 //! fetches (and so hashes) for it.
 
 mod current;
+mod versions;
 
 use serde_json::Value;
+pub use versions::newest_accepted;
 
 use crate::{config::Compatibility, path::is_safe_path};
 
@@ -55,6 +57,9 @@ type ClassRow = (KeyOrder, &'static [&'static str], &'static str);
 const TOKENIZER_JSON: &str = "tokenizer.json";
 const CONFIG_JSON: &str = "config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Where today's releases look for templates besides the default one.
+pub const MORE_TEMPLATES: &str = "additional_chat_templates";
+
 const LAST: [&str; 2] = ["added_tokens.json", "special_tokens_map.json"];
 
 /// Order of the common files, files of the class's own, and the classes that ask for them.
@@ -296,6 +301,13 @@ impl TokenizerClass {
         self.row.1
     }
 
+    /// Returns whether a file is one of the templates that today's releases read besides.
+    pub fn reads_template(&self, path: &str) -> bool {
+        let name = path.strip_prefix(MORE_TEMPLATES);
+        let name = name.and_then(|name| name.strip_prefix('/')?.strip_suffix(".jinja"));
+        self.compatibility == Compatibility::Current && name.is_some_and(|name| !name.contains('/'))
+    }
+
     /// Returns every file asked for after `tokenizer_config.json`, in order. All are optional as
     /// files.
     pub fn files(&self) -> Vec<&str> {
@@ -388,70 +400,5 @@ fn tokenizer_json_name(config: Option<&Value>) -> Result<String, TokenizerClassE
         Ok(name.to_owned())
     } else {
         Err(TokenizerClassError::BadName(name.to_owned()))
-    }
-}
-
-/// Returns which of the files `stem.X.Y.Z.json` takes the place of `stem.json` (`config` or
-/// `tokenizer`): the newest of at most version 4.40.0, or `None`.
-///
-/// Versions are walked in the order of their *text* up to the first one too new, as the Python
-/// validator does: beside a `4.5.0` a `4.39.0` is used, and not the former.
-pub fn newest_accepted<'a>(
-    stem: &str,
-    names: impl IntoIterator<Item = &'a str>,
-) -> Result<Option<&'a str>, TokenizerClassError> {
-    let mut versions = std::collections::BTreeMap::new();
-    let dotted = format!("{stem}.");
-    for name in names {
-        let Some(start) = name.find(&dotted) else {
-            continue;
-        };
-        let rest = &name[start + dotted.len()..];
-        if let Some(end) = rest.rfind(".json") {
-            versions.insert(&rest[..end], name);
-        }
-    }
-    let mut newest = None;
-    for (version, name) in versions {
-        if !at_most_4_40_0(version)? {
-            break;
-        }
-        newest = Some(name);
-    }
-    Ok(newest)
-}
-
-fn at_most_4_40_0(version: &str) -> Result<bool, TokenizerClassError> {
-    let bad = || TokenizerClassError::BadVersion(version.to_owned());
-    let text = version.trim().trim_start_matches(['v', 'V']);
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (release, suffix) = text.split_at(digits);
-    let release = release
-        .strip_suffix('.')
-        .filter(|_| !suffix.is_empty())
-        .unwrap_or(release);
-    let mut numbers: Vec<u64> = release
-        .split('.')
-        .map(|number| number.parse().map_err(|_| bad()))
-        .collect::<Result<_, _>>()?;
-    while numbers.last() == Some(&0) {
-        numbers.pop();
-    }
-    let suffix = suffix
-        .trim_start_matches(['-', '_', '.'])
-        .to_ascii_lowercase();
-    let earlier = ["a", "b", "c", "rc", "dev", "pre"]
-        .iter()
-        .any(|mark| suffix.starts_with(mark));
-    let later = ["post", "rev", "r", "+"]
-        .iter()
-        .any(|mark| suffix.starts_with(mark))
-        && !earlier;
-    match numbers.as_slice().cmp(&[4, 40]) {
-        _ if !suffix.is_empty() && !earlier && !later => Err(bad()),
-        std::cmp::Ordering::Equal => Ok(!later),
-        order => Ok(order.is_lt()),
     }
 }

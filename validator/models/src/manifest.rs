@@ -72,7 +72,10 @@ impl Manifest {
             .map_err(|error| Missing::Never(error.to_string()))?;
         let mut files = BTreeMap::new();
         let optional = [GENERATION_FILE, TOKENIZER_CONFIG].into_iter();
-        for path in layout.files().chain(optional).chain(tokenizer.files()) {
+        let templates = listing.files.keys().map(String::as_str);
+        let templates = templates.filter(|path| tokenizer.reads_template(path));
+        let optional = optional.chain(tokenizer.files()).chain(templates);
+        for path in layout.files().chain(optional) {
             let Some(listed) = listing.files.get(path) else {
                 continue;
             };

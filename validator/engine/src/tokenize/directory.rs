@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use model::{
     Compatibility, Fault, Layout, MachineFaultKind, ModelFaultKind,
     layout::{CONFIG_FILE, ModelFiles},
-    tokenizer_class::TokenizerClass,
+    tokenizer_class::{MORE_TEMPLATES, TokenizerClass},
 };
 use serde_json::Value;
 use shared::file;
@@ -18,9 +18,6 @@ use crate::folder::{Folder, fault_of_layout};
 const MAX_VOCABULARY: u64 = 64 << 20;
 
 const MAX_CONFIG: u64 = 4 << 20;
-
-/// Where today's transformers looks for templates besides the default one.
-const MORE_TEMPLATES: &str = "additional_chat_templates";
 
 /// Rendered where transformers 4.40 falls back on ChatML.
 const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message['role'] + '\\n' + \

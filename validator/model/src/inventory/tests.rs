@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::*;
+use super::{decoder::expected, *};
 use crate::config::{Architecture, Compatibility};
 
 fn spec() -> DecoderSpec {

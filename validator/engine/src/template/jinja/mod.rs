@@ -7,6 +7,7 @@
 //! so values are shared freely here. What Python can write only as an address in memory, or draws
 //! at random, is refused.
 
+mod arguments;
 mod ast;
 mod attributes;
 mod call;
@@ -25,6 +26,7 @@ mod parser;
 mod percent;
 mod repr;
 mod run;
+mod search;
 mod sequences;
 mod signature;
 mod text;
