@@ -49,7 +49,8 @@ impl Client {
         let watches = listed.map(|listed| listed.methods.iter().any(|name| name == WATCH));
         let mut depth = None;
         if let Ok(head) = self.block_number().await {
-            for blocks in DEPTHS.into_iter().filter(|blocks| *blocks < head) {
+            // A young chain has no older block than its first.
+            for blocks in DEPTHS.map(|blocks| blocks.min(head)) {
                 let Ok(hash) = self.hash_at(head - blocks).await else {
                     break;
                 };

@@ -37,7 +37,7 @@ pub struct FoundSubnet {
 /// The netuid is another subnet's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "netuid {netuid} belongs to somebody else: {found}; the subnet that is meant is {meant}",
+    "netuid {netuid} belongs to somebody else: {found}; the subnet that is meant: {meant}",
     netuid = .found.netuid
 )]
 pub struct ForeignSubnet {
@@ -93,20 +93,17 @@ impl fmt::Display for FoundSubnet {
 
 impl fmt::Display for SubnetIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("that")?;
-        if let Some(owner) = self.owner {
-            write!(f, " of owner {owner}")?;
-        }
-        if let Some(block) = self.registered_at {
-            write!(f, " registered at block {block}")?;
-        }
-        if let Some(block) = self.registered_by {
-            write!(f, " registered by block {block}")?;
-        }
-        match self.genesis {
-            Some(genesis) => write!(f, " on the chain {:.10}..", genesis.to_string()),
-            None => Ok(()),
-        }
+        let parts = [
+            self.owner.map(|owner| format!("owner {owner}")),
+            self.registered_at
+                .map(|block| format!("registered at block {block}")),
+            self.registered_by
+                .map(|block| format!("registered by block {block}")),
+            self.genesis
+                .map(|genesis| format!("chain {:.10}..", genesis.to_string())),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        f.write_str(&parts.join(", "))
     }
 }
 
@@ -153,6 +150,6 @@ mod tests {
             ..FOUND
         };
         assert_eq!(FOUND.pin().check(&older_runtime), Ok(()));
-        insta::assert_snapshot!(by(499).check(&FOUND).unwrap_err(), @"netuid 6 belongs to somebody else: that of owner 5CDvHBym6RLoxTdX9MS1acpaDbNxaFagqM5LpBiFGjWT6o1n registered at block 500 on the chain 0x01010101..; the subnet that is meant is that registered by block 499");
+        insta::assert_snapshot!(by(499).check(&FOUND).unwrap_err(), @"netuid 6 belongs to somebody else: owner 5CDvHBym6RLoxTdX9MS1acpaDbNxaFagqM5LpBiFGjWT6o1n, registered at block 500, chain 0x01010101..; the subnet that is meant: registered by block 499");
     }
 }
