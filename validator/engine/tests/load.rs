@@ -128,7 +128,10 @@ fn what_is_wrong_is_said() {
         *norm = norm.narrow(0, 0, 3).unwrap();
     });
     let text = refusal(misshapen.path());
-    assert!(text.starts_with("tensor \"model.norm.weight\" has shape [3]"), "{text}");
+    assert!(
+        text.starts_with("tensor \"model.norm.weight\" has shape [3]"),
+        "{text}"
+    );
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(
         refusal(empty.path()),
