@@ -161,7 +161,8 @@ fn frequencies(rotary: &Rotary, stretch: Stretch) -> Vec<f32> {
 /// Yarn: waves before the ramp are kept, those after it slowed, those on it blended.
 fn ramped(frequency: f32, wave: usize, yarn: &Yarn) -> f32 {
     let (low, high) = yarn.ramp;
-    let high = if high > low || high < low {
+    // A ramp without a length has no slope.
+    let high = if (high - low).abs() > 0.0 {
         high
     } else {
         high + 0.001
