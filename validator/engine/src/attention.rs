@@ -44,7 +44,7 @@ impl Way {
             let blocks = dtype == DType::F32;
             return (if blocks { Self::Blocks } else { Self::Unfused }, None);
         }
-        if scores.cap.is_some() || scores.scalar != head_dim as f64 {
+        if scores.cap.is_some() || (scores.scalar - head_dim as f64).abs() > 0.0 {
             let replaced = (asked != Attention::Eager)
                 .then(|| format!("{asked} knows no scores of this kind; eager is used"));
             return (Self::Unfused, replaced);

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -187,10 +187,15 @@ fn storage(path: &Path, error: &io::Error) -> Fault {
     )
 }
 
-/// Returns where the weights of a model lie.
-pub(crate) fn weight_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
+/// Finds the tensors of a model in its files.
+pub(crate) fn inventory(directory: &Path, spec: &DecoderSpec) -> Result<Inventory, Fault> {
     let names = shard_names(directory, &mut BTreeMap::new())?;
-    Ok(names.iter().map(|name| directory.join(name)).collect())
+    let headers = names.into_iter().map(|name| {
+        let shard = open(directory, name)?;
+        Ok((shard.name, shard.header))
+    });
+    let headers = headers.collect::<Result<_, Fault>>()?;
+    Inventory::take(spec, &headers).map_err(weights)
 }
 
 /// Returns the weights files of a model: the only one, or those its index names.

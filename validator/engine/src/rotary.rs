@@ -161,7 +161,12 @@ fn frequencies(rotary: &Rotary, stretch: Stretch) -> Vec<f32> {
 /// Yarn: waves before the ramp are kept, those after it slowed, those on it blended.
 fn ramped(frequency: f32, wave: usize, yarn: &Yarn) -> f32 {
     let (low, high) = yarn.ramp;
-    let high = if low == high { high + 0.001 } else { high };
+    // A ramp without a length has no slope.
+    let high = if (high - low).abs() > 0.0 {
+        high
+    } else {
+        high + 0.001
+    };
     let slowed = ((wave as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
     let kept = 1.0 - slowed;
     frequency / yarn.factor as f32 * (1.0 - kept) + frequency * kept

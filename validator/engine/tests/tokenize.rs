@@ -209,7 +209,7 @@ fn lay_over(variant: &Value, to: &Path) {
     for (name, content) in variant["files"].as_object().unwrap() {
         let path = to.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content.as_str().unwrap()).unwrap();
+        shared::file::write_atomic(&path, content.as_str().unwrap().as_bytes()).unwrap();
     }
     let fields = variant["tokenizer_json"].as_object().unwrap();
     if !fields.is_empty() {
@@ -218,6 +218,6 @@ fn lay_over(variant: &Value, to: &Path) {
         for (name, value) in fields {
             file[name] = value.clone();
         }
-        std::fs::write(path, file.to_string()).unwrap();
+        shared::file::write_atomic(&path, file.to_string().as_bytes()).unwrap();
     }
 }

@@ -118,7 +118,7 @@ impl<'a> Directory<'a> {
         let only = text("chat_template.jinja")?;
         let more = folder.read_dir().into_iter().flatten().flatten();
         let mut more = more.filter(|file| {
-            std::path::Path::new(&file.file_name())
+            Path::new(&file.file_name())
                 .extension()
                 .is_some_and(|extension| extension == "jinja")
         });

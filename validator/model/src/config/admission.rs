@@ -273,6 +273,13 @@ const DTYPES: [&str; 26] = [
     "uint32",
 ];
 
+/// What a classifier may be for.
+const PROBLEMS: [&str; 3] = [
+    "regression",
+    "single_label_classification",
+    "multi_label_classification",
+];
+
 /// Refuses what the release refuses; `vocabulary` is the number of embeddings.
 pub(super) fn admit(
     fields: &Fields,
@@ -308,16 +315,11 @@ pub(super) fn admit(
     {
         return Err(fields.wrong("id2label", "an object with numbers for names"));
     }
-    const KINDS: [&str; 3] = [
-        "regression",
-        "single_label_classification",
-        "multi_label_classification",
-    ];
     if !current
         && let Some(kind) = fields.value("problem_type")
-        && !kind.as_str().is_some_and(|kind| KINDS.contains(&kind))
+        && !kind.as_str().is_some_and(|kind| PROBLEMS.contains(&kind))
     {
-        return Err(fields.wrong("problem_type", KINDS.join(" or ")));
+        return Err(fields.wrong("problem_type", PROBLEMS.join(" or ")));
     }
     let dtypes: &[&'static str] = if current {
         &["dtype", "torch_dtype"]

@@ -179,14 +179,7 @@ impl DecoderSpec {
                 Architecture::Qwen3 => HeadNorms::Shared,
                 _ => HeadNorms::None,
             },
-            scores: Scores {
-                scalar: if gemma2 {
-                    fields.size("query_pre_attn_scalar", 256, MAX_SIZE)? as f64
-                } else {
-                    head_dim as f64
-                },
-                cap: cap(&fields, gemma2, "attn_logit_softcapping", 50.0)?,
-            },
+            scores: scores(&fields, gemma2, head_dim)?,
             output_norms: gemma2,
             logit_cap: cap(&fields, gemma2, "final_logit_softcapping", 30.0)?,
             fused: architecture == Architecture::Phi3,
@@ -333,6 +326,19 @@ fn norm(fields: &Fields, architecture: Architecture) -> Result<Norm, ConfigError
         _ => Norm::Rms {
             eps: eps("rms_norm_eps", 1e-6)?,
         },
+    })
+}
+
+/// Reads how queries and keys become scores.
+fn scores(fields: &Fields, gemma2: bool, head_dim: usize) -> Result<Scores, ConfigError> {
+    let scalar = if gemma2 {
+        fields.size("query_pre_attn_scalar", 256, MAX_SIZE)?
+    } else {
+        head_dim
+    };
+    Ok(Scores {
+        scalar: scalar as f64,
+        cap: cap(fields, gemma2, "attn_logit_softcapping", 50.0)?,
     })
 }
 

@@ -258,9 +258,10 @@ impl CurrentScaling<'_> {
     /// As `_compute_yarn_parameters` does.
     fn yarn(&self) -> Result<RotaryScaling, ConfigError> {
         let original = self.original()?;
-        let factor = match self.fields.is_written_null("factor") {
-            true => self.max_positions as f64 / original,
-            false => self.required("factor")?,
+        let factor = if self.fields.is_written_null("factor") {
+            self.max_positions as f64 / original
+        } else {
+            self.required("factor")?
         };
         let mscale = |scale: f64| {
             if factor <= 1.0 {

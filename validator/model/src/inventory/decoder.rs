@@ -114,8 +114,9 @@ impl DecoderSpec {
     /// random: those of vectors, which are biases and norms.
     pub(super) fn initial(&self, tensor: &Expected) -> Option<f32> {
         let plus_one = matches!(self.norm, Norm::RmsPlusOne { .. });
-        let is_norm = tensor.shape.len() == 1 && tensor.name.ends_with(".weight");
-        if tensor.name.ends_with(".bias") || (is_norm && plus_one) {
+        let (_, kind) = tensor.name.rsplit_once('.')?;
+        let is_norm = tensor.shape.len() == 1 && kind == "weight";
+        if kind == "bias" || (is_norm && plus_one) {
             Some(0.0)
         } else {
             is_norm.then_some(1.0)

@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use serde_json::{Value, json};
 
 use super::{decoder::expected, *};
@@ -122,9 +124,9 @@ fn a_tied_model_takes_the_tensor_that_its_release_takes() {
         let head = expected(HEAD.into(), &embedding.shape);
         let with = |more: &[Expected]| [&rest[..], more].concat();
         let both = take_as(&spec, [("a", with(&[embedding.clone(), head.clone()]))]).unwrap();
-        let late = [("a", with(&[head.clone()])), ("b", vec![embedding.clone()])];
+        let late = [("a", with(from_ref(&head))), ("b", vec![embedding.clone()])];
         let late = take_as(&spec, late).unwrap();
-        let only = take_as(&spec, [("a", with(&[head.clone()]))]).unwrap();
+        let only = take_as(&spec, [("a", with(from_ref(&head)))]).unwrap();
         assert_eq!(source(&only, EMBEDDING), place("a", HEAD), "{rules:?}");
         assert_eq!(source(&only, HEAD), None);
         assert!(!only.untied);

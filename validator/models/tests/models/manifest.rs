@@ -89,7 +89,7 @@ fn each_tokenizer_class_has_its_files() {
 
 #[test]
 fn each_kind_of_repository_has_its_files() {
-    let index = r#"{"weight_map":{"a":"shards/2.safetensors","b":"1.safetensors"}}"#;
+    let index = r#"{"metadata":{},"weight_map":{"a":"shards/2.safetensors","b":"1.safetensors"}}"#;
     let listed = |files: &[(&str, &str)]| manifest(files).unwrap().join(" ");
     let refused = |files: &[(&str, &str)]| manifest(files).unwrap_err();
 

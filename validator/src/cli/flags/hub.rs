@@ -142,7 +142,7 @@ mod tests {
             ("huggingface/token", "cache"),
             ("own", "own"),
         ] {
-            shared::file::write_atomic(Path::new(&path(name)), text.as_bytes()).unwrap();
+            file::write_atomic(Path::new(&path(name)), text.as_bytes()).unwrap();
         }
         let (root, own) = (path(""), path("own"));
         let home = ["--hf-home", &root];

@@ -115,12 +115,13 @@ impl Run<'_> {
             "mapping" => matches!(of, Value::Dict(_)),
             "lower" | "upper" => {
                 let text = to_text(of)?;
-                let (wanted, other): (fn(char) -> bool, fn(char) -> bool) = if name == "lower" {
-                    (char::is_lowercase, char::is_uppercase)
+                let lower = text.chars().any(char::is_lowercase);
+                let upper = text.chars().any(char::is_uppercase);
+                if name == "lower" {
+                    lower && !upper
                 } else {
-                    (char::is_uppercase, char::is_lowercase)
-                };
-                text.chars().any(wanted) && !text.chars().any(other)
+                    upper && !lower
+                }
             }
             // Whatever has a length and `__getitem__`: an undefined value fails at the latter.
             "sequence" => matches!(

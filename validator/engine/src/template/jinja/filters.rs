@@ -96,7 +96,7 @@ impl Run<'_> {
             "capitalize" | "center" | "indent" | "lower" | "replace" | "striptags" | "title"
             | "trim" | "truncate" | "upper" | "urlencode" | "wordcount" | "wordwrap"
             | "xmlattr" | "filesizeformat" => return self.word_filter(name, &of, given),
-            "int" | "float" | "round" => return self.number_filter(name, &of, given),
+            "int" | "float" | "round" => return number_filter(name, &of, given),
             "default" | "d" => {
                 let mut bound = Bound::new(&["default_value", "boolean"], given)?;
                 let default = bound.take(0).unwrap_or_else(|| Value::text(""));
@@ -202,32 +202,32 @@ impl Run<'_> {
             other => self.attribute(other, name),
         }
     }
+}
 
-    fn number_filter(&mut self, name: &str, of: &Value, given: Given) -> Outcome<Value> {
-        if let Value::Undefined(asked) = of {
-            return fail(format!("{asked:?} is undefined"));
+fn number_filter(name: &str, of: &Value, given: Given) -> Outcome<Value> {
+    if let Value::Undefined(asked) = of {
+        return fail(format!("{asked:?} is undefined"));
+    }
+    match name {
+        "int" => {
+            let mut bound = Bound::new(&["default", "base"], given)?;
+            let default = bound.take(0).unwrap_or(Value::Int(0));
+            let base = bound.int(1, 10)?;
+            Ok(to_int(of, base).map_or(default, Value::Int))
         }
-        match name {
-            "int" => {
-                let mut bound = Bound::new(&["default", "base"], given)?;
-                let default = bound.take(0).unwrap_or(Value::Int(0));
-                let base = bound.int(1, 10)?;
-                Ok(to_int(of, base).map_or(default, Value::Int))
-            }
-            "float" => {
-                let mut bound = Bound::new(&["default"], given)?;
-                let default = bound.take(0).unwrap_or(Value::Float(0.0));
-                Ok(match of {
-                    Value::Text(text) => parse_float(&text.text).map_or(default, Value::Float),
-                    other => other.as_float().map_or(default, Value::Float),
-                })
-            }
-            _ => {
-                let mut bound = Bound::new(&["precision", "method"], given)?;
-                let precision = bound.int(0, 0)?;
-                let method = bound.any_text(1, "common")?;
-                round(of, precision, &method)
-            }
+        "float" => {
+            let mut bound = Bound::new(&["default"], given)?;
+            let default = bound.take(0).unwrap_or(Value::Float(0.0));
+            Ok(match of {
+                Value::Text(text) => parse_float(&text.text).map_or(default, Value::Float),
+                other => other.as_float().map_or(default, Value::Float),
+            })
+        }
+        _ => {
+            let mut bound = Bound::new(&["precision", "method"], given)?;
+            let precision = bound.int(0, 0)?;
+            let method = bound.any_text(1, "common")?;
+            round(of, precision, &method)
         }
     }
 }

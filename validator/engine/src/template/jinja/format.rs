@@ -314,7 +314,7 @@ impl Specification {
     pub(super) fn float(&self, number: f64) -> Outcome<String> {
         let sign = self.sign(number.is_sign_negative() && !number.is_nan());
         let size = number.abs();
-        let upper = self.kind.is_some_and(|kind| kind.is_uppercase());
+        let upper = self.kind.is_some_and(char::is_uppercase);
         let text = match self.kind {
             None if self.precision.is_none() => repr::float(size),
             // Between `repr` and `g`: the latter with at least one digit after the point.

@@ -215,31 +215,8 @@ impl Run<'_> {
                 let count = usize::try_from(bound.int(2, -1)?).unwrap_or(usize::MAX);
                 self.replace(text, &old, &new, count).map(made)
             }
-            "center" | "ljust" | "rjust" => {
-                let mut bound = Bound::new(&["width", "fillchar"], given)?;
-                let width = bound.size(0, usize::MAX)?;
-                let fill = bound.text_or_none(1)?.unwrap_or_else(|| " ".into());
-                let mut chars = fill.chars();
-                let (Some(fill), None) = (chars.next(), chars.next()) else {
-                    return fail("what fills must be one character");
-                };
-                let share = match name {
-                    "center" => centered,
-                    "ljust" => |_, _| 0,
-                    _ => |missing, _| missing,
-                };
-                self.make(width)?;
-                Ok(made(pad(text, width, fill, share)))
-            }
-            "zfill" => {
-                let width = Bound::new(&["width"], given)?.size(0, usize::MAX)?;
-                self.make(width)?;
-                Ok(made(zfill(text, width)))
-            }
-            "expandtabs" => {
-                let width = Bound::new(&["tabsize"], given)?.size(0, 8)?;
-                self.make(text.matches('\t').count().saturating_mul(width))?;
-                Ok(made(expand_tabs(text, width)))
+            "center" | "ljust" | "rjust" | "zfill" | "expandtabs" => {
+                self.widen_text(text, name, given).map(made)
             }
             "join" => {
                 let items = Bound::new(&["iterable"], given)?.value(0)?.iterate()?;
@@ -258,6 +235,52 @@ impl Run<'_> {
                 self.make(own + parts.iter().map(String::len).sum::<usize>())?;
                 Ok(made(parts.join(text)))
             }
+            _ => self.cut_text(of, name, given),
+        }
+    }
+
+    /// The methods that make a text wider.
+    fn widen_text(&mut self, text: &str, name: &str, given: Given) -> Outcome<String> {
+        match name {
+            "center" | "ljust" | "rjust" => {
+                let mut bound = Bound::new(&["width", "fillchar"], given)?;
+                let width = bound.size(0, usize::MAX)?;
+                let fill = bound.text_or_none(1)?.unwrap_or_else(|| " ".into());
+                let mut chars = fill.chars();
+                let (Some(fill), None) = (chars.next(), chars.next()) else {
+                    return fail("what fills must be one character");
+                };
+                let share = match name {
+                    "center" => centered,
+                    "ljust" => |_, _| 0,
+                    _ => |missing, _| missing,
+                };
+                self.make(width)?;
+                Ok(pad(text, width, fill, share))
+            }
+            "zfill" => {
+                let width = Bound::new(&["width"], given)?.size(0, usize::MAX)?;
+                self.make(width)?;
+                Ok(zfill(text, width))
+            }
+            _ => {
+                let width = Bound::new(&["tabsize"], given)?.size(0, 8)?;
+                self.make(text.matches('\t').count().saturating_mul(width))?;
+                Ok(expand_tabs(text, width))
+            }
+        }
+    }
+
+    /// The methods that cut and search a text, and `format`.
+    fn cut_text(&mut self, of: &Text, name: &'static str, given: Given) -> Outcome<Value> {
+        let text = &*of.text;
+        let made = |text: String| {
+            Value::Text(Text {
+                text: text.into(),
+                safe: of.safe,
+            })
+        };
+        match name {
             "partition" | "rpartition" => {
                 let separator = Bound::new(&["sep"], given)?.text(0)?;
                 partition(text, &separator, name == "rpartition", made)

@@ -126,9 +126,12 @@ impl Run<'_> {
         if !(a.safe || b.safe) {
             return Ok(Value::text([&*a.text, &*b.text].concat()));
         }
-        let safe = |part: &Text| match part.safe {
-            true => part.text.to_string(),
-            false => escape_html(&part.text),
+        let safe = |part: &Text| {
+            if part.safe {
+                part.text.to_string()
+            } else {
+                escape_html(&part.text)
+            }
         };
         Ok(Value::safe(safe(a) + &safe(b)))
     }

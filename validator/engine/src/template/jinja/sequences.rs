@@ -19,12 +19,7 @@ impl Run<'_> {
         of: &Value,
         given: Given,
     ) -> Outcome<Value> {
-        let items = |run: &mut Self| -> Outcome<Vec<Value>> {
-            let items = of.iterate()?;
-            run.step(items.len())?;
-            run.make(items.len() * size_of::<Value>())?;
-            Ok(items)
-        };
+        let items = |run: &mut Self| run.items_of(of);
         match name {
             "first" => {
                 Bound::new(&[], given)?;
@@ -97,6 +92,21 @@ impl Run<'_> {
                 }
                 Value::generator(kept.into_iter().map(|(_, item)| item).collect())
             }
+            _ => self.arranged(name, of, given),
+        }
+    }
+
+    fn items_of(&mut self, of: &Value) -> Outcome<Vec<Value>> {
+        let items = of.iterate()?;
+        self.step(items.len())?;
+        self.make(items.len() * size_of::<Value>())?;
+        Ok(items)
+    }
+
+    /// The filters that put items into groups.
+    fn arranged(&mut self, name: &str, of: &Value, given: Given) -> Outcome<Value> {
+        let items = |run: &mut Self| run.items_of(of);
+        match name {
             "groupby" => self.group(of, given),
             "dictsort" => self.sort_dict(of, given),
             "batch" => {
@@ -250,9 +260,8 @@ impl Run<'_> {
         }
         let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
         for pair in sorted(keyed, false)? {
-            let [grouper, item] = match <[Value; 2]>::try_from(pair.iterate()?) {
-                Ok(pair) => pair,
-                Err(_) => return fail("a group is made of pairs"),
+            let Ok([grouper, item]) = <[Value; 2]>::try_from(pair.iterate()?) else {
+                return fail("a group is made of pairs");
             };
             let key = match &grouper {
                 Value::Text(text) if !sensitive => Value::text(text.text.to_lowercase()),

@@ -48,10 +48,14 @@ pub(super) fn title_case(c: char) -> String {
         '\u{1c7}'..='\u{1c9}' => "\u{1c8}".into(),
         '\u{1ca}'..='\u{1cc}' => "\u{1cb}".into(),
         '\u{1f1}'..='\u{1f3}' => "\u{1f2}".into(),
-        '\u{10d0}'..='\u{10fa}' | '\u{10fd}'..='\u{10ff}' => c.into(),
         '\u{1f80}'..='\u{1faf}' => char::from_u32(c as u32 | 8).unwrap_or(c).into(),
         '\u{1fb3}' | '\u{1fc3}' | '\u{1ff3}' => char::from_u32(c as u32 + 9).unwrap_or(c).into(),
-        '\u{1fbc}' | '\u{1fcc}' | '\u{1ffc}' => c.into(),
+        // Letters that are large already, or have no large form at the start of a word.
+        '\u{1fbc}'
+        | '\u{1fcc}'
+        | '\u{1ffc}'
+        | '\u{10d0}'..='\u{10fa}'
+        | '\u{10fd}'..='\u{10ff}' => c.into(),
         _ => {
             let mut upper = c.to_uppercase();
             let first = upper.next();

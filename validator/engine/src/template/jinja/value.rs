@@ -294,7 +294,10 @@ impl Value {
             | (Self::Cycler(a), Self::Cycler(b)) => a == b,
             _ => match (self.as_int(), other.as_int()) {
                 (Some(a), Some(b)) => a == b,
-                _ => matches!((self.as_float(), other.as_float()), (Some(a), Some(b)) if a == b),
+                _ => match (self.as_float(), other.as_float()) {
+                    (Some(a), Some(b)) => a.partial_cmp(&b) == Some(Ordering::Equal),
+                    _ => false,
+                },
             },
         }
     }

@@ -95,27 +95,29 @@ impl Run<'_> {
                 self.make((1 + text.matches('\n').count()).saturating_mul(space.len()))?;
                 Ok(made(indent(text, &space, first, blank)))
             }
-            _ => {
-                let parameters = [
-                    "width",
-                    "break_long_words",
-                    "wrapstring",
-                    "break_on_hyphens",
-                ];
-                let mut bound = Bound::new(&parameters, given)?;
-                let width = bound.size(0, 79)?;
-                let (long, joined) = (bound.flag(1, true), bound.text_or_none(2)?);
-                let hyphens = bound.flag(3, true);
-                if width == 0 {
-                    return fail("width must be more than 0");
-                }
-                let joined = joined.unwrap_or_else(|| "\n".into());
-                self.make(text.len().saturating_mul(joined.len()))?;
-                let lines = split_lines(text, false).into_iter();
-                let wrapped = lines.map(|line| wrap(line, width, long, hyphens).join(&joined));
-                Ok(Value::text(wrapped.collect::<Vec<_>>().join(&joined)))
-            }
+            _ => self.wrap_words(text, given),
         }
+    }
+
+    fn wrap_words(&mut self, text: &str, given: Given) -> Outcome<Value> {
+        let parameters = [
+            "width",
+            "break_long_words",
+            "wrapstring",
+            "break_on_hyphens",
+        ];
+        let mut bound = Bound::new(&parameters, given)?;
+        let width = bound.size(0, 79)?;
+        let (long, joined) = (bound.flag(1, true), bound.text_or_none(2)?);
+        let hyphens = bound.flag(3, true);
+        if width == 0 {
+            return fail("width must be more than 0");
+        }
+        let joined = joined.unwrap_or_else(|| "\n".into());
+        self.make(text.len().saturating_mul(joined.len()))?;
+        let lines = split_lines(text, false).into_iter();
+        let wrapped = lines.map(|line| wrap(line, width, long, hyphens).join(&joined));
+        Ok(Value::text(wrapped.collect::<Vec<_>>().join(&joined)))
     }
 }
 
@@ -265,10 +267,9 @@ fn strip_tags(text: &str) -> String {
     let mut rest = text;
     while let Some(start) = rest.find('<') {
         let tag = &rest[start..];
-        let end = if tag.starts_with("<!--") {
-            tag[4..].find("-->").map(|end| end + 7)
-        } else {
-            tag.find('>').map(|end| end + 1)
+        let end = match tag.strip_prefix("<!--") {
+            Some(comment) => comment.find("-->").map(|end| end + 7),
+            None => tag.find('>').map(|end| end + 1),
         };
         let Some(end) = end else { break };
         kept.push_str(&rest[..start]);
@@ -387,7 +388,7 @@ fn file_size(of: &Value, binary: bool) -> Outcome<String> {
         return fail("a size must be a number");
     };
     let base: f64 = if binary { 1024.0 } else { 1000.0 };
-    if bytes == 1.0 {
+    if (1.0..=1.0).contains(&bytes) {
         return Ok("1 Byte".into());
     }
     if bytes < base {
