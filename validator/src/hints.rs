@@ -1,5 +1,7 @@
 //! What to do about failures of chain, wallet and locks: said in one place for all commands.
 
+use std::io::ErrorKind;
+
 use shared::{Exit, Failure, file::LockError};
 
 use chain::{ChainError, WalletError};
@@ -37,11 +39,31 @@ pub(crate) fn wallet_failure(error: &WalletError) -> Failure {
     }
 }
 
-/// Tells why a lock of a hotkey or a state was not to be had: exit code 77 if somebody has it.
+/// Tells why a lock of a hotkey or a state was not to be had: exit code 77 if somebody
+/// has it or the file is not ours.
 pub(crate) fn lock_failure(error: &LockError) -> Failure {
     match error {
         LockError::Held { .. } => Failure::of(Exit::Denied, error)
             .hint("another validator runs with this hotkey or state; stop it first"),
+        LockError::File(denied) if denied.source.kind() == ErrorKind::PermissionDenied => {
+            Failure::of(Exit::Denied, error)
+                .hint("run as the user who owns the folder, or name another with --state-dir")
+        }
         LockError::File(_) => Failure::of(Exit::Machine, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_of_another_user_is_a_denial() {
+        let error = |kind: ErrorKind| {
+            let file = shared::file::FileError::on("open", "/state/lock".as_ref());
+            lock_failure(&LockError::File(file(kind.into())))
+        };
+        assert_eq!(error(ErrorKind::PermissionDenied).exit(), Exit::Denied);
+        assert_eq!(error(ErrorKind::StorageFull).exit(), Exit::Machine);
     }
 }

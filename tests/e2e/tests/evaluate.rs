@@ -164,6 +164,44 @@ fn tokenize_prints_what_models_see() {
     );
 }
 
+/// Templates that ended the worker: an answer of 100 GB, nesting beyond any stack, strings in between
+/// that grow without bound.
+#[test]
+fn a_tokenizer_that_ends_the_worker_is_refused() {
+    let temporary = tempfile::tempdir().unwrap();
+    let line = json!({"prompt": "?", "response": "."});
+    let samples = write(&temporary, "samples.jsonl", &line.to_string());
+    let doubling = "{% set ns = namespace(x='aaaaaaaa') %}{% for _ in range(60) %}\
+        {% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x | length }}";
+    let nested = format!("{{{{ {}1 }}}}", "-".repeat(200_000));
+    for template in ["{{ '%99999999999d' | format(1) }}", doubling, &nested] {
+        let tokenizer = temporary.path().join("tokenizer");
+        fs::create_dir_all(&tokenizer).unwrap();
+        let golden = fixtures().join("tokenizers/llama3");
+        fs::copy(
+            golden.join("tokenizer.json"),
+            tokenizer.join("tokenizer.json"),
+        )
+        .unwrap();
+        let config = fs::read(golden.join("tokenizer_config.json")).unwrap();
+        let mut config: Value = serde_json::from_slice(&config).unwrap();
+        config["chat_template"] = template.into();
+        write(
+            &temporary,
+            "tokenizer/tokenizer_config.json",
+            &config.to_string(),
+        );
+        let files = [
+            ("--tokenizer", tokenizer.as_path()),
+            ("--samples", samples.as_path()),
+        ];
+        let output = validator(&["tokenize"], &files);
+        let told = String::from_utf8_lossy(&output.stderr);
+        let shown: String = template.chars().take(40).collect();
+        assert_eq!(output.status.code(), Some(3), "{shown}: {told}");
+    }
+}
+
 #[test]
 fn refusals_name_their_reason_and_exit_by_the_table() {
     let temporary = tempfile::tempdir().unwrap();

@@ -178,7 +178,15 @@ impl Worker {
         on_progress: OnProgress<'_>,
     ) -> RequestEnd {
         let deadline = Instant::now() + limits.total;
-        match timeout_at(deadline, self.send(request)).await {
+        let frame = match protocol::frame(request) {
+            Ok(frame) => frame,
+            // Nothing of it was sent: the worker is as well as before.
+            Err(error) => {
+                let fault = Fault::machine(MachineFaultKind::TooLarge, chain(&error));
+                return RequestEnd::Answered(Err(fault));
+            }
+        };
+        match timeout_at(deadline, self.send(&frame)).await {
             Err(_) => return RequestEnd::Lost(self.hung(limits.total).await),
             Ok(Err(error)) => return RequestEnd::Lost(self.lost(error).await),
             Ok(Ok(())) => {}
@@ -204,15 +212,16 @@ impl Worker {
 
     /// Asks the worker to end, and makes sure that it does.
     pub(super) async fn shut_down(mut self) {
-        let sent = timeout(GOODBYE_LIMIT, self.send(&Request::Shutdown)).await;
+        let goodbye = protocol::frame(&Request::Shutdown).unwrap_or_default();
+        let sent = timeout(GOODBYE_LIMIT, self.send(&goodbye)).await;
         if matches!(sent, Ok(Ok(()))) {
             let _ = timeout(GOODBYE_LIMIT, self.child.wait()).await;
         }
         self.kill().await;
     }
 
-    async fn send(&mut self, request: &Request) -> Result<(), ProtocolError> {
-        self.stdin.write_all(&protocol::frame(request)?).await?;
+    async fn send(&mut self, frame: &[u8]) -> Result<(), ProtocolError> {
+        self.stdin.write_all(frame).await?;
         Ok(self.stdin.flush().await?)
     }
 

@@ -99,12 +99,12 @@ impl Layout {
         let config = python_json::parse(&json)
             .map_err(|error| wrong(&format_args!(" is not JSON: {error}")))?;
         if !config.is_object() {
-            return Err(wrong(&" is no JSON object"));
+            return Err(wrong(&" is not a JSON object"));
         }
         let names = match &config["configuration_files"] {
             Value::Null => return Ok(CONFIG_FILE.to_owned()),
             Value::Array(names) => names.iter().filter_map(Value::as_str),
-            _ => return Err(wrong(&": configuration_files is no list")),
+            _ => return Err(wrong(&": configuration_files is not a list")),
         };
         let newest = newest_accepted("config", names)
             .map_err(|error| wrong(&format_args!(": {error}")))?

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Rises with every change of the wire form.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The most bytes in a frame: 400 samples of 2048 tokens take 4 MB.
 pub const MAX_FRAME: usize = 64 << 20;
@@ -100,7 +100,7 @@ pub struct Tokenize {
     pub compatibility: Compatibility,
     /// Samples are cut to this many tokens, on the right.
     pub sequence_length: usize,
-    /// What to tokenise.
+    /// What to tokenize.
     pub conversations: Vec<Conversation>,
 }
 
@@ -176,7 +176,7 @@ pub struct Progress {
 pub enum Phase {
     /// Weights are loaded (bytes).
     Load,
-    /// Samples are tokenised (samples).
+    /// Samples are tokenized (samples).
     Tokenize,
     /// Losses are computed (tokens).
     Evaluate,

@@ -27,6 +27,6 @@ pub use report::Report;
 pub use rules::Rules;
 pub use store::Store;
 pub use sync::{Event, Sync, SyncOptions};
-pub use tokenizer::tokenizer;
+pub use tokenizer::{TokenizerPin, Tokenizers};
 pub use tracker::Tracker;
 pub use verify::{VerifiedModel, Verifier};

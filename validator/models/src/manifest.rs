@@ -154,7 +154,7 @@ impl Repository<'_> {
         let value = python_json::parse(&self.read(path, max_bytes)?);
         match value {
             Ok(value) if value.is_object() => Ok(value),
-            Ok(_) => Err(Missing::Never(format!("{path} is no JSON object"))),
+            Ok(_) => Err(Missing::Never(format!("{path} is not a JSON object"))),
             Err(error) => Err(Missing::Never(format!("{path} is not JSON: {error}"))),
         }
     }

@@ -1,10 +1,10 @@
 //! Verification: a claim is held against listing, small files and headers, then against the bytes.
 
-use std::{collections::BTreeMap, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
 
 use hub::{Hub, Listing, RepositoryKind, RepositoryName, address::is_commit};
 use indicatif::ProgressBar;
-use model::{ContentHash, inventory::Inventory, norms::ProjectionNorms};
+use model::{ContentHash, config::DecoderSpec, inventory::Inventory, norms::ProjectionNorms};
 
 use super::{
     Rejection, Store,
@@ -84,6 +84,24 @@ struct Examined {
     inventory: Inventory,
 }
 
+/// How the examination of a model ended.
+enum Examination {
+    /// It is in the store, and within the rules.
+    Known(Box<StoredModel>),
+    New(Box<Examined>),
+}
+
+/// How long listing, small files and headers of one repository may take: others wait meanwhile.
+/// Honest ones have some megabytes at most.
+const EXAMINATION_LIMIT: Duration = Duration::from_mins(2);
+
+fn too_slow() -> Rejection {
+    Rejection::outside(format_args!(
+        "the hub did not send listing, small files and headers within {} s",
+        EXAMINATION_LIMIT.as_secs()
+    ))
+}
+
 impl Verifier {
     /// Verifies a commitment and fetches its model.
     pub async fn verify_commitment(
@@ -146,6 +164,32 @@ impl Verifier {
         report: &mut Report,
     ) -> Judged<Option<StoredModel>> {
         let claimed = claimed_hash(&assertion.model_id)?;
+        let known = self.examine(assertion, claimed, rules, report);
+        let known = tokio::time::timeout(EXAMINATION_LIMIT, known).await;
+        let examined = match known.unwrap_or_else(|_| Err(too_slow()))? {
+            Examination::Known(stored) => {
+                report.stage = Stage::Bytes;
+                return Ok(Some(*stored));
+            }
+            Examination::New(examined) => examined,
+        };
+        report.stage = Stage::Headers;
+        let Reach::Download { bar } = reach else {
+            return Ok(None);
+        };
+        self.fetch(*examined, assertion, claimed, rules, bar, report)
+            .await
+            .map(Some)
+    }
+
+    /// Finds out what can be known for kilobytes, or that the model is here already.
+    async fn examine(
+        &self,
+        assertion: &Assertion,
+        claimed: ContentHash,
+        rules: &Rules,
+        report: &mut Report,
+    ) -> Judged<Examination> {
         let (repository, revision) = place(&assertion.model_id)?;
         let listing = self
             .hub
@@ -162,9 +206,8 @@ impl Verifier {
         let spec = rules.judge_config(&metadata.manifest, &metadata.contents)?;
         report.parameters = Some(spec.parameters());
         rules.judge_tokenizer(&metadata.manifest, &metadata.contents)?;
-        if let Some(known) = self.known(foretold, rules, &metadata, spec.layers)? {
-            report.stage = Stage::Bytes;
-            return Ok(Some(known));
+        if let Some(known) = self.known(foretold, rules, &metadata, &spec).await? {
+            return Ok(Examination::Known(Box::new(known)));
         }
         let mut headers = source.headers(&metadata.manifest).await?;
         let plain = headers
@@ -175,21 +218,14 @@ impl Verifier {
         for (path, seen) in &mut headers {
             seen.loaded = inventory.header_of(path, &seen.header);
         }
-        report.stage = Stage::Headers;
-        let Reach::Download { bar } = reach else {
-            return Ok(None);
-        };
-        let examined = Examined {
+        Ok(Examination::New(Box::new(Examined {
             repository,
             listing,
             metadata,
             headers,
             layers: spec.layers,
             inventory,
-        };
-        self.fetch(examined, assertion, claimed, rules, bar, report)
-            .await
-            .map(Some)
+        })))
     }
 
     fn source<'a>(
@@ -205,13 +241,14 @@ impl Verifier {
         }
     }
 
-    /// Returns the model if it is in the store already and is within the norms.
-    fn known(
+    /// Returns the model if it is in the store already and is within the rules. What is wrong with
+    /// our copy is no word against the model: it may have decayed, and is fetched again then.
+    async fn known(
         &self,
         hash: Option<ContentHash>,
         rules: &Rules,
         metadata: &Metadata,
-        layers: usize,
+        spec: &DecoderSpec,
     ) -> Judged<Option<StoredModel>> {
         let (Some(store), Some(hash)) = (&self.store, hash) else {
             return Ok(None);
@@ -219,25 +256,31 @@ impl Verifier {
         let Some(model) = store.model(&hash)? else {
             return Ok(None);
         };
-        let headers = metadata.manifest.layout.weights.names().map(|name| {
-            let path = model.dir.join(name);
-            let mut file =
-                std::fs::File::open(&path).map_err(shared::file::FileError::on("open", &path))?;
-            let size = file.metadata().map_or(0, |found| found.len());
-            let header = model::header::Header::read(&mut file, size)
-                .map_err(shared::file::FileError::on("read", &path))?;
-            let header = header.map_err(|error| Rejection::refused(format!("{name}: {error}")))?;
-            Ok((name.to_owned(), header))
-        });
-        let headers: BTreeMap<_, _> = headers.collect::<Judged<_>>()?;
-        let config = rules.judge_config(&metadata.manifest, &metadata.contents)?;
-        let inventory = Rules::judge_headers(&config, &headers)?;
-        rules.judge_untied(&inventory, &model.record.tensors)?;
+        let inventory = match judge_stored_headers(&model, metadata, spec) {
+            Ok(inventory) => inventory,
+            Err(rejection) => {
+                let judge = store.clone();
+                let damage = blocking(move || Ok(judge.judge_copy(&hash)?)).await?;
+                let Some(damage) = damage else {
+                    return Err(rejection);
+                };
+                tracing::error!(%hash, damage, found = %rejection, "our copy of a model is damaged; it is fetched again");
+                return Ok(None);
+            }
+        };
         let norms = model.record.norms.iter();
         let norms: ProjectionNorms = norms
             .map(|(layer, projection, norm)| (*layer, *projection, norm.unwrap_or(f64::NAN)))
             .collect();
-        NormJudge::new(layers, rules.dtype, rules.norms).add(&norms)?;
+        let judge = NormJudge::new(spec.layers, rules.dtype, rules.norms);
+        let judged = rules
+            .judge_untied(&inventory, &model.record.tensors)
+            .and_then(|_| judge.add(&norms));
+        if let Err(rejection) = judged {
+            // No hash vouches for the record: the weights themselves are scanned.
+            tracing::info!(%hash, found = %rejection, "judging the weights of a known model anew");
+            return Ok(None);
+        }
         store.note_use(&hash)?;
         Ok(Some(model))
     }
@@ -305,6 +348,26 @@ impl Verifier {
             })
             .collect()
     }
+}
+
+/// Judges the headers of a model as it lies in the store.
+fn judge_stored_headers(
+    model: &StoredModel,
+    metadata: &Metadata,
+    spec: &DecoderSpec,
+) -> Judged<Inventory> {
+    let headers = metadata.manifest.layout.weights.names().map(|name| {
+        let path = model.dir.join(name);
+        let mut file =
+            std::fs::File::open(&path).map_err(shared::file::FileError::on("open", &path))?;
+        let size = file.metadata().map_or(0, |found| found.len());
+        let header = model::header::Header::read(&mut file, size)
+            .map_err(shared::file::FileError::on("read", &path))?;
+        let header = header.map_err(|error| Rejection::refused(format!("{name}: {error}")))?;
+        Ok((name.to_owned(), header))
+    });
+    let headers: BTreeMap<_, _> = headers.collect::<Judged<_>>()?;
+    Rules::judge_headers(spec, &headers)
 }
 
 /// Asks for room for what is to be fetched; what is here already is kept meanwhile.

@@ -41,6 +41,8 @@ pub enum Cause {
     Store,
     Samples,
     Step,
+    /// A fixed tokenizer is not the one that its repository or the subnet file now names.
+    Tokenizer,
     /// A competition has no finite loss.
     Losses,
     /// Weights could not be set.
@@ -61,7 +63,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause that this release knows.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Chain,
         Self::ChainLag,
         Self::Subnet,
@@ -74,6 +76,7 @@ impl Cause {
         Self::Store,
         Self::Samples,
         Self::Step,
+        Self::Tokenizer,
         Self::Losses,
         Self::Weights,
         Self::WeightsAge,
@@ -98,6 +101,7 @@ impl Cause {
             Self::Store => "with the next cleaning, within ten minutes",
             Self::Samples => "with the next step whose sources all answer",
             Self::Step => "when the step is made or no longer due",
+            Self::Tokenizer => "with the next step on the tokenizer that is wanted",
             Self::Losses => "with the competition's next finite loss",
             Self::Weights => "when newer weights of ours are on the chain",
             Self::WeightsAge => "when our weights on the chain are no longer overdue",

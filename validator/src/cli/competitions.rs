@@ -62,8 +62,8 @@ pub(super) fn run(args: &CompetitionsArgs) -> Result<Exit, Failure> {
             competition.max_parameters.to_string(),
             competition
                 .tokenizer
-                .clone()
-                .unwrap_or_else(|| "the model's own".into()),
+                .as_ref()
+                .map_or_else(|| "the model's own".into(), ToString::to_string),
             competition.reward_share.to_string(),
         ]);
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{Failure, file, shutdown::Shutdown};
+use shared::{Failure, causes, file, shutdown::Shutdown};
 use tokio::time::{sleep, timeout};
 
 use super::Settings;
@@ -40,7 +40,12 @@ pub(super) struct Admin {
 /// Returns the status that the process before this one left.
 pub(super) fn left_behind(folder: &Path) -> Option<Status> {
     status::read(&folder.join(STATUS))
-        .inspect_err(|error| tracing::warn!(%error, "ignoring the status left behind"))
+        .inspect_err(|error| {
+            tracing::warn!(
+                error = causes::one_line(error),
+                "ignoring the status left behind"
+            );
+        })
         .ok()
         .flatten()
 }
@@ -77,11 +82,15 @@ impl Admin {
         let status = self.board.status(&self.version, EVERY);
         for path in &self.files {
             if let Err(error) = status.write(path) {
-                tracing::warn!(path = %path.display(), %error, "could not write the status");
+                let error = causes::one_line(&error);
+                tracing::warn!(path = %path.display(), error, "could not write the status");
             }
         }
         if let Err(error) = file::write_atomic(&self.metrics, metrics::render(&status).as_bytes()) {
-            tracing::warn!(%error, "could not write the metrics");
+            tracing::warn!(
+                error = causes::one_line(&error),
+                "could not write the metrics"
+            );
         }
     }
 }

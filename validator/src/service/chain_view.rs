@@ -113,7 +113,8 @@ impl ChainView {
 
     fn keep(&self, snapshot: &ChainSnapshot) {
         if let Err(error) = snapshot.save(&self.file) {
-            tracing::warn!(%error, "could not keep the snapshot for offline work");
+            let error = shared::causes::one_line(&error);
+            tracing::warn!(error, "could not keep the snapshot for offline work");
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{Failure, shutdown::Shutdown, status::Health};
+use shared::{Failure, causes, shutdown::Shutdown, status::Health};
 use tokio::time::{Instant, sleep};
 
 use super::{chain_view::ChainView, gate::Hindrance};
@@ -73,7 +73,8 @@ impl ChainWatcher {
             };
             self.tell_endpoints();
             if let Err(error) = outcome {
-                tracing::warn!(%error, "the chain is away");
+                let error = causes::one_line(&error);
+                tracing::warn!(error, "the chain is away");
                 self.alarms
                     .chain
                     .raise(Health::Yellow, format_args!("chain: {error}"));
@@ -156,7 +157,10 @@ impl ChainWatcher {
         if block >= self.state.look(|state| state.alive_at) + quarter.max(1)
             && let Err(error) = self.state.update(|state| state.alive_at = block)
         {
-            tracing::warn!(%error, "could not write the state");
+            tracing::warn!(
+                error = causes::one_line(&error),
+                "could not write the state"
+            );
         }
     }
 }

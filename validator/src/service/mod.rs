@@ -26,9 +26,12 @@ mod library;
 mod losses;
 mod model_sync;
 mod origin;
+mod patience;
+mod postponed;
 mod samples;
 mod start;
 mod step_loop;
+mod tokenizers;
 mod wakeups;
 mod wandb;
 mod weights;
@@ -38,7 +41,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use shared::{
     Exit, Failure, clock,
-    file::FileLock,
+    file::{self, FileLock},
     notify,
     shutdown::{Shutdown, Stop},
     status::Health,
@@ -113,6 +116,7 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     // Before the status: that of whoever runs on this state is not ours to write.
     let _lock = FileLock::try_acquire(&settings.folder.join("lock"), "validator")
         .map_err(|error| lock_failure(&error))?;
+    file::clear_temporary(&settings.folder).map_err(|error| Failure::of(Exit::Machine, &error))?;
     let left = admin::left_behind(&settings.folder);
     let (board, alarms) = Board::new(Details {
         netuid: settings.step.parameters.netuid,

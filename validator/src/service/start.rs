@@ -30,7 +30,7 @@ const JOURNAL_FILES: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) wallet: Arc<Wallet>,
-    /// Nobody else on this machine validates with our hotkey.
+    /// No other process of this user validates with our hotkey.
     pub(super) twin: TwinGuard,
     /// `None` without a chain.
     pub(super) client: Option<Client>,
@@ -145,11 +145,6 @@ async fn device(evaluator: &Evaluator) -> Result<(String, String), Failure> {
             Err(fault) => fault,
             Ok(hello) => match hello.device {
                 Ok(device) => {
-                    if let Some(why) = hello.unused_gpu {
-                        tracing::error!(
-                            "this machine has a GPU and computes on its CPU: {why}; `validator check` says more"
-                        );
-                    }
                     devices.push(device.id);
                     sandbox = walls(&hello.sandbox);
                     continue;

@@ -17,6 +17,7 @@ use super::{
     samples::{Draws, Prefetch},
     start::Opened,
     step_loop::{Memory, StepLoop},
+    tokenizers::TokenizerWatch,
     wakeups::Wakeups,
     wandb::{self, Wandb},
     weights::{
@@ -59,6 +60,13 @@ pub(super) struct Tasks {
 pub(super) enum WeightsOrNot {
     Set(Box<Weights>),
     Unset { twin: TwinGuard },
+}
+
+/// What the step loop tells.
+struct StepAlarms {
+    step: Alarm,
+    losses: Alarm,
+    tokenizer: Alarm,
 }
 
 /// What several tasks hold; none holds all of it.
@@ -148,7 +156,11 @@ pub(super) fn tasks(
         sources_alarm: alarms.samples,
         snapshots: handles.chain.snapshots(),
     };
-    let losses = Losses::new(alarms.losses);
+    let told = StepAlarms {
+        step: alarms.step,
+        losses: alarms.losses,
+        tokenizer: alarms.tokenizer,
+    };
     Ok(Tasks {
         chain_watcher: client.map(|client| {
             let alarms = chain_watcher::WatchAlarms {
@@ -164,7 +176,7 @@ pub(super) fn tasks(
         prefetch: handles.prefetch(),
         cleaner: handles.cleaner(alarms.store, settings.grace),
         wandb,
-        step_loop: handles.step_loop(context, alarms.step, losses, settings.max_steps, records),
+        step_loop: handles.step_loop(context, told, settings.max_steps, records),
         weights,
     })
 }
@@ -258,8 +270,7 @@ impl Handles {
     fn step_loop(
         &self,
         context: Context,
-        alarm: Alarm,
-        losses: Losses,
+        alarms: StepAlarms,
         max_steps: Option<u64>,
         records: broadcast::Sender<Arc<StepRecord>>,
     ) -> StepLoop {
@@ -268,8 +279,9 @@ impl Handles {
             chain: Arc::clone(&self.chain),
             library: Arc::clone(&self.library),
             draws: Arc::clone(&self.draws),
-            alarm,
-            losses,
+            alarm: alarms.step,
+            losses: Losses::new(alarms.losses),
+            tokenizers: TokenizerWatch::new(alarms.tokenizer),
             max_steps,
             records,
             wakeups: Arc::clone(&self.wakeups),

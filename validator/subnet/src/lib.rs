@@ -11,7 +11,7 @@ pub mod payload;
 pub mod real;
 
 pub use commitment::Commitment;
-pub use competition::{Competition, CompetitionId};
+pub use competition::{Competition, CompetitionId, FixedTokenizer};
 pub use fault::{Fault, FaultKind};
 pub use identity::SubnetIdentity;
 pub use ids::{BlockNumber, Genesis, Hotkey, Netuid, Uid};

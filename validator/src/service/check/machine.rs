@@ -13,7 +13,7 @@ use models::{
 };
 use subnet::FaultKind;
 
-/// Below this much available memory, tokenising alone may fail.
+/// Below this much available memory, tokenizing alone may fail.
 const LITTLE_MEMORY: u64 = 4 << 30;
 
 /// The device, and the walls of the workers on it.

@@ -11,15 +11,16 @@ use super::{
     super::{chain_watcher, gate},
     Level, Line, Settings, hotkey, text,
 };
+use crate::state;
 use chain::{ChainError, ChainSnapshot, Client, Deadlines, Endpoints, Neuron};
 use http_client::{
     Credentials, HttpClient, HttpOptions, HttpRequest,
     header::{DATE, HeaderMap},
 };
 use hub::Hub;
-use models::{self, Store};
+use models::{Store, Tokenizers};
 use samples::Fetcher;
-use subnet::{Fault, FaultKind};
+use subnet::FaultKind;
 
 /// A clock this far off confuses retries and reports.
 const CLOCK_LIMIT: u64 = 30;
@@ -288,22 +289,27 @@ pub(super) async fn hub(settings: &Settings, answers: bool) -> Line {
         Ok(opened) => opened,
         Err(problem) => return Line::fail(SUBJECT, FaultKind::Config, problem, "check --hub-url"),
     };
+    // What is wrong with the state is another line's.
+    let state = state::peek(&settings.folder).ok().flatten();
+    let trusted = state.map(|state| state.tokenizers).unwrap_or_default();
     let mut fetched = 0;
     for competition in parameters.schedules.iter().flat_map(|s| &s.competitions) {
-        let Some(repository) = &competition.tokenizer else {
+        let Some(wanted) = &competition.tokenizer else {
             continue;
         };
-        let tried = if answers {
-            models::tokenizer(&hub, &store, repository, parameters.compatibility).await
-        } else {
-            let missing = || Fault::outside("it is not on disk, and the hub can't be reached");
-            store.newest_tokenizer(repository).ok_or_else(missing)
+        let tokenizers = Tokenizers {
+            hub: answers.then_some(&hub),
+            store: &store,
+            compatibility: parameters.compatibility,
         };
-        if let Err(fault) = tried {
+        let found = tokenizers
+            .find(wanted, trusted.get(&wanted.repository))
+            .await;
+        if let Err(fault) = found {
             return Line::fail(
                 SUBJECT,
                 fault.kind,
-                format_args!("tokenizer {repository}: {fault}"),
+                format_args!("tokenizer {wanted}: {fault}"),
                 "gated repositories need a token that may read them: HF_TOKEN or --hub-token",
             );
         }

@@ -9,7 +9,7 @@ pub(super) mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{Failure, shutdown::Shutdown, status::Health};
+use shared::{Failure, causes, shutdown::Shutdown, status::Health};
 
 use self::clock::Clock;
 use self::{
@@ -198,13 +198,20 @@ impl Weights {
                 self.board
                     .note(|details| details.receipt = Some(kept.clone()));
                 if let Err(error) = self.state.update(|state| state.receipt = Some(kept)) {
-                    tracing::warn!(%error, "could not keep the receipt");
+                    let error = causes::one_line(&error);
+                    tracing::warn!(error, "could not keep the receipt");
                 }
                 Some(receipt)
             }
             Err(error) => {
                 clock.failed(head, wait(&error));
-                tracing::warn!(%error, times = clock.failed, next = clock.not_before, "weights not set");
+                let error = causes::one_line(&error);
+                tracing::warn!(
+                    error,
+                    times = clock.failed,
+                    next = clock.not_before,
+                    "weights not set"
+                );
                 self.alarms
                     .not_set
                     .raise(Health::Yellow, format_args!("weights not set: {error}"));
@@ -226,7 +233,11 @@ impl Weights {
             .state
             .update(|state| state.follow(&hotkeys))
             .inspect_err(|error| {
-                tracing::warn!(%error, "could not write the state; the weights go out all the same");
+                let error = causes::one_line(error);
+                tracing::warn!(
+                    error,
+                    "could not write the state; the weights go out all the same"
+                );
             });
         let weighed = (0..).map(Uid).zip(
             state
@@ -239,7 +250,7 @@ impl Weights {
             Ok(emitted) if !emitted.is_empty() => Some(emitted),
             Ok(_) => None,
             Err(error) => {
-                tracing::error!(%error, "the weights can't be set");
+                tracing::error!(error = causes::one_line(&error), "the weights can't be set");
                 None
             }
         }
