@@ -83,7 +83,11 @@ fn policy(update: &UpdateOptions, name: &str) -> UpdatePolicy {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    let names = [name, host.as_str()];
+    // Machines made from one image may share a host name.
+    let machine = shared::file::read_limited(Path::new("/etc/machine-id"), 1 << 10);
+    let machine = machine.ok().flatten().unwrap_or_default();
+    let machine = String::from_utf8_lossy(&machine);
+    let names = [name, host.as_str(), machine.trim()];
     UpdatePolicy {
         interval: update.interval,
         jitter: spread(update.jitter.unwrap_or(update.interval / 10), &names),

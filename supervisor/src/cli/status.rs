@@ -5,15 +5,18 @@ use shared::{Exit, Failure, causes::one_line, term};
 use super::query::{Query, ask, home, short, span};
 use crate::{
     control::{Reply, Request},
+    home::Home,
     report::Report,
     text::harmless,
+    update::checkout,
 };
 
 /// Shows how the child and its updates are.
 pub(super) fn run(query: &Query) -> Result<Exit, Failure> {
     let home = home(&query.which)?;
     match ask(&home, &Request::Status) {
-        Ok(Reply::Status(report)) => {
+        Ok(Reply::Status(mut report)) => {
+            look_at_checkout(&mut report, &home);
             show(query, &report);
             Ok(Exit::Ok)
         }
@@ -30,6 +33,14 @@ pub(super) fn run(query: &Query) -> Result<Exit, Failure> {
             }
             Err(failure)
         }
+    }
+}
+
+/// Done here: git stays out of the supervisor's memory, and what is said is never stale.
+fn look_at_checkout(report: &mut Report, home: &Home) {
+    let update = &mut report.update;
+    if let (Some(checkout), Some(accepted)) = (&mut update.checkout, &update.accepted) {
+        checkout.behind = checkout::behind(&checkout.path, home, &accepted.commit);
     }
 }
 
@@ -106,6 +117,16 @@ fn render(report: &Report) -> String {
             ("left out", text)
         }));
     }
+    let behind = update
+        .checkout
+        .as_ref()
+        .and_then(|checkout| checkout.behind);
+    rows.extend(behind.filter(|behind| *behind > 0).map(|behind| {
+        let commits = if behind == 1 { "commit" } else { "commits" };
+        let text =
+            format!("{behind} {commits} behind what is accepted; `git pull` brings it along");
+        ("checkout", text)
+    }));
     rows.extend(
         update
             .previous
