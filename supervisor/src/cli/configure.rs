@@ -122,15 +122,23 @@ fn source(update: UpdateOptions) -> Result<Source, Failure> {
 }
 
 fn releases(update: UpdateOptions) -> Result<ReleaseSource, Failure> {
-    let (Some(repository), Some(key)) = (update.release_repo, update.release_key) else {
+    let keys = update.release_key.iter().map(|key| absolute(key));
+    let keys: Vec<PathBuf> = keys.collect::<Result<_, _>>()?;
+    let (Some(repository), false) = (update.release_repo, keys.is_empty()) else {
         let text = "--channel release needs --release-repo and --release-key";
         return Err(Failure::new(Exit::Usage, text)
             .hint("an archive that nobody signed is never installed"));
     };
+    let threshold = update.release_threshold.unwrap_or(keys.len() / 2 + 1);
+    if threshold == 0 || threshold > keys.len() {
+        let text = format!("--release-threshold {threshold} with {} keys", keys.len());
+        return Err(Failure::new(Exit::Usage, text).hint("see --release-key"));
+    }
     Ok(ReleaseSource {
         repository,
         api: update.release_api,
-        key: absolute(&key)?,
+        keys,
+        threshold,
         pin: update.pin,
         allow_incompatible: update.allow_incompatible,
     })

@@ -6,7 +6,7 @@ use super::query::{Query, ask, home, short, span};
 use crate::{
     control::{Reply, Request},
     home::Home,
-    report::Report,
+    report::{Report, UpdateReport},
     text::harmless,
     update::checkout,
 };
@@ -117,16 +117,7 @@ fn render(report: &Report) -> String {
             ("left out", text)
         }));
     }
-    let behind = update
-        .checkout
-        .as_ref()
-        .and_then(|checkout| checkout.behind);
-    rows.extend(behind.filter(|behind| *behind > 0).map(|behind| {
-        let commits = if behind == 1 { "commit" } else { "commits" };
-        let text =
-            format!("{behind} {commits} behind what is accepted; `git pull` brings it along");
-        ("checkout", text)
-    }));
+    rows.extend(behind(update).map(|text| ("checkout", text)));
     rows.extend(
         update
             .previous
@@ -148,4 +139,16 @@ fn render(report: &Report) -> String {
         .map(|(name, text)| format!("{name:>width$}  {}", harmless(text)))
         .collect();
     lines.join("\n")
+}
+
+/// How far the checkout is behind.
+fn behind(update: &UpdateReport) -> Option<String> {
+    let commits = match update.checkout.as_ref()?.behind? {
+        0 => return None,
+        1 => "1 commit".to_owned(),
+        more => format!("{more} commits"),
+    };
+    Some(format!(
+        "{commits} behind what is accepted; `git pull` brings it along"
+    ))
 }

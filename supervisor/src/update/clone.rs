@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use git2::{Oid, Repository};
+use git2::{ErrorCode, Oid, Repository};
 use shared::file;
 
 use crate::{error::Fault, home::Home};
@@ -130,6 +130,14 @@ pub(crate) fn is_sound(home: &Home) -> bool {
         let source = Repository::open(home.source())?;
         source.config()?.snapshot()?;
         source.index()?;
+        match source.head() {
+            Err(error) if error.code() != ErrorCode::UnbornBranch => return Err(error),
+            _ => {}
+        }
+        // Those that can't be read are left out by libgit2 where it lists references.
+        for name in files(source.path(), "refs") {
+            source.refname_to_id(&name)?;
+        }
         for reference in source.references()? {
             // A tag may name anything; what it names must be there.
             let object = reference?.peel(git2::ObjectType::Any)?;
@@ -140,6 +148,20 @@ pub(crate) fn is_sound(home: &Home) -> bool {
         Ok(())
     };
     look().is_ok()
+}
+
+/// Lists the files below a folder, by their paths from `root` on.
+fn files(root: &Path, folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in names(&root.join(folder)) {
+        let path = format!("{folder}/{name}");
+        if root.join(&path).is_dir() {
+            found.extend(files(root, &path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
 }
 
 /// Makes one pack of what is worth keeping, when there are many packs or loose objects.
@@ -167,7 +189,10 @@ fn tidy_above(
         .iter()
         .map(|name| names(&folder.join(name)).len())
         .sum();
-    let is_pack = |name: &&String| name.ends_with(".pack");
+    let is_pack = |name: &&String| {
+        let kind = Path::new(name).extension();
+        kind.is_some_and(|kind| kind == "pack")
+    };
     if packs.iter().filter(is_pack).count() <= max_packs && count <= max_loose {
         return Ok(());
     }

@@ -76,7 +76,7 @@ pub(crate) fn edited_tree(
         ask(command)
     };
     // It judges each file by git's rules and forgets nothing that a sparse checkout leaves out.
-    if on_copy(&["add", "--update", "--", ":/"])?.is_none() {
+    if on_copy(&["add", "--update"])?.is_none() {
         return Ok(None);
     }
     let Some(answer) = on_copy(&["write-tree"])? else {

@@ -111,7 +111,7 @@ mod tests {
         let target = dir.path().join("target");
         fs::create_dir_all(target.join("release/deps")).unwrap();
         let file = target.join("release/deps/app");
-        file::write_atomic(&file, &[1; 100_000]).unwrap();
+        file::write_atomic(&file, &vec![1; 100_000]).unwrap();
         fs::hard_link(&file, target.join("release/app")).unwrap();
         empty_above(&target, 150_000).unwrap();
         assert!(file.exists(), "one file under two names");

@@ -16,6 +16,7 @@ pub mod probation;
 pub mod quarantine;
 pub(crate) mod release;
 pub(crate) mod release_key;
+pub(crate) mod release_list;
 pub(crate) mod remote;
 pub(crate) mod sandbox;
 pub(crate) mod smoke_test;

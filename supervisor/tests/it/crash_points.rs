@@ -10,7 +10,7 @@
     reason = "what stands in for ssh comes before the rest of PATH"
 )]
 
-use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt};
+use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use crate::workbench::{Bench, Running, write};
 use supervisor::control::Request;
@@ -205,7 +205,8 @@ fn unfinished(bench: &Bench) -> Vec<String> {
             if entry.file_type().unwrap().is_dir() {
                 folders.push(entry.path());
             }
-            if name.ends_with(".lock") || name.contains("_git2_") {
+            let kind = Path::new(&name).extension();
+            if kind.is_some_and(|kind| kind == "lock") || name.contains("_git2_") {
                 found.push(name);
             }
         }
@@ -221,7 +222,7 @@ fn while_a_pack_arrives() {
     // Where the pack is cut: past the list of references.
     let ssh = format!(
         "#!/bin/sh\nserve() {{ git-upload-pack {0}; }}\n\
-         if test -e {1} && ! test -e {2}; then serve | {{ head -c 40000; touch {2}; \
+         if test -e {1} && ! test -e {2}; then serve | {{ dd bs=1 count=40000 2>/dev/null; touch {2}; \
          kill -9 $(cat {1}); sleep 60; }}; else serve; fi\n",
         bench.path().join("remote.git").display(),
         bench.path().join("pid").display(),
@@ -237,19 +238,18 @@ fn while_a_pack_arrives() {
     let running = bench.start_in(&environment, &flags);
     bench.settled();
     load(&bench, &running);
-    // What does not compress.
-    let noise: String = (0_u64..40_000)
-        .map(|number| {
-            char::from(b'a' + (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 59) as u8 % 26)
+    // What does not compress to less than what comes through.
+    let mut state = 1_u64;
+    let noise: String = (0..200_000)
+        .map(|_| {
+            // A linear congruential generator: any noise will do.
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            char::from(b'a' + ((state >> 33) % 26) as u8)
         })
         .collect();
-    bench.write("noise.txt", &noise.repeat(4));
-    for number in 0..200 {
-        bench.write(
-            &format!("noise/{number}.txt"),
-            &noise[number * 100..][..2000],
-        );
-    }
+    bench.write("noise.txt", &noise);
     let two = bench.release("two", "");
     bench.ask(&Request::Update {
         force: false,

@@ -12,6 +12,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -212,6 +213,11 @@ impl Run<'_> {
     }
 }
 
+/// Shown with `--nocapture`, or when the test fails.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Git is refused while another git holds the lock; people type it again.
 fn until_done(folder: &Path, args: &[&str]) {
     let mut last = String::new();
@@ -226,7 +232,7 @@ fn until_done(folder: &Path, args: &[&str]) {
             return;
         }
     }
-    panic!("git {args:?}: {last}");
+    assert_eq!(last, "", "git {args:?} never got the lock");
 }
 
 /// The steps of an update that are under way.
@@ -265,6 +271,15 @@ fn half_done(home: &Home) -> Vec<PathBuf> {
     found
 }
 
+/// Ends the prompt, also when something is wrong.
+struct Prompt<'a>(&'a AtomicBool);
+
+impl Drop for Prompt<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn suffer(seed: u64, kills: usize) {
     let bench = Bench::new();
     yield_supervisor(&bench, "become_real();");
@@ -285,6 +300,7 @@ fn suffer(seed: u64, kills: usize) {
                 thread::park_timeout(Duration::from_millis(30));
             }
         });
+        let prompt_ends = Prompt(&ended);
         let mut run = Run {
             bench: &bench,
             running: bench.start_and_settle(&FLAGS),
@@ -304,11 +320,11 @@ fn suffer(seed: u64, kills: usize) {
             run.wait_for_a_moment();
             run.strike();
             if number % 20 == 19 {
-                println!("{} kills, {} versions", number + 1, run.versions);
+                say(&format!("{} kills, {} versions", number + 1, run.versions));
             }
         }
         run.settle();
-        ended.store(true, Ordering::Relaxed);
+        drop(prompt_ends);
         prompt.join().unwrap();
         assert_eq!(bench.git_checkout(&["rev-parse", "HEAD"]), head);
         assert_eq!(bench.git_checkout(&["status", "--porcelain"]), status);
@@ -345,6 +361,6 @@ fn whoever_is_killed_it_comes_right_in_the_end() {
     let told = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     let seed = told("SUPERVISOR_FAULTS_SEED").unwrap_or(13);
     let kills = told("SUPERVISOR_FAULTS_KILLS").unwrap_or(12);
-    println!("seed {seed}, {kills} kills");
+    say(&format!("seed {seed}, {kills} kills"));
     suffer(seed, kills as usize);
 }

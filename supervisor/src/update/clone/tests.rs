@@ -83,10 +83,7 @@ fn many_packs_and_objects_become_one_pack_of_what_is_kept() {
     assert!(source.find_commit(lost).is_err());
     let packs = || names(&source.path().join("objects/pack"));
     assert_eq!(
-        packs()
-            .iter()
-            .filter(|name| name.ends_with(".pack"))
-            .count(),
+        packs().iter().filter(|name| name.contains(".pack")).count(),
         1
     );
     // Again, with that pack as one of many: it is the same.

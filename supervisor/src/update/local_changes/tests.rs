@@ -236,7 +236,9 @@ fn more_commits_than_can_be_carried_along_are_refused_and_the_newest_named() {
         let commit = checkout.commit(Some("HEAD"), &who, &who, name, &tree, &[&tip]);
         commit.unwrap();
     };
-    (0..MAX_COMMITS).for_each(|number| add(&number.to_string()));
+    for number in 0..MAX_COMMITS {
+        add(&number.to_string());
+    }
     let all = find(&checkout, &rooms.source, &[upstream], true).unwrap();
     assert_eq!(all.len(), MAX_COMMITS);
     assert_eq!(all[0].summary, "0");

@@ -230,7 +230,8 @@ impl World {
         let source = Source::Releases(ReleaseSource {
             repository: "us/app".into(),
             api: Some("http://127.0.0.1:9".into()),
-            key: "key".into(),
+            keys: Vec::new(),
+            threshold: 1,
             pin: None,
             allow_incompatible: false,
         });

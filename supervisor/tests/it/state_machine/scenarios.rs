@@ -57,6 +57,9 @@ fn an_outage_is_not_blamed_on_the_new_version() {
 fn local_changes_asked_for_while_the_journal_is_stuck_are_looked_at() {
     let mut bench = Bench::new();
     bench.settle();
+    while bench.update().phase != Phase::Idle {
+        bench.step_ends(None);
+    }
     bench.disk_full = true;
     bench.take(UpdateEvent::ask(Urgency::Asked));
     assert!(bench.machine.problem().is_some(), "nothing can be written");
