@@ -297,7 +297,7 @@ impl Supervisor {
         tracing::info!(signal = name, "signal");
         match name {
             "SIGHUP" => self.reload_config(),
-            "SIGUSR1" => self.take(UpdateEvent::Ask(Urgency::Asked)),
+            "SIGUSR1" => self.take(UpdateEvent::ask(Urgency::Asked)),
             _ => self.stop(),
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     config::Config,
     update::{
         journal::{self, JournalError},
-        release,
+        leftovers, release,
         state::UpdateEvent,
     },
 };
@@ -119,6 +119,7 @@ impl Supervisor {
     pub(super) fn recover(&mut self) {
         self.adopt();
         self.reap();
+        leftovers::remove_stale(&self.config.home);
         if let Some(accepted) = &self.machine.update().accepted {
             release::mend_link(&self.config.home, &accepted.release);
         } else {

@@ -181,9 +181,14 @@ fn the_running_version_is_untouched_while_the_next_is_built() {
     write(&gate, "open");
     bench.settled();
     bench.assert_runs(&["one", "two"]);
-    // The clean checkout came along.
-    assert_ne!(bench.git_checkout(&["rev-parse", "HEAD"]), head);
+    // The checkout is the operator's, and `status` says where it is.
+    assert_eq!(bench.git_checkout(&["rev-parse", "HEAD"]), head);
     assert_eq!(bench.git_checkout(&["status", "--porcelain"]), "");
+    let shown = text(&bench.command(&["status", "--child-name", "app"]));
+    assert!(shown.contains("1 commit behind"), "{shown}");
+    bench.git_checkout(&["pull", "-q"]);
+    let shown = text(&bench.command(&["status", "--child-name", "app"]));
+    assert!(!shown.contains("behind"), "{shown}");
 }
 
 #[test]
