@@ -134,8 +134,8 @@ impl Journal {
         line.push(b'\n');
         signed.push(b'\n');
         // The signature goes first: a record that is there is a signed one.
-        append(&signatures_of(&current), &signed)?;
-        append(&current, &line)?;
+        append_whole(&signatures_of(&current), &signed)?;
+        append_whole(&current, &line)?;
         // The record is written: whatever hinders the rotation must not make the step again.
         if fs::metadata(&current).is_ok_and(|meta| meta.len() > self.rotate_at)
             && let Err(error) = self.set_damage_aside().and_then(|()| self.rotate())
@@ -239,16 +239,31 @@ impl Journal {
 
     /// Returns the compressed files, oldest first.
     fn rotated(&self) -> Result<Vec<PathBuf>, FileError> {
-        let entries = fs::read_dir(&self.folder).map_err(FileError::on("list", &self.folder))?;
-        let mut paths: Vec<PathBuf> = entries
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter(|path| path.to_string_lossy().ends_with(".jsonl.zst"))
-            .collect();
-        // The numbers are padded, so names sort as steps do.
-        paths.sort();
-        Ok(paths)
+        rotated(&self.folder)
     }
+}
+
+/// Returns the compressed files of a journal's folder, oldest first.
+pub fn rotated(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let entries = fs::read_dir(folder).map_err(FileError::on("list", folder))?;
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(".jsonl.zst"))
+        .collect();
+    // The numbers are padded, so names sort as steps do.
+    paths.sort();
+    Ok(paths)
+}
+
+/// Returns the first and the last step of a compressed file, by its name.
+pub fn steps_of(rotated: &Path) -> Option<(u64, u64)> {
+    let name = rotated.file_name()?.to_str()?;
+    let (first, last) = name
+        .strip_prefix("steps-")?
+        .strip_suffix(".jsonl.zst")?
+        .split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
 }
 
 /// Reads a journal or a single record, compressed or not, with the signatures beside it.
@@ -339,7 +354,7 @@ fn rotated_name(first: u64, last: u64) -> String {
 }
 
 /// Appends whole lines durably; what could not be written whole is taken back.
-fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+pub(crate) fn append_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let append = || {
         let mut file = OpenOptions::new().append(true).create(true).open(path)?;
         let before = file.metadata()?.len();
@@ -352,7 +367,7 @@ fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     append().map_err(FileError::on("append to", path))
 }
 
-fn cut_half_line(path: &Path) -> io::Result<()> {
+pub(crate) fn cut_half_line(path: &Path) -> io::Result<()> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         read => read?,

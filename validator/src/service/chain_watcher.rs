@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{Failure, shutdown::Shutdown, status::Health};
+use shared::{Failure, clock, shutdown::Shutdown, status::Health};
 use tokio::time::{Instant, sleep};
 
 use super::{chain_view::ChainView, gate::Hindrance};
@@ -92,7 +92,10 @@ impl ChainWatcher {
     async fn follow(&self, block: BlockNumber, taken: &mut Instant) -> Result<(), ChainError> {
         self.chain.saw(block);
         self.stay_alive(block);
-        self.board.note(|details| details.block = Some(block));
+        self.board.note(|details| {
+            details.block = Some(block);
+            details.block_at = Some(clock::now());
+        });
         let behind = block.saturating_sub(self.chain.snapshot().block);
         let due = behind >= SNAPSHOT_BLOCKS || taken.elapsed() >= self.update_delay;
         if !due || behind == 0 {

@@ -63,6 +63,7 @@ impl Round<'_> {
             queue.len() as u64,
             format!("evaluating {}", self.competition.id),
         );
+        context.board.begin_round(queue.len());
         let mut running = FuturesUnordered::new();
         let mut finished = verdicts.values().filter(|verdict| verdict.is_ok()).count();
         loop {
@@ -84,6 +85,7 @@ impl Round<'_> {
             match outcome {
                 Ok(evaluation) => {
                     bar.inc(1);
+                    context.board.model_done();
                     finished += 1;
                     let verdict = self.judge(context, candidate, tokens, evaluation)?;
                     verdicts.insert(candidate.content, verdict);
@@ -91,6 +93,7 @@ impl Round<'_> {
                 Err(EvalFault::Model(fault)) => {
                     judge_copy(context, candidate, &fault).await?;
                     bar.inc(1);
+                    context.board.model_done();
                     let fault = Fault::model(fault);
                     tracing::info!(model = %candidate.model, %fault, "model at fault");
                     verdicts.insert(candidate.content, Err(fault));
@@ -115,6 +118,7 @@ impl Round<'_> {
                         return Err(Fault::machine(fault));
                     } else {
                         bar.inc(1);
+                        context.board.model_done();
                         let fault = Fault::model(format_args!(
                             "it brought down {strikes} workers while others were well: {fault}"
                         ));

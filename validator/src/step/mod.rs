@@ -137,7 +137,10 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
         },
     );
     context.commit(&record, start.open.turn)?;
-    term::line(table::step(&record));
+    // Machines have the journal.
+    if !term::is_for_machines() {
+        term::line(table::step(&record));
+    }
     Ok(record)
 }
 

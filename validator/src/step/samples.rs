@@ -42,7 +42,12 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
         seed: open.seed,
         block: open.seed_block,
     };
-    let Drawn { set, trouble } = context.supply.take(order).await?;
+    let Drawn {
+        set,
+        trouble,
+        usable,
+        dropped,
+    } = context.supply.take(order).await?;
     if trouble.is_empty() {
         context.sources_alarm.end();
     } else {
@@ -54,6 +59,8 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
             used: set.sources.clone(),
             failing: trouble,
             cached_age: set.cached_age,
+            usable: Some(usable),
+            dropped: Some(dropped),
         });
     });
     write(&path(&set.digest), &set)
