@@ -10,6 +10,7 @@ use tracing_subscriber::{
 use crate::{
     log_file::{LogFile, SharedLogFile},
     output::{Output, SharedOutput, plain_note},
+    term,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,6 +57,9 @@ fn start<W>(level: &str, format: Format, writer: W, color: bool)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
+    if format == Format::Json {
+        term::for_machines();
+    }
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     // Below this level it tells addresses and headers whole, with the keys in them.
     let filter = filter.add_directive("jsonrpsee-client=info".parse().expect("it is a directive"));

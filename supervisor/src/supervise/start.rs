@@ -82,7 +82,7 @@ impl Supervisor {
         let listener = crate::control::listen(&home.control_socket())
             .map_err(|error| socket_failure(&error))?;
         let scrapes = match config.metrics_addr {
-            Some(address) => Some(crate::metrics::listen(address)?),
+            Some(address) => Some(crate::metrics::Scrapes::listen(address)?),
             None => None,
         };
         let pings = sd_notify::watchdog_enabled().map(|limit| (limit / 2, Duration::ZERO));

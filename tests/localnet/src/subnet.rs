@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use comfy_table::Table;
 use shared::{
     Exit, Failure,
     file::{self, FileLock},
-    term,
+    term::{self, Table},
 };
 use tempfile::TempDir;
 

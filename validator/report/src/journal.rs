@@ -240,16 +240,31 @@ impl Journal {
 
     /// Returns the compressed files, oldest first.
     fn rotated(&self) -> Result<Vec<PathBuf>, FileError> {
-        let entries = fs::read_dir(&self.folder).map_err(FileError::on("list", &self.folder))?;
-        let mut paths: Vec<PathBuf> = entries
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter(|path| path.to_string_lossy().ends_with(".jsonl.zst"))
-            .collect();
-        // The numbers are padded, so names sort as steps do.
-        paths.sort();
-        Ok(paths)
+        rotated(&self.folder)
     }
+}
+
+/// Returns the compressed files of a journal's folder, oldest first.
+pub fn rotated(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let entries = fs::read_dir(folder).map_err(FileError::on("list", folder))?;
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(".jsonl.zst"))
+        .collect();
+    // The numbers are padded, so names sort as steps do.
+    paths.sort();
+    Ok(paths)
+}
+
+/// Returns the first and the last step of a compressed file, by its name.
+pub fn steps_of(rotated: &Path) -> Option<(u64, u64)> {
+    let name = rotated.file_name()?.to_str()?;
+    let (first, last) = name
+        .strip_prefix("steps-")?
+        .strip_suffix(".jsonl.zst")?
+        .split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
 }
 
 /// Reads a journal or a single record, compressed or not, with the signatures beside it.
@@ -340,7 +355,7 @@ fn rotated_name(first: u64, last: u64) -> String {
     format!("{}{last:010}.jsonl.zst", first_of_name(first))
 }
 
-fn cut_half_line(path: &Path) -> io::Result<()> {
+pub(crate) fn cut_half_line(path: &Path) -> io::Result<()> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         read => read?,

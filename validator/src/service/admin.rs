@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::Settings;
 use report::{
     board::Board,
+    meters::Meters,
     metrics,
     status::{self, Status},
 };
@@ -21,7 +22,7 @@ pub const STATUS: &str = "status.json";
 pub const METRICS: &str = "metrics.prom";
 
 /// The file is renewed at least this often while we live.
-const EVERY: Duration = Duration::from_secs(15);
+pub(super) const EVERY: Duration = Duration::from_secs(15);
 
 /// Changes that come close together are written once.
 const CALM: Duration = Duration::from_millis(200);
@@ -30,6 +31,7 @@ const CALM: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Admin {
     board: Board,
+    meters: Meters,
     version: String,
     /// Our own file, and the one the supervisor asked for.
     files: Vec<PathBuf>,
@@ -51,10 +53,16 @@ pub(super) fn left_behind(folder: &Path) -> Option<Status> {
 }
 
 impl Admin {
-    pub(super) fn new(settings: &Settings, board: Board, shutdown: Shutdown) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        board: Board,
+        meters: Meters,
+        shutdown: Shutdown,
+    ) -> Self {
         let own = settings.folder.join(STATUS);
         Self {
             board,
+            meters,
             version: settings.version.clone(),
             files: settings.status_file.iter().cloned().chain([own]).collect(),
             metrics: settings.folder.join(METRICS),
@@ -86,7 +94,8 @@ impl Admin {
                 tracing::warn!(path = %path.display(), error, "could not write the status");
             }
         }
-        if let Err(error) = file::write_atomic(&self.metrics, metrics::render(&status).as_bytes()) {
+        let metrics = metrics::render(&status, &self.meters);
+        if let Err(error) = file::write_atomic(&self.metrics, metrics.as_bytes()) {
             tracing::warn!(
                 error = causes::one_line(&error),
                 "could not write the metrics"

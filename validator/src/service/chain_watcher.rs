@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{Failure, causes, shutdown::Shutdown, status::Health};
+use shared::{Failure, causes, clock, shutdown::Shutdown, status::Health};
 use tokio::time::{Instant, sleep};
 
 use super::{chain_view::ChainView, gate::Hindrance};
@@ -93,7 +93,10 @@ impl ChainWatcher {
     async fn follow(&self, block: BlockNumber, taken: &mut Instant) -> Result<(), ChainError> {
         self.chain.saw(block);
         self.stay_alive(block);
-        self.board.note(|details| details.block = Some(block));
+        self.board.note(|details| {
+            details.block = Some(block);
+            details.block_at = Some(clock::now());
+        });
         let behind = block.saturating_sub(self.chain.snapshot().block);
         let due = behind >= SNAPSHOT_BLOCKS || taken.elapsed() >= self.update_delay;
         if !due || behind == 0 {
@@ -126,7 +129,7 @@ impl ChainWatcher {
     fn tell_endpoints(&self) {
         let endpoints = self.client.endpoints();
         let time = self.chain.snapshot().hyperparameters.time;
-        let old = shared::clock::unix_seconds().saturating_sub(time.unwrap_or(u64::MAX));
+        let old = clock::unix_seconds().saturating_sub(time.unwrap_or(u64::MAX));
         let in_use = endpoints.iter().find(|endpoint| endpoint.in_use);
         let lag = in_use.and_then(|endpoint| endpoint.lag).unwrap_or(0);
         if lag > LAG_BLOCKS {

@@ -309,6 +309,9 @@ impl StepLoop {
         let (done, last) = (self.memory.done, last_step(&record));
         self.context.board.note(|details| {
             details.steps_done = done;
+            details
+                .last_steps
+                .insert(last.competition.clone(), last.clone());
             details.last_step = Some(last);
         });
         let mut losses = record.models.values().map(ModelRow::mean_loss);

@@ -10,7 +10,9 @@ use super::{
     chain_view::ChainView,
     chain_watcher::{self, ChainWatcher},
     cleaner::Cleaner,
+    disk::DiskWatch,
     gate::Gate,
+    history::History,
     library::Library,
     losses::Losses,
     model_sync::{ModelSync, TrackerFile},
@@ -36,6 +38,7 @@ use models::{Store, Sync, SyncOptions, Tracker, Verifier};
 use report::{
     StepRecord,
     board::{Alarm, Alarms, Board},
+    meters::Meters,
 };
 use subnet::Parameters;
 
@@ -50,6 +53,7 @@ pub(super) struct Tasks {
     pub(super) model_sync: ModelSync,
     pub(super) prefetch: Prefetch,
     pub(super) cleaner: Cleaner,
+    pub(super) history: History,
     pub(super) wandb: Option<Wandb>,
     pub(super) step_loop: StepLoop,
     pub(super) weights: WeightsOrNot,
@@ -86,6 +90,7 @@ pub(super) fn tasks(
     board: &Board,
     alarms: Alarms,
     shutdown: &Shutdown,
+    meters: Meters,
 ) -> Result<Tasks, Failure> {
     let Opened {
         wallet,
@@ -140,6 +145,22 @@ pub(super) fn tasks(
         rows,
         alarm: alarms.wandb,
     });
+    let history = History {
+        disk: DiskWatch {
+            store: handles.library.store.clone(),
+            limits: settings.limits,
+        },
+        site: settings.site.clone(),
+        records: records.subscribe(),
+        meters,
+        board: board.clone(),
+        version: settings.version.clone(),
+        hotkey: wallet.hotkey(),
+        folder: settings.folder.clone(),
+        client: client.clone(),
+        snapshots: handles.chain.snapshots(),
+        shutdown: shutdown.clone(),
+    };
     let context = Context {
         settings: settings.step,
         version: settings.version,
@@ -175,6 +196,7 @@ pub(super) fn tasks(
         model_sync: handles.model_sync(tracker, alarms.models, settings.update_delay),
         prefetch: handles.prefetch(),
         cleaner: handles.cleaner(alarms.store, settings.grace),
+        history,
         wandb,
         step_loop: handles.step_loop(context, told, settings.max_steps, records),
         weights,

@@ -70,8 +70,13 @@ impl Round<'_> {
         let control = control.map(|(content, _)| *content);
         let text = format!("evaluating {}", self.competition.id);
         let bar = term::bar(waiting.len() as u64, text);
+        context.board.begin_round(waiting.len());
         let docket = Docket::new(waiting, control);
-        let settled = attribution::settle(&bench, docket, width, |_| bar.inc(1)).await?;
+        let settled = attribution::settle(&bench, docket, width, |_| {
+            bar.inc(1);
+            context.board.model_done();
+        })
+        .await?;
         bar.finish_and_clear();
         for (content, found) in settled {
             let verdict = found.and_then(|verdict| verdict);

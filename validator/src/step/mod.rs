@@ -158,7 +158,10 @@ async fn on_samples(
         },
     );
     context.commit(&record, start.open.turn)?;
-    term::line(table::step(&record));
+    // Machines have the journal.
+    if !term::is_for_machines() {
+        term::line(table::step(&record));
+    }
     Ok(record)
 }
 

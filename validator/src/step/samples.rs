@@ -42,7 +42,12 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
         }
     }
     context.board.activity(Activity::FetchingSamples);
-    let Drawn { set, trouble } = draw(context, open, &unusable).await?;
+    let Drawn {
+        set,
+        trouble,
+        usable,
+        dropped,
+    } = draw(context, open, &unusable).await?;
     if trouble.is_empty() {
         context.sources_alarm.end();
     } else {
@@ -54,6 +59,8 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
             used: set.sources.clone(),
             failing: trouble,
             cached_age: set.cached_age,
+            usable: Some(usable),
+            dropped: Some(dropped),
         });
     });
     write(&path(&set.digest), &set)

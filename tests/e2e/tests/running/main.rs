@@ -11,6 +11,7 @@ mod clock;
 mod decay;
 mod gate;
 mod identity;
+mod operator;
 mod outage;
 mod plan;
 mod proc;

@@ -336,7 +336,7 @@ pub fn refusals(
 }
 
 /// Reads the weights a neuron has on the chain.
-pub(super) async fn stored_weights(
+pub(crate) async fn stored_weights(
     block: &Block,
     netuid: Netuid,
     mechanism: u8,

@@ -56,7 +56,7 @@ impl SubnetFlag {
             let failure = Failure::of(Exit::Config, &error);
             match error {
                 ParametersError::File(_) | ParametersError::Missing(_) => failure,
-                _ => failure.hint("`validator competitions --json` shows a complete, valid file"),
+                _ => failure.hint("`validator competitions --toml` prints a complete, valid file"),
             }
         })
     }

@@ -202,6 +202,6 @@ fn state_line(settings: &Settings, snapshot: Option<&ChainSnapshot>) -> Line {
     }
 }
 
-fn text(error: &dyn std::error::Error) -> String {
+fn text(error: &(dyn std::error::Error + 'static)) -> String {
     Failure::of(Exit::Failed, error).to_string()
 }

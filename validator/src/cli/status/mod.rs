@@ -1,8 +1,11 @@
 //! `validator status`: how the validator is, from its status file.
 
+mod watch;
+
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
+use indicatif::HumanBytes;
 use nix::{errno::Errno, sys::signal, unistd::Pid};
 use shared::{
     Exit, Failure,
@@ -12,15 +15,22 @@ use shared::{
     term,
 };
 
-use super::flags::{ChainFlags, ConfigFlag, StateFlags, WalletFlags};
+use super::flags::{OWN_FLAGS, OwnFlags};
 use crate::service;
 use report::{
-    status::{self as own, Details, EndpointStatus, LastStep, Sources, Status, WeightsClock},
+    rules::Rule,
+    status::{
+        self as own, Details, DiskUse, EndpointStatus, HotkeyStanding, LastStep, Sources, Status,
+        TrustNow, WeightsClock,
+    },
     step_record::Receipt,
 };
 
 /// The longest text shown in full; the file has all of it.
 const MAX_SHOWN: usize = 600;
+
+/// The chain's pace: `pallet-aura`'s slot on finney. Localnets are faster.
+const BLOCK_SECONDS: u64 = 12;
 
 /// How times are shown.
 const TIME: &str = "%F %T UTC";
@@ -29,44 +39,38 @@ const TIME: &str = "%F %T UTC";
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    config: ConfigFlag,
-    #[command(flatten)]
-    wallet: WalletFlags,
-    #[command(flatten)]
-    chain: ChainFlags,
-    #[command(flatten)]
-    state: StateFlags,
+    own: OwnFlags,
     /// The status file [default: the one in the folder of the state]
     #[arg(long = "status-file", value_name = "FILE", env = status::ENV)]
     status_file: Option<FullPath>,
     /// Print the status file as it is
     #[arg(long)]
     json: bool,
+    /// Show it live, until q is pressed
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
 }
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let path = if let Some(path) = &args.status_file {
         path.to_path_buf()
     } else {
-        let netuid = args.chain.parameters()?.netuid;
-        args.state
-            .folder(&args.wallet, netuid)
-            .join(service::STATUS)
+        args.own.folder()?.join(service::STATUS)
     };
+    if args.watch {
+        return watch::run(&path);
+    }
     let status = own::read(&path)
         .map_err(|error| Failure::of(Exit::BadInput, &error))?
         .ok_or_else(|| {
-            Failure::new(Exit::Failed, format_args!("there is no status file {}", path.display()))
-                .because("no validator has run with this wallet, subnet and state folder")
-                .hint("give the flags of the validator: --wallet.name, --wallet.hotkey, --netuid, --state-dir")
+            Failure::new(
+                Exit::Failed,
+                format_args!("there is no status file {}", path.display()),
+            )
+            .because("no validator has run with this wallet, subnet and state folder")
+            .hint(OWN_FLAGS)
         })?;
-    let now = clock::unix_seconds();
-    let found = Found {
-        alive: alive(status.pid),
-        stale: status.is_stale(now),
-        age: status.age(now),
-        status: status.as_of(now),
-    };
+    let found = Found::at(status, clock::unix_seconds());
     if args.json {
         term::json(&found.status);
     } else {
@@ -93,20 +97,29 @@ struct Found {
 }
 
 impl Found {
-    fn show(&self) {
-        let Self {
-            status,
-            alive,
-            stale,
-            age,
-        } = self;
-        let (color, word) = match (alive, stale, status.health) {
+    fn at(status: Status, now: u64) -> Self {
+        Self {
+            alive: alive(status.pid),
+            stale: status.is_stale(now),
+            age: status.age(now),
+            status: status.as_of(now),
+        }
+    }
+
+    /// Returns the traffic light.
+    const fn light(&self) -> (AnsiColor, &'static str) {
+        match (self.alive, self.stale, self.status.health) {
             (false, ..) => (AnsiColor::Red, "not running"),
             (true, true, _) => (AnsiColor::Red, "stale"),
             (true, false, Health::Green) => (AnsiColor::Green, "green"),
             (true, false, Health::Yellow) => (AnsiColor::Yellow, "yellow"),
             (true, false, Health::Red) => (AnsiColor::Red, "red"),
-        };
+        }
+    }
+
+    fn show(&self) {
+        let Self { status, age, .. } = self;
+        let (color, word) = self.light();
         let style: Style = color.on_default().bold();
         term::line(format_args!(
             "{style}●{style:#} {word}: {} ({age} s ago)",
@@ -117,8 +130,11 @@ impl Found {
                 "  {} ({cause}, since {}; ends {})",
                 shown(&problem.text),
                 problem.since.strftime(TIME),
-                cause.ends()
+                Rule::of(*cause).map_or("as a later release knows", |rule| rule.ends)
             ));
+            if let Some(rule) = Rule::of(*cause) {
+                term::line(format_args!("    what to do: {}", rule.remedy));
+            }
         }
         // Of the others, only the file itself knows.
         for problem in status.problems.iter().skip(status.details.alarms.len()) {
@@ -156,8 +172,11 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         ("endpoints", endpoints(&details.endpoints)),
         ("step", step.map(|(step, id)| format!("{step} of {id}"))),
         ("steps done", Some(details.steps_done.to_string())),
+        ("progress", details.round.map(|round| round.to_string())),
         ("last step", details.last_step.as_ref().map(last_step)),
         ("weights", details.weights.map(weights)),
+        ("trust", details.trust.map(trust)),
+        ("stake", details.standing.map(standing)),
         ("receipt", details.receipt.as_ref().map(receipt)),
         (
             "models",
@@ -167,6 +186,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
             )),
         ),
         ("sources", details.sources.as_ref().map(sources)),
+        ("disk", details.disk.as_ref().map(disk)),
     ];
     rows.into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
@@ -214,8 +234,60 @@ fn last_step(last: &LastStep) -> String {
 
 fn weights(clock: WeightsClock) -> String {
     format!(
-        "set at block {}, {} blocks old, due at block {}, {} late, {} failed tries",
-        clock.last_block, clock.age_blocks, clock.due_block, clock.late_blocks, clock.failed_tries
+        "set at block {}, {} old; due at block {}, {}; {} failed tries",
+        clock.last_block,
+        blocks(clock.age_blocks),
+        clock.due_block,
+        match clock.late_blocks {
+            0 => format!(
+                "in {}",
+                blocks(
+                    clock
+                        .due_block
+                        .saturating_sub(clock.last_block + clock.age_blocks)
+                )
+            ),
+            late => format!("{} late", blocks(late)),
+        },
+        clock.failed_tries
+    )
+}
+
+/// A number of blocks and the time that they take: one block is twelve seconds on this chain.
+fn blocks(blocks: u64) -> String {
+    match blocks * BLOCK_SECONDS {
+        seconds @ 0..120 => format!("{blocks} blocks ({seconds} s)"),
+        seconds @ 120..7200 => format!("{blocks} blocks ({} min)", seconds / 60),
+        seconds => format!("{blocks} blocks ({} h)", seconds / 3600),
+    }
+}
+
+fn trust(trust: TrustNow) -> String {
+    format!(
+        "{:.4} at block {}, the best of the last epochs is {:.4}",
+        trust.validator_trust, trust.block, trust.best
+    )
+}
+
+fn standing(standing: HotkeyStanding) -> String {
+    let permit = if standing.permit { "with" } else { "WITHOUT" };
+    format!("{:.1}, {permit} a validator permit", standing.stake)
+}
+
+fn disk(disk: &DiskUse) -> String {
+    let limit = disk.limit.map_or_else(
+        || "no limit".to_owned(),
+        |limit| format!("limit {}", HumanBytes(limit)),
+    );
+    let first = disk.goes_first.as_deref().map_or_else(
+        || "nothing could go".to_owned(),
+        |first| format!("{first} would go first"),
+    );
+    format!(
+        "models take {}, {limit}, {} free of which {} stay free; {first}",
+        HumanBytes(disk.models + disk.unfinished),
+        HumanBytes(disk.free),
+        HumanBytes(disk.keep_free)
     )
 }
 
@@ -233,10 +305,16 @@ fn sources(sources: &Sources) -> String {
         .cached_age
         .map(|age| format!(", samples of {} min ago", age / 60));
     format!(
-        "{} used, {} failing{}",
-        sources.used.len(),
+        "{}; {} failing{}{}",
+        sources.used.join(", "),
         sources.failing.len(),
-        cached.unwrap_or_default()
+        cached.unwrap_or_else(|| ", fresh".to_owned()),
+        sources
+            .dropped
+            .zip(sources.usable)
+            .map_or_else(String::new, |(dropped, usable)| {
+                format!(", {usable} records usable, {dropped} dropped")
+            })
     )
 }
 
