@@ -11,7 +11,7 @@ use std::{
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
-use model::{Attention, config::Scores};
+use model::{Attention, config::AttentionScores};
 
 #[cfg(feature = "cuda")]
 use crate::cuda::kernels;
@@ -37,7 +37,7 @@ impl Way {
     pub(crate) fn choose(
         asked: Attention,
         dtype: DType,
-        (head_dim, scores): (usize, Scores),
+        (head_dim, scores): (usize, AttentionScores),
         device: &Device,
     ) -> (Self, Option<String>) {
         if device.is_cpu() {
@@ -65,7 +65,7 @@ impl Way {
 pub(crate) struct Reach {
     /// How many tokens before itself, if not all.
     pub(crate) window: Option<usize>,
-    pub(crate) scores: Scores,
+    pub(crate) scores: AttentionScores,
 }
 
 /// Squashes numbers to less than a cap, each step rounded as in the reference.
@@ -272,7 +272,12 @@ fn rotate(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
 
 /// Attends from the last tokens of one sequence (`q`) to all of it (`k`, `v`), in chunks of
 /// queries. Heads that share a key head are stacked, so that keys are never copied per head.
-fn unfused([q, k, v]: &[Tensor; 3], heads: Heads, scores: Scores, band: &Tensor) -> Result<Tensor> {
+fn unfused(
+    [q, k, v]: &[Tensor; 3],
+    heads: Heads,
+    scores: AttentionScores,
+    band: &Tensor,
+) -> Result<Tensor> {
     let (new, group) = (q.dim(0)?, heads.queries / heads.keys);
     let before = k.dim(0)? - new;
     let k = k.transpose(0, 1)?.contiguous()?;
@@ -373,7 +378,7 @@ mod tests {
                     let scalar = heads.dim as f64 * cap.map_or(1.0, |_| 1.7);
                     let reach = Reach {
                         window,
-                        scores: Scores { scalar, cap },
+                        scores: AttentionScores { scalar, cap },
                     };
                     let blocks = attended(Way::Blocks, heads, rotated, reach);
                     let unfused = attended(Way::Unfused, heads, rotated, reach);

@@ -22,6 +22,9 @@ use tokenizers::Tokenizer;
 use self::{added::SpecialTokens, directory::Directory};
 use crate::template::Template;
 
+/// Words with their ids, and merges.
+type Vocabulary = (Vec<(String, u32)>, Vec<(String, String)>);
+
 /// A tokenizer with its chat template.
 #[derive(Debug)]
 pub struct ChatTokenizer {

@@ -219,8 +219,8 @@ pub enum HeadNorms {
 
 /// How queries and keys become scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scores {
-    /// Scores are divided by the square root of this.
+pub struct AttentionScores {
+    /// AttentionScores are divided by the square root of this.
     pub scalar: f64,
     /// Gemma 2: scores are squashed to less than this.
     pub cap: Option<f64>,
@@ -259,7 +259,7 @@ pub struct DecoderSpec {
     /// Whether gate, up and down projections have a bias.
     pub mlp_bias: bool,
     pub head_norms: HeadNorms,
-    pub scores: Scores,
+    pub scores: AttentionScores,
     /// Gemma 2: what attention and feed-forward block give is normalized before it is added.
     pub output_norms: bool,
     /// Gemma 2: logits are squashed to less than this.

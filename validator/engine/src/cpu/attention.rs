@@ -4,7 +4,7 @@
 use std::{ops::Range, sync::Arc};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
-use model::config::Scores;
+use model::config::AttentionScores;
 use rayon::prelude::*;
 
 use super::{
@@ -29,7 +29,7 @@ pub(crate) struct PackedAttention {
     pub(crate) sequences: Arc<[Range<usize>]>,
     /// How many tokens before the current one are seen, if not all.
     pub(crate) window: Option<usize>,
-    pub(crate) scores: Scores,
+    pub(crate) scores: AttentionScores,
 }
 
 /// The inputs as plain numbers.

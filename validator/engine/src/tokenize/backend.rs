@@ -15,13 +15,10 @@ use tokenizers::{
     },
 };
 
-use super::{directory::Directory, refused, sentencepiece};
+use super::{Vocabulary, directory::Directory, refused, sentencepiece};
 
 /// How Qwen2 cuts a text into words.
 pub(super) const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// Words with their ids, and merges.
-pub(super) type Vocabulary = (Vec<(String, u32)>, Vec<(String, String)>);
 
 /// Builds the tokenizer of a directory.
 pub(super) fn build(directory: &Directory<'_>) -> Result<Tokenizer, Fault> {

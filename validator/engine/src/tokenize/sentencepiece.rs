@@ -11,7 +11,7 @@ use tokenizers::{
     normalizers::{NormalizerWrapper, Prepend, Replace, Sequence},
 };
 
-use super::refused;
+use super::{Vocabulary, refused};
 
 /// How SentencePiece writes a space.
 const SPACE: &str = "▁";
@@ -100,7 +100,7 @@ pub(super) fn convert(bytes: &[u8], gemma: bool) -> Result<Tokenizer, Fault> {
 }
 
 /// Returns the pieces of a `tokenizer.model` with their ids, and the merges they imply.
-pub(super) fn words(bytes: &[u8]) -> Result<super::backend::Vocabulary, Fault> {
+pub(super) fn words(bytes: &[u8]) -> Result<Vocabulary, Fault> {
     let model = PieceModel::read(bytes)?;
     let merges = merges(&model.pieces);
     let words = model.pieces.into_iter().zip(0..);

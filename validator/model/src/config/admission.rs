@@ -10,7 +10,7 @@ use super::{Architecture, Compatibility, ConfigError, fields::Fields};
 
 /// What a value has to be; null besides where a row says so.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum FieldKind {
     Int,
     /// Written with a point or an exponent.
     Float,
@@ -22,7 +22,7 @@ enum Kind {
     Ids,
 }
 
-impl Kind {
+impl FieldKind {
     const fn name(self) -> &'static str {
         match self {
             Self::Int => "a whole number",
@@ -69,15 +69,15 @@ impl Of {
     }
 }
 
-struct Row {
+struct FieldRow {
     of: Of,
     fields: &'static [&'static str],
-    kind: Kind,
+    kind: FieldKind,
     nullable: bool,
 }
 
-const fn row(of: Of, fields: &'static [&'static str], kind: Kind, nullable: bool) -> Row {
-    Row {
+const fn row(of: Of, fields: &'static [&'static str], kind: FieldKind, nullable: bool) -> FieldRow {
+    FieldRow {
         of,
         fields,
         kind,
@@ -88,7 +88,7 @@ const fn row(of: Of, fields: &'static [&'static str], kind: Kind, nullable: bool
 use Architecture::{Gemma, Gemma2, Llama, Mistral, Phi3, Qwen2, Qwen3, StableLm};
 
 /// The kinds of fields in 5.
-static CURRENT: &[Row] = &[
+static CURRENT: &[FieldRow] = &[
     row(
         Of::All,
         &[
@@ -99,148 +99,168 @@ static CURRENT: &[Row] = &[
             "num_attention_heads",
             "max_position_embeddings",
         ],
-        Kind::Int,
+        FieldKind::Int,
         false,
     ),
     row(
         Of::Only(&[Mistral, StableLm, Gemma, Gemma2]),
         &["num_key_value_heads"],
-        Kind::Int,
+        FieldKind::Int,
         false,
     ),
     row(
         Of::Only(&[Llama, Qwen2, Qwen3, Phi3]),
         &["num_key_value_heads"],
-        Kind::Int,
+        FieldKind::Int,
         true,
     ),
     row(
         Of::Only(&[Gemma, Gemma2, Qwen3]),
         &["head_dim"],
-        Kind::Int,
+        FieldKind::Int,
         false,
     ),
-    row(Of::Only(&[Llama, Mistral]), &["head_dim"], Kind::Int, true),
-    row(Of::All, &["initializer_range"], Kind::Float, false),
+    row(
+        Of::Only(&[Llama, Mistral]),
+        &["head_dim"],
+        FieldKind::Int,
+        true,
+    ),
+    row(Of::All, &["initializer_range"], FieldKind::Float, false),
     row(
         Of::AllBut(&[StableLm]),
         &["rms_norm_eps"],
-        Kind::Float,
+        FieldKind::Float,
         false,
     ),
     row(
         Of::Only(&[StableLm]),
         &["layer_norm_eps"],
-        Kind::Float,
+        FieldKind::Float,
         false,
     ),
     row(
         Of::All,
         &["use_cache", "tie_word_embeddings"],
-        Kind::Switch,
+        FieldKind::Switch,
         false,
     ),
     row(
         Of::Only(&[Llama, Gemma, Gemma2, Qwen3]),
         &["attention_bias"],
-        Kind::Switch,
+        FieldKind::Switch,
         false,
     ),
-    row(Of::Only(&[Llama]), &["mlp_bias"], Kind::Switch, false),
+    row(Of::Only(&[Llama]), &["mlp_bias"], FieldKind::Switch, false),
     row(
         Of::Only(&[StableLm]),
         &["use_qkv_bias", "qk_layernorm", "use_parallel_residual"],
-        Kind::Switch,
+        FieldKind::Switch,
         false,
     ),
     row(
         Of::Only(&[Qwen2, Qwen3]),
         &["use_sliding_window"],
-        Kind::Switch,
+        FieldKind::Switch,
         false,
     ),
     row(
         Of::Only(&[Gemma, Gemma2]),
         &["use_bidirectional_attention"],
-        Kind::Switch,
+        FieldKind::Switch,
         true,
     ),
-    row(Of::All, &["pad_token_id", "bos_token_id"], Kind::Int, true),
-    row(Of::All, &["eos_token_id"], Kind::Ids, true),
-    row(Of::Only(&[Llama]), &["pretraining_tp"], Kind::Int, true),
+    row(
+        Of::All,
+        &["pad_token_id", "bos_token_id"],
+        FieldKind::Int,
+        true,
+    ),
+    row(Of::All, &["eos_token_id"], FieldKind::Ids, true),
+    row(
+        Of::Only(&[Llama]),
+        &["pretraining_tp"],
+        FieldKind::Int,
+        true,
+    ),
     row(
         Of::Only(&[Mistral, Qwen2, Qwen3, Gemma2, Phi3]),
         &["sliding_window"],
-        Kind::Int,
+        FieldKind::Int,
         true,
     ),
     row(
         Of::Only(&[Qwen2, Qwen3]),
         &["max_window_layers"],
-        Kind::Int,
+        FieldKind::Int,
         false,
     ),
-    row(Of::AllBut(&[Gemma2]), &["hidden_act"], Kind::Text, false),
+    row(
+        Of::AllBut(&[Gemma2]),
+        &["hidden_act"],
+        FieldKind::Text,
+        false,
+    ),
     row(
         Of::Only(&[Gemma2]),
         &["hidden_activation"],
-        Kind::Text,
+        FieldKind::Text,
         false,
     ),
     row(
         Of::Only(&[Llama, Gemma2]),
         &["attention_dropout"],
-        Kind::Number,
+        FieldKind::Number,
         true,
     ),
     row(
         Of::AllBut(&[Llama, Gemma2]),
         &["attention_dropout"],
-        Kind::Number,
+        FieldKind::Number,
         false,
     ),
     row(
         Of::Only(&[StableLm]),
         &["hidden_dropout"],
-        Kind::Number,
+        FieldKind::Number,
         false,
     ),
     row(
         Of::Only(&[Phi3]),
         &["resid_pdrop", "embd_pdrop"],
-        Kind::Number,
+        FieldKind::Number,
         false,
     ),
     row(
         Of::Only(&[Phi3]),
         &["original_max_position_embeddings"],
-        Kind::Int,
+        FieldKind::Int,
         false,
     ),
     row(
         Of::Only(&[Gemma2]),
         &["query_pre_attn_scalar"],
-        Kind::Int,
+        FieldKind::Int,
         false,
     ),
     row(
         Of::Only(&[Gemma2]),
         &["final_logit_softcapping", "attn_logit_softcapping"],
-        Kind::Float,
+        FieldKind::Float,
         true,
     ),
     row(
         Of::All,
         &["rope_parameters", "rope_scaling", "id2label"],
-        Kind::Object,
+        FieldKind::Object,
         true,
     ),
 ];
 
 /// The kinds of fields in 4.40 that are looked at before the model is built.
-static V4_40: &[Row] = &[
-    row(Of::All, &["id2label", "label2id"], Kind::Object, true),
-    row(Of::All, &["attention_dropout"], Kind::Number, false),
+static V4_40: &[FieldRow] = &[
+    row(Of::All, &["id2label", "label2id"], FieldKind::Object, true),
+    row(Of::All, &["attention_dropout"], FieldKind::Number, false),
 ];
 
 /// What `torch` has of these names, which is what `torch_dtype` is looked up in.
@@ -337,7 +357,7 @@ pub(super) fn admit(
 }
 
 fn check_kinds(
-    rows: &[Row],
+    rows: &[FieldRow],
     fields: &Fields,
     architecture: Architecture,
 ) -> Result<(), ConfigError> {

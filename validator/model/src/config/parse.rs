@@ -1,8 +1,8 @@
 //! Reading `config.json`: defaults of each class, and what each release does with each field.
 
 use super::{
-    Activation, Architecture, Compatibility, ConfigError, DecoderSpec, HeadNorms, Norm, Rotary,
-    Scores, admission, fields::Fields, window::window,
+    Activation, Architecture, AttentionScores, Compatibility, ConfigError, DecoderSpec, HeadNorms,
+    Norm, Rotary, admission, fields::Fields, window::window,
 };
 use crate::generation;
 
@@ -330,13 +330,13 @@ fn norm(fields: &Fields, architecture: Architecture) -> Result<Norm, ConfigError
 }
 
 /// Reads how queries and keys become scores.
-fn scores(fields: &Fields, gemma2: bool, head_dim: usize) -> Result<Scores, ConfigError> {
+fn scores(fields: &Fields, gemma2: bool, head_dim: usize) -> Result<AttentionScores, ConfigError> {
     let scalar = if gemma2 {
         fields.size("query_pre_attn_scalar", 256, MAX_SIZE)?
     } else {
         head_dim
     };
-    Ok(Scores {
+    Ok(AttentionScores {
         scalar: scalar as f64,
         cap: cap(fields, gemma2, "attn_logit_softcapping", 50.0)?,
     })

@@ -6,7 +6,7 @@ use super::{
     error::Outcome,
     expression::Words,
     filters,
-    token::Token,
+    token::Lexeme,
 };
 
 impl Words {
@@ -67,7 +67,7 @@ impl Words {
                 .into_iter()
                 .any(|end| self.is_at_name(end));
             let takes = match self.tokens.peek() {
-                Some(Token::Operator(operator)) => matches!(*operator, "(" | "[" | "{"),
+                Some(Lexeme::Operator(operator)) => matches!(*operator, "(" | "[" | "{"),
                 Some(_) => !ends,
                 None => false,
             };

@@ -67,13 +67,13 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) struct Statement {
     pub(super) line: usize,
-    pub(super) kind: Kind,
+    pub(super) kind: StatementKind,
 }
 
 pub(super) type Body = Vec<Statement>;
 
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(super) enum StatementKind {
     Text(String),
     Output(Expr),
     /// Conditions with what they lead to; the last may have none.

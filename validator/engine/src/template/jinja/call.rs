@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{
     error::{Outcome, fail},
-    evaluate::Given,
     repr::to_text,
     run::{Cycle, Run},
-    signature::Bound,
+    signature::{Bound, Given},
     value::{Callable, Range, Value},
 };
 

@@ -3,13 +3,12 @@
 use super::{
     ast::Comparison,
     error::{Outcome, fail},
-    evaluate::Given,
     filters,
     methods::is_callable,
     operators,
     repr::to_text,
     run::Run,
-    signature::Bound,
+    signature::{Bound, Given},
     value::Value,
 };
 

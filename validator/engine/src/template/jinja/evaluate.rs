@@ -6,6 +6,7 @@ use super::{
     operators,
     repr::to_text,
     run::Run,
+    signature::Given,
     text::escape_html,
     value::{Callable, Value},
 };
@@ -21,9 +22,6 @@ const GLOBALS: [&str; 8] = [
     "raise_exception",
     "strftime_now",
 ];
-
-/// Arguments of a call, by place and by name.
-pub(super) type Given = (Vec<Value>, Vec<(Box<str>, Value)>);
 
 impl<'t> Run<'t> {
     pub(super) fn evaluate(&mut self, expression: &'t Expr, scope: usize) -> Outcome<Value> {

@@ -3,7 +3,7 @@
 use super::{
     ast::{Comparison, Expr, Name},
     error::{Outcome, TemplateError},
-    token::Token,
+    token::Lexeme,
 };
 
 /// Expressions nested more deeply are refused.
@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 60;
 
 /// The words of a tag, read one after another.
 pub(super) struct Words {
-    pub(super) tokens: std::iter::Peekable<std::vec::IntoIter<Token>>,
+    pub(super) tokens: std::iter::Peekable<std::vec::IntoIter<Lexeme>>,
     line: usize,
     pub(super) depth: usize,
     /// Whether unknown filters and tests fail only once they are met.
@@ -19,7 +19,7 @@ pub(super) struct Words {
 }
 
 impl Words {
-    pub(super) fn new(tokens: Vec<Token>, line: usize, soft: bool) -> Self {
+    pub(super) fn new(tokens: Vec<Lexeme>, line: usize, soft: bool) -> Self {
         Self {
             tokens: tokens.into_iter().peekable(),
             line,
@@ -48,7 +48,7 @@ impl Words {
     }
 
     pub(super) fn is_at(&mut self, operator: &str) -> bool {
-        matches!(self.tokens.peek(), Some(Token::Operator(found)) if *found == operator)
+        matches!(self.tokens.peek(), Some(Lexeme::Operator(found)) if *found == operator)
     }
 
     pub(super) fn take(&mut self, operator: &str) -> bool {
@@ -68,7 +68,7 @@ impl Words {
     }
 
     pub(super) fn is_at_name(&mut self, name: &str) -> bool {
-        matches!(self.tokens.peek(), Some(Token::Name(found)) if &**found == name)
+        matches!(self.tokens.peek(), Some(Lexeme::Name(found)) if &**found == name)
     }
 
     pub(super) fn take_name(&mut self, name: &str) -> bool {
@@ -81,7 +81,7 @@ impl Words {
 
     pub(super) fn name(&mut self) -> Outcome<Name> {
         match self.tokens.next() {
-            Some(Token::Name(name)) => Ok(name),
+            Some(Lexeme::Name(name)) => Ok(name),
             _ => self.fail("expected a name"),
         }
     }
@@ -271,24 +271,24 @@ impl Words {
 
     pub(super) fn primary(&mut self) -> Outcome<Expr> {
         match self.tokens.next() {
-            Some(Token::Name(name)) => Ok(match &*name {
+            Some(Lexeme::Name(name)) => Ok(match &*name {
                 "true" | "True" => Expr::Bool(true),
                 "false" | "False" => Expr::Bool(false),
                 "none" | "None" => Expr::None,
                 _ => Expr::Name(name),
             }),
-            Some(Token::Text(text)) => {
+            Some(Lexeme::Text(text)) => {
                 let mut text = text.into_string();
-                while let Some(Token::Text(more)) =
-                    self.tokens.next_if(|next| matches!(next, Token::Text(_)))
+                while let Some(Lexeme::Text(more)) =
+                    self.tokens.next_if(|next| matches!(next, Lexeme::Text(_)))
                 {
                     text.push_str(&more);
                 }
                 Ok(Expr::Text(text.into()))
             }
-            Some(Token::Int(value)) => Ok(Expr::Int(value)),
-            Some(Token::Float(value)) => Ok(Expr::Float(value)),
-            Some(Token::Operator("(")) => {
+            Some(Lexeme::Int(value)) => Ok(Expr::Int(value)),
+            Some(Lexeme::Float(value)) => Ok(Expr::Float(value)),
+            Some(Lexeme::Operator("(")) => {
                 self.deeper()?;
                 let inner = if self.is_at(")") {
                     Expr::Tuple(Vec::new())
@@ -299,7 +299,7 @@ impl Words {
                 self.expect(")")?;
                 Ok(inner)
             }
-            Some(Token::Operator("[")) => {
+            Some(Lexeme::Operator("[")) => {
                 let mut items = Vec::new();
                 while !self.take("]") {
                     if !items.is_empty() {
@@ -312,7 +312,7 @@ impl Words {
                 }
                 Ok(Expr::List(items))
             }
-            Some(Token::Operator("{")) => {
+            Some(Lexeme::Operator("{")) => {
                 let mut pairs = Vec::new();
                 while !self.take("}") {
                     if !pairs.is_empty() {
@@ -336,8 +336,8 @@ impl Words {
         loop {
             if self.take(".") {
                 value = match self.tokens.next() {
-                    Some(Token::Name(name)) => Expr::Attribute(Box::new(value), name),
-                    Some(Token::Int(index)) => {
+                    Some(Lexeme::Name(name)) => Expr::Attribute(Box::new(value), name),
+                    Some(Lexeme::Int(index)) => {
                         Expr::Item(Box::new(value), Box::new(Expr::Int(index)))
                     }
                     _ => return self.fail("expected a name or a number after the dot"),

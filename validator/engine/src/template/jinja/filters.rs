@@ -2,15 +2,14 @@
 
 use super::{
     error::{Outcome, fail},
-    evaluate::Given,
     json,
     operators::{negative, soft_text},
     percent,
     repr::{self, to_text},
     run::Run,
-    signature::Bound,
+    signature::{Bound, Given},
     text::{escape_html, strip},
-    value::{Value, View},
+    value::{DictView, Value},
 };
 
 const NAMES: [&str; 54] = [
@@ -160,7 +159,9 @@ impl Run<'_> {
             },
             "items" => match of {
                 Value::Undefined(_) => Value::generator(Vec::new())?,
-                Value::Dict(dict) => Value::generator(Value::View(View::Items, dict).iterate()?)?,
+                Value::Dict(dict) => {
+                    Value::generator(Value::DictView(DictView::Items, dict).iterate()?)?
+                }
                 _ => return fail("items takes a mapping"),
             },
             "list" => {

@@ -2,9 +2,9 @@
 
 use super::{
     error::{Outcome, fail},
-    evaluate::Given,
     repr::{self, to_text},
     run::Run,
+    signature::Given,
     text::{escape_html, pad},
     value::{Text, Value},
 };

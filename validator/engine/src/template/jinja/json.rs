@@ -5,9 +5,8 @@ use std::fmt::Write;
 use super::{
     Dialect,
     error::{Outcome, fail},
-    evaluate::Given,
     repr::{self, MAX_STRUCTURE, to_text},
-    signature::Bound,
+    signature::{Bound, Given},
     value::{Dict, Text, Value},
 };
 

@@ -4,7 +4,7 @@
 use super::{
     error::{Outcome, TemplateError},
     text::is_space,
-    token::{Token, tokens},
+    token::{Lexeme, tokens},
 };
 
 /// A piece of a template.
@@ -18,9 +18,9 @@ pub(super) struct Piece {
 pub(super) enum PieceKind {
     Text(String),
     /// `{{ .. }}`
-    Output(Vec<Token>),
+    Output(Vec<Lexeme>),
     /// `{% .. %}`
-    Block(Vec<Token>),
+    Block(Vec<Lexeme>),
 }
 
 #[derive(Clone, Copy, PartialEq)]

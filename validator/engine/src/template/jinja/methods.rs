@@ -2,18 +2,17 @@
 
 use super::{
     error::{Outcome, fail},
-    evaluate::Given,
     format,
     operators::soft_text,
     repr::is_printable,
     run::Run,
     search::{affix, find, partition, split},
-    signature::Bound,
+    signature::{Bound, Given},
     text::{
         capitalize, case_fold, centered, decimal, escape_html, is_cased, is_digit, is_space,
         is_word, pad, split_lines, strip, swap_case, title,
     },
-    value::{Callable, Text, Value, View},
+    value::{Callable, DictView, Text, Value},
 };
 
 /// Names of the methods of a value that may be called.
@@ -86,9 +85,9 @@ impl Run<'_> {
             Value::Text(text) => self.text_method(text, name, given),
             Value::Dict(dict) => {
                 let view = match name {
-                    "keys" => View::Keys,
-                    "values" => View::Values,
-                    "items" => View::Items,
+                    "keys" => DictView::Keys,
+                    "values" => DictView::Values,
+                    "items" => DictView::Items,
                     "copy" => {
                         none(given)?;
                         return Ok(of.clone());
@@ -100,7 +99,7 @@ impl Run<'_> {
                     }
                 };
                 none(given)?;
-                Ok(Value::View(view, dict.clone()))
+                Ok(Value::DictView(view, dict.clone()))
             }
             Value::List(_) | Value::Tuple(_) | Value::Range(_) => {
                 if name == "copy" {

@@ -1,6 +1,6 @@
 //! Which names a part of a template asks for.
 
-use super::ast::{Body, Expr, Kind, Statement};
+use super::ast::{Body, Expr, Statement, StatementKind};
 
 /// Returns whether statements read a name before they assign it (`find_undeclared`).
 pub(super) fn mentions(body: &Body, name: &str) -> bool {
@@ -10,32 +10,35 @@ pub(super) fn mentions(body: &Body, name: &str) -> bool {
 fn in_statement(Statement { kind, .. }: &Statement, name: &str) -> bool {
     let reads = |expression: &Expr| in_expression(expression, name);
     match kind {
-        Kind::Text(_) | Kind::Break | Kind::Continue | Kind::Block(_) => false,
-        Kind::Output(value) | Kind::Set(_, value) => reads(value),
-        Kind::If(branches, otherwise) => {
+        StatementKind::Text(_)
+        | StatementKind::Break
+        | StatementKind::Continue
+        | StatementKind::Block(_) => false,
+        StatementKind::Output(value) | StatementKind::Set(_, value) => reads(value),
+        StatementKind::If(branches, otherwise) => {
             let read = |(condition, body): &(Expr, Body)| reads(condition) || mentions(body, name);
             branches.iter().any(read) || mentions(otherwise, name)
         }
-        Kind::For(part) => {
+        StatementKind::For(part) => {
             reads(&part.list)
                 || part.condition.as_ref().is_some_and(reads)
                 || mentions(&part.body, name)
                 || mentions(&part.otherwise, name)
         }
-        Kind::SetBlock(_, filters, body) => {
+        StatementKind::SetBlock(_, filters, body) => {
             filters.as_ref().is_some_and(reads) || mentions(body, name)
         }
-        Kind::With(values, body) => {
+        StatementKind::With(values, body) => {
             values.iter().any(|(_, value)| reads(value)) || mentions(body, name)
         }
-        Kind::Macro(part) => part.defaults.iter().any(reads) || mentions(&part.body, name),
-        Kind::CallBlock(call, part) => {
+        StatementKind::Macro(part) => part.defaults.iter().any(reads) || mentions(&part.body, name),
+        StatementKind::CallBlock(call, part) => {
             reads(call) || part.defaults.iter().any(reads) || mentions(&part.body, name)
         }
-        Kind::Filter(value, body) | Kind::Autoescape(value, body) => {
+        StatementKind::Filter(value, body) | StatementKind::Autoescape(value, body) => {
             reads(value) || mentions(body, name)
         }
-        Kind::Generation(body) => mentions(body, name),
+        StatementKind::Generation(body) => mentions(body, name),
     }
 }
 

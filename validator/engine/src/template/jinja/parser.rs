@@ -4,12 +4,12 @@ use std::{iter::Peekable, vec::IntoIter};
 
 use super::{
     Dialect,
-    ast::{Arguments, Body, Expr, For, Kind, Macro, Name, Statement},
+    ast::{Arguments, Body, Expr, For, Macro, Name, Statement, StatementKind},
     error::{Outcome, TemplateError},
     expression::Words,
     lexer::{Piece, PieceKind, pieces},
     names::mentions,
-    token::Token,
+    token::Lexeme,
 };
 
 /// Statements nested more deeply are refused.
@@ -52,12 +52,12 @@ impl Parser {
         let mut body = Body::new();
         while let Some(Piece { kind, line }) = self.pieces.next() {
             let kind = match kind {
-                PieceKind::Text(text) => Kind::Text(text),
+                PieceKind::Text(text) => StatementKind::Text(text),
                 PieceKind::Output(tokens) => {
                     let mut words = self.words(tokens, line);
                     let output = words.tuple()?;
                     words.end()?;
-                    Kind::Output(output)
+                    StatementKind::Output(output)
                 }
                 PieceKind::Block(tokens) => {
                     let mut words = self.words(tokens, line);
@@ -80,7 +80,7 @@ impl Parser {
         Ok((body, None))
     }
 
-    fn words(&self, tokens: Vec<Token>, line: usize) -> Words {
+    fn words(&self, tokens: Vec<Lexeme>, line: usize) -> Words {
         Words::new(tokens, line, self.soft > 0)
     }
 
@@ -93,7 +93,7 @@ impl Parser {
         Ok(body)
     }
 
-    fn statement(&mut self, name: &str, mut words: Words) -> Outcome<Kind> {
+    fn statement(&mut self, name: &str, mut words: Words) -> Outcome<StatementKind> {
         match name {
             "if" => self.condition(words),
             "for" => self.for_loop(words),
@@ -102,13 +102,13 @@ impl Parser {
             "macro" => {
                 let name = words.name()?;
                 let made = self.macro_body(name, words, "endmacro")?;
-                Ok(Kind::Macro(made))
+                Ok(StatementKind::Macro(made))
             }
             "call" => self.call_block(words),
             "filter" => {
                 let filters = words.filters_on_block()?;
                 words.end()?;
-                Ok(Kind::Filter(filters, self.closed("endfilter")?))
+                Ok(StatementKind::Filter(filters, self.closed("endfilter")?))
             }
             "block" => {
                 let name = words.name()?;
@@ -119,24 +119,24 @@ impl Parser {
                     words.take_name(&name);
                     words.end()?;
                 }
-                Ok(Kind::Block(body))
+                Ok(StatementKind::Block(body))
             }
             "autoescape" => {
                 let on = words.expression()?;
                 words.end()?;
-                Ok(Kind::Autoescape(on, self.closed("endautoescape")?))
+                Ok(StatementKind::Autoescape(on, self.closed("endautoescape")?))
             }
             "break" | "continue" if self.dialect.has_loop_controls() && self.loops > 0 => {
                 words.end()?;
                 Ok(if name == "break" {
-                    Kind::Break
+                    StatementKind::Break
                 } else {
-                    Kind::Continue
+                    StatementKind::Continue
                 })
             }
             "generation" if self.dialect.has_generation() => {
                 words.end()?;
-                Ok(Kind::Generation(self.closed("endgeneration")?))
+                Ok(StatementKind::Generation(self.closed("endgeneration")?))
             }
             "extends" | "include" | "import" | "from" => {
                 words.fail("other templates can't be loaded")
@@ -145,7 +145,7 @@ impl Parser {
         }
     }
 
-    fn condition(&mut self, mut words: Words) -> Outcome<Kind> {
+    fn condition(&mut self, mut words: Words) -> Outcome<StatementKind> {
         let mut branches = Vec::new();
         self.soft += 1;
         loop {
@@ -162,18 +162,18 @@ impl Parser {
                     rest.end()?;
                     let otherwise = self.closed("endif")?;
                     self.soft -= 1;
-                    return Ok(Kind::If(branches, otherwise));
+                    return Ok(StatementKind::If(branches, otherwise));
                 }
                 _ => {
                     rest.end()?;
                     self.soft -= 1;
-                    return Ok(Kind::If(branches, Body::new()));
+                    return Ok(StatementKind::If(branches, Body::new()));
                 }
             }
         }
     }
 
-    fn for_loop(&mut self, mut words: Words) -> Outcome<Kind> {
+    fn for_loop(&mut self, mut words: Words) -> Outcome<StatementKind> {
         let target = words.target(true)?;
         if !words.take_name("in") {
             return words.fail("expected `in`");
@@ -200,7 +200,7 @@ impl Parser {
             }
             None => Body::new(),
         };
-        Ok(Kind::For(Box::new(For {
+        Ok(StatementKind::For(Box::new(For {
             target,
             list,
             condition,
@@ -210,19 +210,23 @@ impl Parser {
         })))
     }
 
-    fn set(&mut self, mut words: Words) -> Outcome<Kind> {
+    fn set(&mut self, mut words: Words) -> Outcome<StatementKind> {
         let target = words.target(false)?;
         if words.take("=") {
             let value = words.tuple()?;
             words.end()?;
-            return Ok(Kind::Set(target, value));
+            return Ok(StatementKind::Set(target, value));
         }
         let filters = words.block_filters()?;
         words.end()?;
-        Ok(Kind::SetBlock(target, filters, self.closed("endset")?))
+        Ok(StatementKind::SetBlock(
+            target,
+            filters,
+            self.closed("endset")?,
+        ))
     }
 
-    fn with(&mut self, mut words: Words) -> Outcome<Kind> {
+    fn with(&mut self, mut words: Words) -> Outcome<StatementKind> {
         let mut values = Vec::new();
         while !words.is_done() {
             if !values.is_empty() && !words.take(",") {
@@ -234,7 +238,7 @@ impl Parser {
             }
             values.push((target, words.expression()?));
         }
-        Ok(Kind::With(values, self.closed("endwith")?))
+        Ok(StatementKind::With(values, self.closed("endwith")?))
     }
 
     /// Parses parameters and body of a macro.
@@ -255,7 +259,7 @@ impl Parser {
         })
     }
 
-    fn call_block(&mut self, mut words: Words) -> Outcome<Kind> {
+    fn call_block(&mut self, mut words: Words) -> Outcome<StatementKind> {
         let (parameters, defaults) = if words.is_at("(") {
             words.parameters()?
         } else {
@@ -277,7 +281,7 @@ impl Parser {
             body,
             takes,
         };
-        Ok(Kind::CallBlock(call, caller))
+        Ok(StatementKind::CallBlock(call, caller))
     }
 }
 

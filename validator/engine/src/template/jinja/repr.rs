@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     error::{Outcome, fail},
-    value::{Value, View},
+    value::{DictView, Value},
 };
 
 /// The longest text of a list or dict, in bytes. One that holds another twice, which holds another
@@ -64,11 +64,11 @@ fn write(text: &mut String, value: &Value) -> Outcome<()> {
             }
             text.push('}');
         }
-        Value::View(view, _) => {
+        Value::DictView(view, _) => {
             let begin = match view {
-                View::Keys => "dict_keys([",
-                View::Values => "dict_values([",
-                View::Items => "dict_items([",
+                DictView::Keys => "dict_keys([",
+                DictView::Values => "dict_values([",
+                DictView::Items => "dict_items([",
             };
             write_all(text, begin, &value.iterate()?, "])")?;
         }

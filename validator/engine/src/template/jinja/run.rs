@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Dialect,
-    ast::{Body, Expr, For, Kind, Macro, Statement, Target},
+    ast::{Body, Expr, For, Macro, Statement, StatementKind, Target},
     error::{Outcome, fail},
     repr::to_text,
     text::escape_html,
@@ -234,12 +234,12 @@ impl<'t> Run<'t> {
     ) -> Outcome<Flow> {
         self.step(1)?;
         match &statement.kind {
-            Kind::Text(text) => self.write(text, out)?,
-            Kind::Output(expression) => {
+            StatementKind::Text(text) => self.write(text, out)?,
+            StatementKind::Output(expression) => {
                 let value = self.evaluate(expression, scope)?;
                 self.print(&value, out)?;
             }
-            Kind::If(branches, otherwise) => {
+            StatementKind::If(branches, otherwise) => {
                 for (condition, body) in branches {
                     if self.evaluate(condition, scope)?.is_true() {
                         return self.body(body, scope, out);
@@ -247,12 +247,12 @@ impl<'t> Run<'t> {
                 }
                 return self.body(otherwise, scope, out);
             }
-            Kind::For(part) => self.for_loop(part, scope, out)?,
-            Kind::Set(target, expression) => {
+            StatementKind::For(part) => self.for_loop(part, scope, out)?,
+            StatementKind::Set(target, expression) => {
                 let value = self.evaluate(expression, scope)?;
                 self.assign(target, value, scope)?;
             }
-            Kind::SetBlock(target, filters, body) => {
+            StatementKind::SetBlock(target, filters, body) => {
                 let inner = self.new_scope(scope);
                 let (text, flow) = self.captured(body, inner)?;
                 let value = match filters {
@@ -262,7 +262,7 @@ impl<'t> Run<'t> {
                 self.assign(target, value, scope)?;
                 return Ok(flow);
             }
-            Kind::With(values, body) => {
+            StatementKind::With(values, body) => {
                 let inner = self.new_scope(scope);
                 for (target, expression) in values {
                     let value = self.evaluate(expression, scope)?;
@@ -270,24 +270,24 @@ impl<'t> Run<'t> {
                 }
                 return self.body(body, inner, out);
             }
-            Kind::Macro(part) => {
+            StatementKind::Macro(part) => {
                 let value = self.new_macro(part, scope);
                 self.set(scope, &part.name, value);
             }
-            Kind::CallBlock(call, caller) => self.call_block(call, caller, scope, out)?,
-            Kind::Filter(filters, body) => {
+            StatementKind::CallBlock(call, caller) => self.call_block(call, caller, scope, out)?,
+            StatementKind::Filter(filters, body) => {
                 let inner = self.new_scope(scope);
                 let (text, flow) = self.captured(body, inner)?;
                 let value = self.filter_block(filters, text, scope)?;
                 self.print(&value, out)?;
                 return Ok(flow);
             }
-            Kind::Block(body) => {
+            StatementKind::Block(body) => {
                 // A block sees what the template itself has set, not the loops around it.
                 let inner = self.new_scope(1);
                 return self.body(body, inner, out);
             }
-            Kind::Autoescape(on, body) => {
+            StatementKind::Autoescape(on, body) => {
                 let on = self.evaluate(on, scope)?.is_true();
                 let before = std::mem::replace(&mut self.autoescape, on);
                 let inner = self.new_scope(scope);
@@ -295,12 +295,12 @@ impl<'t> Run<'t> {
                 self.autoescape = before;
                 return done;
             }
-            Kind::Generation(body) => {
+            StatementKind::Generation(body) => {
                 let inner = self.new_scope(scope);
                 self.body(body, inner, out)?;
             }
-            Kind::Break => return Ok(Flow::Break),
-            Kind::Continue => return Ok(Flow::Continue),
+            StatementKind::Break => return Ok(Flow::Break),
+            StatementKind::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::On)
     }

@@ -2,8 +2,7 @@
 
 use super::{
     error::{Outcome, fail},
-    evaluate::Given,
-    signature::Bound,
+    signature::{Bound, Given},
     text::is_space,
     value::Value,
 };

@@ -4,10 +4,9 @@ use std::cmp::Ordering;
 
 use super::{
     error::{Outcome, fail},
-    evaluate::Given,
     operators::soft_text,
     run::Run,
-    signature::Bound,
+    signature::{Bound, Given},
     text::escape_html,
     value::{Text, Value},
 };

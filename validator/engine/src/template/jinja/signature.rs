@@ -2,10 +2,12 @@
 
 use super::{
     error::{Outcome, fail},
-    evaluate::Given,
     repr::to_text,
     value::Value,
 };
+
+/// Arguments of a call, by place and by name.
+pub(super) type Given = (Vec<Value>, Vec<(Box<str>, Value)>);
 
 /// Arguments in the order of their parameters.
 pub(super) struct Bound(Vec<Option<Value>>);

@@ -6,7 +6,7 @@ use super::{
 };
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Token {
+pub(super) enum Lexeme {
     Name(Box<str>),
     Text(Box<str>),
     Int(i128),
@@ -21,7 +21,7 @@ const OPERATORS: [&str; 25] = [
 ];
 
 /// Reads words up to the end of a tag; returns how many bytes they take.
-pub(super) fn tokens(source: &str, end: &str, line: usize) -> Outcome<(Vec<Token>, usize)> {
+pub(super) fn tokens(source: &str, end: &str, line: usize) -> Outcome<(Vec<Lexeme>, usize)> {
     let mut found = Vec::new();
     let mut open: Vec<char> = Vec::new();
     let mut rest = source;
@@ -44,7 +44,7 @@ pub(super) fn tokens(source: &str, end: &str, line: usize) -> Outcome<(Vec<Token
             let Some((text, used)) = quoted(rest, first) else {
                 return wrong("a text has no end".into());
             };
-            found.push(Token::Text(unescaped(text).ok_or_else(|| {
+            found.push(Lexeme::Text(unescaped(text).ok_or_else(|| {
                 TemplateError::at(line, "a text has a malformed escape sequence")
             })?));
             rest = &rest[used..];
@@ -55,7 +55,7 @@ pub(super) fn tokens(source: &str, end: &str, line: usize) -> Outcome<(Vec<Token
             let used = rest
                 .find(|c: char| !c.is_alphanumeric() && c != '_')
                 .unwrap_or(rest.len());
-            found.push(Token::Name(rest[..used].into()));
+            found.push(Lexeme::Name(rest[..used].into()));
             rest = &rest[used..];
         } else {
             let Some(operator) = OPERATORS.into_iter().find(|op| rest.starts_with(op)) else {
@@ -68,7 +68,7 @@ pub(super) fn tokens(source: &str, end: &str, line: usize) -> Outcome<(Vec<Token
                 ("}", _) if open.pop() != Some('{') => return wrong("unexpected '}'".into()),
                 _ => {}
             }
-            found.push(Token::Operator(operator));
+            found.push(Lexeme::Operator(operator));
             rest = &rest[operator.len()..];
         }
     }
@@ -142,9 +142,9 @@ fn unescaped(text: &str) -> Option<Box<str>> {
     Some(out.into())
 }
 
-type Number = Result<Token, &'static str>;
+type Number = Result<Lexeme, &'static str>;
 
-fn number(source: &str, before: Option<&Token>) -> Option<(Number, usize)> {
+fn number(source: &str, before: Option<&Lexeme>) -> Option<(Number, usize)> {
     let bytes = source.as_bytes();
     if !bytes.first()?.is_ascii_digit() {
         return None;
@@ -157,7 +157,7 @@ fn number(source: &str, before: Option<&Token>) -> Option<(Number, usize)> {
                 .unwrap_or(source.len() - 2);
             if digits > 0 {
                 let text = source[2..2 + digits].replace('_', "");
-                let value = i128::from_str_radix(&text, radix).map(Token::Int);
+                let value = i128::from_str_radix(&text, radix).map(Lexeme::Int);
                 return Some((value.or(too_large), 2 + digits));
             }
         }
@@ -169,7 +169,7 @@ fn number(source: &str, before: Option<&Token>) -> Option<(Number, usize)> {
     let whole = run(0);
     let mut end = whole;
     // `a.0.1` are two look-ups, not a number.
-    let after_dot = before == Some(&Token::Operator("."));
+    let after_dot = before == Some(&Lexeme::Operator("."));
     let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
     if !after_dot {
         if bytes.get(end) == Some(&b'.') && digit(end + 1) {
@@ -184,8 +184,8 @@ fn number(source: &str, before: Option<&Token>) -> Option<(Number, usize)> {
     }
     let text = source[..end].replace('_', "");
     if end > whole {
-        let value = text.parse().map(Token::Float);
+        let value = text.parse().map(Lexeme::Float);
         return Some((value.map_err(|_| "a number is malformed"), end));
     }
-    Some((text.parse().map(Token::Int).or(too_large), end))
+    Some((text.parse().map(Lexeme::Int).or(too_large), end))
 }

@@ -19,7 +19,7 @@ pub(super) enum Value {
     List(Rc<Items>),
     Tuple(Rc<Items>),
     Dict(Rc<Dict>),
-    View(View, Rc<Dict>),
+    DictView(DictView, Rc<Dict>),
     Range(Range),
     /// What can be iterated once.
     Generator(Rc<RefCell<Vec<Self>>>),
@@ -52,7 +52,7 @@ pub(super) struct Dict {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum View {
+pub(super) enum DictView {
     Keys,
     Values,
     Items,
@@ -113,7 +113,7 @@ impl Value {
     fn depth(&self) -> u32 {
         match self {
             Self::List(items) | Self::Tuple(items) => items.depth,
-            Self::Dict(dict) | Self::View(_, dict) => dict.depth,
+            Self::Dict(dict) | Self::DictView(_, dict) => dict.depth,
             Self::Callable(Callable::Method(of, _)) => of.depth() + 1,
             Self::Generator(values) => {
                 let values = values.borrow();
@@ -190,7 +190,7 @@ impl Value {
             Self::List(_) => "list",
             Self::Tuple(_) => "tuple",
             Self::Dict(_) => "dict",
-            Self::View(..) => "dict view",
+            Self::DictView(..) => "dict view",
             Self::Range(_) => "range",
             Self::Generator(_) => "generator",
             Self::Callable(_) => "function",
@@ -231,7 +231,7 @@ impl Value {
             Self::Float(number) => *number != 0.0,
             Self::Text(text) => !text.text.is_empty(),
             Self::List(items) | Self::Tuple(items) => !items.values.is_empty(),
-            Self::Dict(dict) | Self::View(_, dict) => !dict.pairs.is_empty(),
+            Self::Dict(dict) | Self::DictView(_, dict) => !dict.pairs.is_empty(),
             Self::Range(range) => range.length > 0,
             _ => true,
         }
@@ -243,7 +243,7 @@ impl Value {
             Self::Undefined(_) => 0,
             Self::Text(text) => text.text.chars().count(),
             Self::List(items) | Self::Tuple(items) => items.values.len(),
-            Self::Dict(dict) | Self::View(_, dict) => dict.pairs.len(),
+            Self::Dict(dict) | Self::DictView(_, dict) => dict.pairs.len(),
             Self::Range(range) => range.length,
             _ => return None,
         })
@@ -265,7 +265,7 @@ impl Value {
                 .collect(),
             Self::List(items) | Self::Tuple(items) => items.values.clone(),
             Self::Dict(dict) => dict.pairs.iter().map(|(key, _)| key.clone()).collect(),
-            Self::View(view, dict) => view.values(dict)?,
+            Self::DictView(view, dict) => view.values(dict)?,
             Self::Range(range) => range.values().collect(),
             Self::Generator(values) => values.take(),
             _ => return fail(format!("'{}' object is not iterable", self.kind())),
@@ -358,7 +358,7 @@ impl Dict {
     }
 }
 
-impl View {
+impl DictView {
     fn values(self, dict: &Dict) -> Outcome<Vec<Value>> {
         dict.pairs
             .iter()

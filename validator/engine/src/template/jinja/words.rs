@@ -4,11 +4,10 @@ use std::fmt::Write;
 
 use super::{
     error::{Outcome, fail},
-    evaluate::Given,
     operators::soft_text,
     repr::to_text,
     run::Run,
-    signature::Bound,
+    signature::{Bound, Given},
     text::{
         capitalize, centered, decimal, escape_html, is_space, is_word, pad, split_lines, strip,
     },
@@ -329,7 +328,7 @@ fn percent_encode(text: &str, keep_slash: bool, plus: bool) -> String {
 fn url_encode(of: &Value) -> Outcome<String> {
     let pairs = match of {
         Value::Dict(dict) => dict.pairs.clone(),
-        Value::List(_) | Value::Tuple(_) | Value::Generator(_) | Value::View(..) => {
+        Value::List(_) | Value::Tuple(_) | Value::Generator(_) | Value::DictView(..) => {
             let mut pairs = Vec::new();
             for pair in of.iterate()? {
                 match <[Value; 2]>::try_from(pair.iterate()?) {

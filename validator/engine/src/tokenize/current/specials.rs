@@ -288,69 +288,69 @@ fn token_order(directory: &Directory<'_>) -> Result<Vec<String>, Fault> {
     let Some(json) = directory.vocabulary("tokenizer_config.json")? else {
         return Ok(Vec::new());
     };
-    let Names(names) = serde_json::from_slice(&json)
+    let NameOrder(names) = serde_json::from_slice(&json)
         .map_err(|error| refused(format_args!("tokenizer_config.json: {error}")))?;
     Ok(names)
 }
 
-/// Names of an object in their order, and those within `extra_special_tokens`.
-struct Names(Vec<String>);
+/// NameOrder of an object in their order, and those within `extra_special_tokens`.
+struct NameOrder(Vec<String>);
 
-impl<'de> Deserialize<'de> for Names {
+impl<'de> Deserialize<'de> for NameOrder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NamesVisitor)
+        deserializer.deserialize_any(NameOrderVisitor)
     }
 }
 
-struct NamesVisitor;
+struct NameOrderVisitor;
 
-impl<'de> Visitor<'de> for NamesVisitor {
-    type Value = Names;
+impl<'de> Visitor<'de> for NameOrderVisitor {
+    type Value = NameOrder;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NameOrder, A::Error> {
         let (mut own, mut inner) = (Vec::new(), Vec::new());
         while let Some(name) = map.next_key::<String>()? {
             if name == "extra_special_tokens" {
-                Names(inner) = map.next_value()?;
+                NameOrder(inner) = map.next_value()?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
             own.push(name);
         }
         own.extend(inner);
-        Ok(Names(own))
+        Ok(NameOrder(own))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Names, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<NameOrder, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Names(Vec::new()))
+        Ok(NameOrder(Vec::new()))
     }
 
-    fn visit_unit<E>(self) -> Result<Names, E> {
-        Ok(Names(Vec::new()))
+    fn visit_unit<E>(self) -> Result<NameOrder, E> {
+        Ok(NameOrder(Vec::new()))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Names, E> {
-        Ok(Names(Vec::new()))
+    fn visit_bool<E>(self, _: bool) -> Result<NameOrder, E> {
+        Ok(NameOrder(Vec::new()))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Names, E> {
-        Ok(Names(Vec::new()))
+    fn visit_str<E>(self, _: &str) -> Result<NameOrder, E> {
+        Ok(NameOrder(Vec::new()))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Names, E> {
-        Ok(Names(Vec::new()))
+    fn visit_i64<E>(self, _: i64) -> Result<NameOrder, E> {
+        Ok(NameOrder(Vec::new()))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Names, E> {
-        Ok(Names(Vec::new()))
+    fn visit_u64<E>(self, _: u64) -> Result<NameOrder, E> {
+        Ok(NameOrder(Vec::new()))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Names, E> {
-        Ok(Names(Vec::new()))
+    fn visit_f64<E>(self, _: f64) -> Result<NameOrder, E> {
+        Ok(NameOrder(Vec::new()))
     }
 }
