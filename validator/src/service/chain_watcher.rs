@@ -128,7 +128,7 @@ impl ChainWatcher {
     fn tell_endpoints(&self) {
         let endpoints = self.client.endpoints();
         let time = self.chain.snapshot().hyperparameters.time;
-        let old = shared::clock::unix_seconds().saturating_sub(time.unwrap_or(u64::MAX));
+        let old = clock::unix_seconds().saturating_sub(time.unwrap_or(u64::MAX));
         let in_use = endpoints.iter().find(|endpoint| endpoint.in_use);
         let lag = in_use.and_then(|endpoint| endpoint.lag).unwrap_or(0);
         if lag > LAG_BLOCKS {
