@@ -6,6 +6,7 @@
 use super::{
     block::StorageItem,
     client::Client,
+    decode::Value,
     error::ChainError,
     hyperparameters::{PALLET, argument},
     weights::preflight,
@@ -34,11 +35,7 @@ impl Client {
             .await?;
         let mut columns = columns.into_iter().map(|column| match column {
             None => Ok(Vec::new()),
-            Some(column) => column
-                .list()?
-                .iter()
-                .map(|cell| cell.uint::<u16>())
-                .collect(),
+            Some(column) => column.list()?.iter().map(Value::uint::<u16>).collect(),
         });
         let mut next = |item| match columns.next() {
             None => Ok(Vec::new()),

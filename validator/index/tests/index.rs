@@ -294,9 +294,9 @@ fn without_records_it_says_so_and_without_steps_it_is_empty() {
 fn who_does_not_get_the_lock_reads_what_is_there() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), 1 << 30, 0..2);
-    let _lock = FileLock::try_acquire(&dir.path().join("index.lock"), "test").unwrap();
+    let lock = FileLock::try_acquire(&dir.path().join("index.lock"), "test").unwrap();
     assert!(matches!(Index::open(dir.path()), Err(IndexError::Building)));
-    drop(_lock);
+    drop(lock);
     Index::open(dir.path()).unwrap();
     let _lock = FileLock::try_acquire(&dir.path().join("index.lock"), "test").unwrap();
     write(dir.path(), 1 << 30, [2]);

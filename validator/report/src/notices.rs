@@ -61,12 +61,11 @@ impl Notices {
                 continue;
             };
             let told = self.told.get_mut(cause);
-            let news = match &told {
-                Some(told) => problem.health > told.problem.health,
-                None => {
-                    let patience = SignedDuration::from_mins(rule.call_minutes);
-                    now.duration_since(problem.since) >= patience
-                }
+            let news = if let Some(told) = &told {
+                problem.health > told.problem.health
+            } else {
+                let patience = SignedDuration::from_mins(rule.call_minutes);
+                now.duration_since(problem.since) >= patience
             };
             if let Some(told) = told {
                 told.away = None;

@@ -40,7 +40,7 @@ use report::{
     board::{Alarm, Alarms, Board},
     meters::Meters,
 };
-use subnet::Parameters;
+use subnet::{Hotkey, Parameters};
 
 /// So many records of steps wait for those who listen; then the oldest is dropped.
 const RECORDS: usize = 16;
@@ -140,27 +140,13 @@ pub(super) fn tasks(
     };
     // The loop alone holds the sender: its listeners end after it, with its last record.
     let (records, rows) = broadcast::channel(RECORDS);
+    let (hotkey, heard) = (wallet.hotkey(), records.subscribe());
+    let history = handles.history(&settings, hotkey, client.clone(), heard, meters);
     let wandb = settings.wandb.map(|given| Wandb {
         settings: wandb::complete(given, uid, &settings.version, &wallet),
         rows,
         alarm: alarms.wandb,
     });
-    let history = History {
-        disk: DiskWatch {
-            store: handles.library.store.clone(),
-            limits: settings.limits,
-        },
-        site: settings.site.clone(),
-        records: records.subscribe(),
-        meters,
-        board: board.clone(),
-        version: settings.version.clone(),
-        hotkey: wallet.hotkey(),
-        folder: settings.folder.clone(),
-        client: client.clone(),
-        snapshots: handles.chain.snapshots(),
-        shutdown: shutdown.clone(),
-    };
     let context = Context {
         settings: settings.step,
         version: settings.version,
@@ -286,6 +272,32 @@ impl Handles {
             alarm,
             grace,
             wakeups: Arc::clone(&self.wakeups),
+        }
+    }
+
+    fn history(
+        &self,
+        settings: &Settings,
+        hotkey: Hotkey,
+        client: Option<Client>,
+        records: broadcast::Receiver<Arc<StepRecord>>,
+        meters: Meters,
+    ) -> History {
+        History {
+            board: self.board.clone(),
+            version: settings.version.clone(),
+            hotkey,
+            folder: settings.folder.clone(),
+            client,
+            snapshots: self.chain.snapshots(),
+            records,
+            meters,
+            disk: DiskWatch {
+                store: self.library.store.clone(),
+                limits: settings.limits,
+            },
+            site: settings.site.clone(),
+            shutdown: self.wakeups.shutdown.clone(),
         }
     }
 

@@ -150,6 +150,21 @@ async fn every_question_is_answered_by_one_documented_command() {
         }
     }
 
+    others(&world).await;
+
+    assert_eq!(stop(&mut validator).await, 0);
+    for line in world.log_text("a").lines() {
+        assert!(
+            serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
+            "not JSON: {line}"
+        );
+    }
+    let (code, text) = world.run("a", &["show", "leaders"]).await;
+    assert_eq!(code, 0, "also of a validator that is dead: {text}");
+}
+
+/// What answers beyond one line: a hotkey, a bundle, tables for other programs, scores of the journal.
+async fn others(world: &World) {
     // By its hotkey too, as JSON, for programs.
     let (_, text) = world.run("a", &["show", "uid", "5", "--json"]).await;
     let json: Value = serde_json::from_str(&text).unwrap();
@@ -201,16 +216,6 @@ async fn every_question_is_answered_by_one_documented_command() {
     let folder = journal.parent().unwrap().to_str().unwrap();
     let (code, text) = world.run("a", &["score", folder]).await;
     assert_eq!(code, 0, "{text}");
-
-    assert_eq!(stop(&mut validator).await, 0);
-    for line in world.log_text("a").lines() {
-        assert!(
-            serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
-            "not JSON: {line}"
-        );
-    }
-    let (code, text) = world.run("a", &["show", "leaders"]).await;
-    assert_eq!(code, 0, "also of a validator that is dead: {text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,7 +130,7 @@ fn old_samples_and_a_missing_permit_are_told_while_they_are() {
             details.standing = Some(HotkeyStanding {
                 permit,
                 ..HotkeyStanding::default()
-            })
+            });
         })
     };
     assert_eq!([permit(true), permit(false)], [None, Some(Health::Yellow)]);

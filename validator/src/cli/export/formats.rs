@@ -41,10 +41,7 @@ pub(super) struct Writer {
 enum Sink {
     Csv(Output),
     Jsonl(Output),
-    Parquet {
-        file: SerializedFileWriter<Output>,
-        rows: Vec<Value>,
-    },
+    Parquet(Box<SerializedFileWriter<Output>>, Vec<Value>),
 }
 
 impl Writer {
@@ -67,10 +64,7 @@ impl Writer {
                 let schema = schema(columns).map_err(other)?;
                 let file =
                     SerializedFileWriter::new(output, Arc::new(schema), Arc::new(properties));
-                Sink::Parquet {
-                    file: file.map_err(other)?,
-                    rows: Vec::new(),
-                }
+                Sink::Parquet(Box::new(file.map_err(other)?), Vec::new())
             }
         };
         Ok(Self { columns, sink })
@@ -87,7 +81,7 @@ impl Writer {
                 write!(output, "{}\r\n", cells.join(","))
             }
             Sink::Jsonl(output) => writeln!(output, "{row}"),
-            Sink::Parquet { file, rows } => {
+            Sink::Parquet(file, rows) => {
                 rows.push(row.clone());
                 if rows.len() >= GROUP {
                     group(file, self.columns, rows).map_err(other)?;
@@ -100,7 +94,7 @@ impl Writer {
     pub(super) fn finish(self) -> io::Result<()> {
         match self.sink {
             Sink::Csv(mut output) | Sink::Jsonl(mut output) => output.flush(),
-            Sink::Parquet { mut file, mut rows } => {
+            Sink::Parquet(mut file, mut rows) => {
                 group(&mut file, self.columns, &mut rows).map_err(other)?;
                 file.close().map(drop).map_err(other)
             }

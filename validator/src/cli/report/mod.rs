@@ -45,17 +45,13 @@ It was made by rules, not by a person: look at it before you send it.
 
 pub(super) fn run(args: &ReportArgs, version: &Version) -> Result<Exit, Failure> {
     let folder = args.own.folder()?;
-    let path = match &args.output {
-        Some(path) => path.to_path_buf(),
-        None => {
-            let name = format!(
-                "validator-report-{}.tar.gz",
-                clock::now().strftime("%Y%m%dT%H%M%SZ")
-            );
-            FullPath::of(Path::new(&name))
-                .map_err(|error| Failure::of(Exit::Machine, &error))?
-                .to_path_buf()
-        }
+    let path = if let Some(path) = &args.output {
+        path.to_path_buf()
+    } else {
+        let time = clock::now().strftime("%Y%m%dT%H%M%SZ");
+        FullPath::of(Path::new(&format!("validator-report-{time}.tar.gz")))
+            .map_err(|error| Failure::of(Exit::Machine, &error))?
+            .to_path_buf()
     };
     let redactor = Redactor::of_this_machine();
     let parts = parts(args, &folder, version);

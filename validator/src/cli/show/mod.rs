@@ -51,7 +51,7 @@ pub(crate) struct Asked {
 
 pub(super) fn run(what: &Show) -> Result<Exit, Failure> {
     match what {
-        Show::Leaders(asked) => asked.show(|index| index.leaders(), |found| leaders::show(found)),
+        Show::Leaders(asked) => asked.show(Index::leaders, |found| leaders::show(found)),
         Show::Uid(args) => args.run(),
         Show::Step(args) => args.run(),
         Show::Changes(args) => args.run(),
