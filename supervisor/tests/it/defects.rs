@@ -234,8 +234,8 @@ fn the_time_of_a_new_version_begins_when_the_old_one_has_ended() {
     assert!(why.contains("exit code 1"), "{why}");
     bench.assert_runs(&["one", "two", "one"]);
     running.crash();
-    // ... and not refused for that either.
-    let _running = bench.start(&["--ready-timeout", "1s"]);
+    // ... and not refused for that either, though ending takes longer than it may need to be ready.
+    let _running = bench.start(&["--ready-timeout", "4s"]);
     let good = bench.release("three", "talkative");
     assert_eq!(bench.update().update.accepted.unwrap().commit, good);
 }
