@@ -112,7 +112,7 @@ mod tests {
         });
         EventLog::open(dir.path()).unwrap().append(&event).unwrap();
         let path = dir.path().join(EVENTS);
-        append_whole(&path, b"{\"at\":\"1970").unwrap();
+        file::append(&path, b"{\"at\":\"1970").unwrap();
         let log = EventLog::open(dir.path()).unwrap();
         let receipt = happened(Happening::WeightsSet(Receipt {
             block: 7,

@@ -112,12 +112,7 @@ pub(super) fn tasks(
     let chain = Arc::new(chain_view(&settings, client.clone(), snapshot, gate));
     let handles = Handles {
         library: Arc::new(library(&settings, models, tracker.load()?, &state)),
-        draws: Arc::new(Draws {
-            seed: settings.step.seed,
-            sync_blocks: settings.step.sync_blocks,
-            chain: Arc::clone(&chain),
-            supply: Arc::clone(&supply),
-        }),
+        draws: Arc::new(Draws::new(&settings.step, &chain, &supply)),
         chain,
         state: Arc::new(state),
         board: board.clone(),
