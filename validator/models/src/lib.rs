@@ -5,6 +5,7 @@
 //! rest. What passed lies in the [`store`] once, whoever committed to it. [`sync`] decides when a
 //! commitment is looked at and remembers what came of it in the [`tracker`].
 
+mod claim;
 pub mod cleaner;
 pub mod copies;
 mod digest;

@@ -1,17 +1,18 @@
 //! Verification: a claim is held against listing, small files and headers, then against the bytes.
 
-use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use hub::{Hub, Listing, RepositoryKind, RepositoryName, address::is_commit};
+use hub::{Hub, Listing, RepositoryKind, RepositoryName};
 use indicatif::ProgressBar;
 use model::{ContentHash, config::DecoderSpec, inventory::Inventory, norms::ProjectionNorms};
 
 use super::{
     Rejection, Store,
+    claim::{claimed_hash, judge_claim, judge_listing, place},
     download::{Download, Wanted, blocking},
     metadata::{Metadata, RepositorySource, SeenHeader},
     rejection::Judged,
-    report::{ClaimMatch, Report, Stage},
+    report::{Report, Stage},
     rules::Rules,
     scan::{NormJudge, Scanned},
     store::{FileRecord, ModelRecord, StoredModel},
@@ -425,70 +426,4 @@ fn record(
         tensors,
         added: shared::clock::now(),
     }
-}
-
-fn claimed_hash(model_id: &ModelId) -> Judged<ContentHash> {
-    let text = model_id.hash.as_deref().unwrap_or("None");
-    ContentHash::from_str(text)
-        .map_err(|error| Rejection::refused(format!("its hash {text:?} is {error}")))
-}
-
-/// Reads repository and revision. Only a full commit names a model: of a branch the Python
-/// validator hashes a folder that does not exist, and can't evaluate it later either.
-fn place(model_id: &ModelId) -> Judged<(RepositoryName, &str)> {
-    let repository =
-        RepositoryName::new(&model_id.namespace, &model_id.name).map_err(Rejection::refused)?;
-    let revision = model_id.revision.as_deref().unwrap_or("None");
-    if is_commit(revision) {
-        Ok((repository, revision))
-    } else {
-        Err(Rejection::refused(format!(
-            "its revision {revision:?} is no full commit hash"
-        )))
-    }
-}
-
-fn judge_listing(
-    listing: &Listing,
-    revision: &str,
-    rules: &Rules,
-    report: &mut Report,
-) -> Judged<()> {
-    if listing.commit != revision {
-        let commit = &listing.commit;
-        return Err(Rejection::refused(format!(
-            "its revision {revision} is a name for commit {commit}, not a commit"
-        )));
-    }
-    let Some(total) = listing.total_bytes() else {
-        return Err(Rejection::refused(
-            "the hub does not know the size of all its files",
-        ));
-    };
-    report.repository_bytes = Some(total);
-    let max = rules.max_repository_bytes;
-    if total > max {
-        return Err(Rejection::refused(format!(
-            "the repository has {total} bytes, {max} are allowed"
-        )));
-    }
-    Ok(())
-}
-
-/// Compares the claimed hash with the content hash, plain and bound to the hotkey.
-fn judge_claim(
-    claimed: ContentHash,
-    hash: ContentHash,
-    hotkey: Option<Hotkey>,
-    report: &mut Report,
-) -> Judged<ClaimMatch> {
-    report.content_hash = Some(hash);
-    if claimed == hash {
-        return Ok(ClaimMatch::Plain);
-    }
-    if hotkey.is_some_and(|hotkey| claimed == hash.bound_to(&hotkey.ss58())) {
-        return Ok(ClaimMatch::Bound);
-    }
-    let reason = format!("its content hash is {hash}, the commitment says {claimed}");
-    Err(Rejection::refused(reason))
 }

@@ -66,13 +66,6 @@ pub(super) enum WeightsOrNot {
     Unset { twin: TwinGuard },
 }
 
-/// What the step loop tells.
-struct StepAlarms {
-    step: Alarm,
-    losses: Alarm,
-    tokenizer: Alarm,
-}
-
 /// What several tasks hold; none holds all of it.
 struct Handles {
     chain: Arc<ChainView>,
@@ -127,7 +120,7 @@ pub(super) fn tasks(
         Some(client) if !settings.offline && !settings.dont_set_weights => {
             let twins = Twins::new(twin, alarms.twin);
             let reveals = Reveals::new(alarms.reveal);
-            let (terms, wallet) = (Terms::of(&settings.step.parameters), Arc::clone(&wallet));
+            let (terms, wallet) = (Terms::of(&parameters), Arc::clone(&wallet));
             let task = handles.weights(client, wallet, terms, weights_alarms, twins, reveals);
             WeightsOrNot::Set(Box::new(task))
         }
@@ -158,11 +151,7 @@ pub(super) fn tasks(
         sources_alarm: alarms.samples,
         snapshots: handles.chain.snapshots(),
     };
-    let told = StepAlarms {
-        step: alarms.step,
-        losses: alarms.losses,
-        tokenizer: alarms.tokenizer,
-    };
+    let told = (alarms.step, alarms.losses, alarms.tokenizer);
     Ok(Tasks {
         chain_watcher: client.map(|client| {
             let alarms = chain_watcher::WatchAlarms {
@@ -299,7 +288,7 @@ impl Handles {
     fn step_loop(
         &self,
         context: Context,
-        alarms: StepAlarms,
+        (alarm, losses, tokenizer): (Alarm, Alarm, Alarm),
         max_steps: Option<u64>,
         records: broadcast::Sender<Arc<StepRecord>>,
     ) -> StepLoop {
@@ -308,9 +297,9 @@ impl Handles {
             chain: Arc::clone(&self.chain),
             library: Arc::clone(&self.library),
             draws: Arc::clone(&self.draws),
-            alarm: alarms.step,
-            losses: Losses::new(alarms.losses),
-            tokenizers: TokenizerWatch::new(alarms.tokenizer),
+            alarm,
+            losses: Losses::new(losses),
+            tokenizers: TokenizerWatch::new(tokenizer),
             max_steps,
             records,
             wakeups: Arc::clone(&self.wakeups),
