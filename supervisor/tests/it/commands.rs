@@ -57,6 +57,9 @@ fn status_and_logs_are_for_people_and_programs() {
     assert_eq!(none.status.code(), Some(1));
     assert!(text(&none).contains("no supervisor of app is running"));
     let running = bench.start_and_settle(&[]);
+    bench.until("the child says how it is", |report| {
+        report.child.says.is_some()
+    });
     let status = text(&bench.command(&["status"]));
     for word in ["app  running, pid", "accepted", "well", "app.log"] {
         assert!(status.contains(word), "{word} in {status}");
