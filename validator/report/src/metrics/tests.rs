@@ -131,8 +131,8 @@ fn the_dashboard_and_the_alerts_name_only_metrics_that_exist() {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .collect();
     let shipped = [
-        include_str!("../../../docs/monitoring/grafana.json"),
-        include_str!("../../../docs/monitoring/alerts.yml"),
+        include_str!("../../../../docs/monitoring/grafana.json"),
+        include_str!("../../../../docs/monitoring/alerts.yml"),
     ];
     for (at, _) in shipped.iter().flat_map(|text| {
         text.match_indices(PREFIX)
