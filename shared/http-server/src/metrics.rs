@@ -12,6 +12,9 @@ use prometheus_client::{
 /// The type of an answer with metrics.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Whole numbers below this are exact.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
 /// Labels of a row: names of ours, values of anybody's, which are escaped.
 pub type Labels = Vec<(&'static str, String)>;
 
@@ -78,16 +81,24 @@ impl Collector for Readings {
                 Sort::Gauge => MetricType::Gauge,
                 Sort::Counter => MetricType::Counter,
             };
-            let mut metric = encoder.encode_descriptor(reading.name, reading.help, None, kind)?;
+            // As the registry does with what is registered one by one.
+            let help = format!("{}.", reading.help);
+            let mut metric = encoder.encode_descriptor(reading.name, &help, None, kind)?;
             for (labels, value) in &reading.rows {
                 let labels: Vec<(&str, &str)> = labels
                     .iter()
                     .map(|(name, value)| (*name, value.as_str()))
                     .collect();
                 let row = metric.encode_family(&labels)?;
-                match reading.kind {
-                    Sort::Gauge => ConstGauge::new(*value).encode(row)?,
-                    Sort::Counter => ConstCounter::new(*value).encode(row)?,
+                // A whole number is written as one: `1`, not `1.0`.
+                let whole = (value.fract() == 0.0 && value.abs() < WHOLE).then_some(*value as i64);
+                match (reading.kind, whole) {
+                    (Sort::Gauge, Some(whole)) => ConstGauge::new(whole).encode(row)?,
+                    (Sort::Gauge, None) => ConstGauge::new(*value).encode(row)?,
+                    (Sort::Counter, Some(whole)) => {
+                        ConstCounter::new(whole.unsigned_abs()).encode(row)?;
+                    }
+                    (Sort::Counter, None) => ConstCounter::new(*value).encode(row)?,
                 }
             }
         }

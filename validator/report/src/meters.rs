@@ -164,6 +164,26 @@ impl Meters {
         self.0.weight_sets.inc();
     }
 
+    /// Returns meters in which each family has a row: one without any is not written.
+    #[cfg(test)]
+    pub(crate) fn with_every_row() -> Self {
+        let meters = Self::default();
+        let (inner, labels) = (&meters.0, Labels::new());
+        let counters = [&inner.steps, &inner.models, &inner.faults];
+        for counter in counters {
+            drop(counter.get_or_create(&labels));
+        }
+        let histograms = [
+            &inner.step_seconds,
+            &inner.phase_seconds,
+            &inner.model_seconds,
+        ];
+        for histogram in histograms {
+            drop(histogram.get_or_create(&labels));
+        }
+        meters
+    }
+
     /// Returns the metrics as text.
     pub fn text(&self) -> String {
         metrics::text(

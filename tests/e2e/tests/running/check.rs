@@ -118,7 +118,7 @@ async fn check_shows_everything_that_is_broken_at_once() {
                            -> --samples names other sources; `validator samples` shows what each gives
         WARN W&B           project ours: the key is refused (http://127.0.0.1:[port]/graphql answered 401 Unauthorized: user is not logged in), rows stay on disk
                            -> WANDB_API_KEY or ~/.netrc
-        WARN state         /[..]/a: it is damaged: EOF while parsing a string at line 1 column 15
+        WARN state         /[..]/a: it is damaged: it ends in the middle of a string at line 1 column 15
                            -> it will be set aside, and the validator starts from the chain's consensus
         "#);
     });

@@ -97,7 +97,54 @@ fn the_status_is_what_prometheus_sees() {
         .filter(|line| !line.starts_with('#') && !line.ends_with("\"} 0"))
         .filter(|line| !line.starts_with("finetune_vali_written"))
         .collect();
-    insta::assert_snapshot!(lines.join("\n"));
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    finetune_vali_build_info{version="test",device=""} 1
+    finetune_vali_health 2
+    finetune_vali_restart_safe 0
+    finetune_vali_ready 1
+    finetune_vali_ready_timestamp_seconds 0
+    finetune_vali_start_attempt 0
+    finetune_vali_problem{cause="twin"} 2
+    finetune_vali_problem{cause="steps"} 1
+    finetune_vali_block 17
+    finetune_vali_block_timestamp_seconds 0
+    finetune_vali_step 9
+    finetune_vali_steps_done 0
+    finetune_vali_step_seconds 1.5
+    finetune_vali_step_models_done 1
+    finetune_vali_step_models 3
+    finetune_vali_weights_age_blocks 3
+    finetune_vali_weights_late_blocks 0
+    finetune_vali_weights_due_block 0
+    finetune_vali_weights_failed_tries 0
+    finetune_vali_weights_last_block 14
+    finetune_vali_validator_trust_ratio 0
+    finetune_vali_validator_trust_best_ratio 0
+    finetune_vali_validator_permit 1
+    finetune_vali_stake 1.5
+    finetune_vali_models_verified 2
+    finetune_vali_models_refused 1
+    finetune_vali_models_waiting 0
+    finetune_vali_sources_failing 1
+    finetune_vali_samples_age_seconds 0
+    finetune_vali_store_bytes 0
+    finetune_vali_store_unfinished_bytes 0
+    finetune_vali_store_limit_bytes 1
+    finetune_vali_store_free_bytes 1099511627776
+    finetune_vali_store_keep_free_bytes 0
+    finetune_vali_endpoint_in_use{endpoint="0",url="ws://node.example/***"} 1
+    finetune_vali_endpoint_block{endpoint="0",url="ws://node.example/***"} 16
+    finetune_vali_endpoint_lag_blocks{endpoint="0",url="ws://node.example/***"} 1
+    finetune_vali_endpoint_latency_seconds{endpoint="0",url="ws://node.example/***"} 0.25
+    finetune_vali_loss{competition="l3",uid="4"} NaN
+    finetune_vali_loss{competition="s1",uid="5"} NaN
+    finetune_vali_win_rate{competition="l3",uid="4"} 0.5
+    finetune_vali_win_rate{competition="s1",uid="5"} 0.5
+    finetune_vali_weight{competition="l3",uid="4"} 0.25
+    finetune_vali_weight{competition="s1",uid="5"} 0.25
+    finetune_vali_evaluated_tokens_total 0
+    finetune_vali_weight_sets_total 0
+    "#);
 }
 
 #[test]
@@ -124,7 +171,7 @@ fn the_dashboard_and_the_alerts_name_only_metrics_that_exist() {
     let (board, _) = Board::new(full());
     let text = render(
         &board.status("test", Duration::from_secs(15)),
-        &Meters::default(),
+        &Meters::with_every_row(),
     );
     let names: Vec<&str> = text
         .lines()
