@@ -1,4 +1,6 @@
 //! Evaluation over real processes: `validator evaluate`, and what follows when a worker dies.
+//!
+//! Long because each way to lose a worker is told beside what becomes of its work.
 #![expect(
     clippy::panic,
     clippy::unwrap_used,

@@ -202,6 +202,6 @@ mod tests {
             .iter()
             .map(|(heading, count)| format!("{heading} {count}"))
             .collect();
-        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 2, Samples 10, Evaluation 10, Weights 2, W&B 8, Watching 5, State 5, Log 5");
+        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 2, Samples 10, Evaluation 11, Weights 2, W&B 8, Watching 5, State 5, Log 5");
     }
 }
