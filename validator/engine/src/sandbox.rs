@@ -3,7 +3,7 @@
 //! The worker keeps what it needs to compute: threads, memory up to a limit, its device files, the directories of
 //! models and tokenizers (to read). It loses the rest: other files, the network, programs and processes, privileges,
 //! the environment, descriptors of others. Each wall is raised where the kernel has it; which stand is reported. A
-//! worker without those of [`REQUIRED`] meets no model, unless it is told to.
+//! worker without those of `REQUIRED` meets no model, unless it is told to.
 //!
 //! | wall | what | module |
 //! |---|---|---|

@@ -3,7 +3,7 @@
 //! A worker that dies, hangs or runs out of memory may do so because of the model in its hands or
 //! because of the machine, and no number of deaths in a row tells which. So a death counts against
 //! a model only once the same kind of work, begun after it, went through on another; a model with
-//! [`STRIKES`] that count is the reason, and pays. An outage of the machine counts once at most,
+//! `STRIKES` that count is the reason, and pays. An outage of the machine counts once at most,
 //! however long it is. Where nothing goes through everybody waits: the step is postponed, and the
 //! other competitions have their turns, whose work counts as well.
 
