@@ -50,6 +50,8 @@ const DEVICES: [&str; 6] = [
 ];
 /// What cargo writes below its own folder while it only builds.
 const CARGO_LOCKS: [&str; 3] = [".package-cache", ".package-cache-mutate", ".global-cache"];
+/// Cargo's name for a folder beside the target directory, see the Cargo book on `build.build-dir`.
+const BUILD_DIR: &str = "CARGO_BUILD_BUILD_DIR";
 const CARGO_CREDENTIALS: [&str; 2] = ["credentials", "credentials.toml"];
 /// A wall, and whether it stands.
 pub(crate) type Wall = (&'static str, Result<String, String>);
@@ -91,6 +93,10 @@ impl Sandbox {
             folder("CARGO_HOME", ".cargo"),
             folder("RUSTUP_HOME", ".rustup"),
         );
+        let parts = variables.iter().find(|(name, _)| name == BUILD_DIR);
+        let parts = parts.map(|(_, told)| PathBuf::from(told));
+        // Others are below the source, or begin with a placeholder of cargo's.
+        let parts = parts.filter(|parts| parts.is_absolute());
         // Outside, it would be a folder that everybody shares.
         let scratch = scratch(build);
         file::create_dir(&scratch)?;
@@ -103,6 +109,12 @@ impl Sandbox {
         set("TMPDIR", &scratch);
         let mut writable = vec![build.target_dir.clone()];
         writable.extend(build.paths.iter().cloned());
+        // Cargo keeps there what programs are made of, if the operator says so. It makes a folder that is
+        // missing by way of one beside it, which it may not write.
+        if let Some(parts) = parts {
+            file::create_dir(&parts)?;
+            writable.push(parts);
+        }
         if stage == BuildStage::Fetch || network {
             for part in ["registry", "git"] {
                 // Where it is not ours to write, everything may be vendored.

@@ -54,6 +54,16 @@ fn a_program_that_knows_no_version_runs_without_being_asked_for_it() {
 }
 
 #[test]
+fn cargo_may_write_the_build_directory_that_the_operator_names() {
+    let bench = Bench::new();
+    let parts = Path::new(&bench.build_folder()).join("parts");
+    let named = [("CARGO_BUILD_BUILD_DIR", parts.as_os_str())];
+    let _running = bench.start_in(&named, &[]);
+    assert!(bench.settled().child.pid.is_some());
+    assert!(fs::read_dir(parts).unwrap().next().is_some());
+}
+
+#[test]
 fn a_supervisor_that_its_own_child_started_ends_no_build_with_the_child() {
     let bench = Bench::new();
     let folder = bench.build_folder();
