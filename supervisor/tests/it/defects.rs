@@ -235,9 +235,15 @@ fn the_time_of_a_new_version_begins_when_the_old_one_has_ended() {
     bench.assert_runs(&["one", "two", "one"]);
     running.crash();
     // ... and not refused for that either, though ending takes longer than it may need to be ready.
-    let _running = bench.start(&["--ready-timeout", "4s"]);
+    let _running = bench.start_and_settle(&["--ready-timeout", "4s"]);
     let good = bench.release("three", "talkative");
-    assert_eq!(bench.update().update.accepted.unwrap().commit, good);
+    let report = bench.update();
+    let accepted = report.update.accepted.as_ref();
+    assert_eq!(
+        accepted.map(|release| &release.commit),
+        Some(&good),
+        "{report:#?}"
+    );
 }
 
 #[test]
