@@ -64,15 +64,18 @@ def libraries():
     return [d for d in dict.fromkeys(found) if any(os.path.exists(os.path.join(d, name)) for name in wanted)]
 
 
-def environment(without=None):
-    """The environment of our programs, behind the walls that can be had, or without some."""
+def without(walls=None):
+    """The arguments of our programs that leave out walls: those that a driver can't be had behind, or these."""
+    walls = missing_walls if walls is None else walls
+    return ["--without", ",".join(walls)] if walls else []
+
+
+def environment():
+    """The environment of our programs."""
     found = dict(os.environ, LD_LIBRARY_PATH=":".join(libraries()), RUST_BACKTRACE="0")
     found.setdefault("CUDA_CACHE_PATH", os.path.join(WORK, "kernels"))
-    # As the validator starts its worker (validator/src/eval/worker.rs).
+    # As the validator starts its worker (validator/eval/src/worker.rs).
     found["CANDLE_BARRIER_POOL_SPIN_LIMIT"] = "1"
-    without = missing_walls if without is None else without
-    if without:
-        found.update(LD_PRELOAD=os.path.join(PROGRAMS, "nowalls.so"), NOWALLS=",".join(without))
     return found
 
 

@@ -8,6 +8,7 @@ import time
 ARCHITECTURES = ["LlamaForCausalLM", "MistralForCausalLM", "StableLmForCausalLM", "GemmaForCausalLM", "Qwen2ForCausalLM"]
 DTYPES = ["f32", "bf16", "f16"]
 SELF_TEST, EVALUATE = 0, 2
+SDPA = 1
 PROGRESS = 0
 
 
@@ -65,7 +66,7 @@ def numbers(values):
 def source(directory, architecture, dtype, content_hash=None):
     """A `ModelSource`: sdpa by the rules of transformers 4.40, without limits."""
     known = b"\1" + content_hash if content_hash else b"\0"
-    kinds = varint(ARCHITECTURES.index(architecture)) + varint(DTYPES.index(dtype)) + varint(0) + varint(0)
+    kinds = varint(ARCHITECTURES.index(architecture)) + varint(DTYPES.index(dtype)) + varint(SDPA) + varint(0)
     return text(directory) + known + kinds + b"\0" + struct.pack("<ddd", 1e30, 1.0, 1e30)
 
 
@@ -92,8 +93,8 @@ def plan_of(samples, room=8192):
 class Worker:
     """A running worker. `limit` is asked for the most seconds a wait may take."""
 
-    def __init__(self, program, device, readable, environment, stderr, limit):
-        command = [program, "--device", device] + [word for folder in readable for word in ("--readable", folder)]
+    def __init__(self, program, device, readable, environment, stderr, limit, options=()):
+        command = [program, "--device", device, *options] + [word for folder in readable for word in ("--readable", folder)]
         self.stderr, self.limit = open(stderr, "a"), limit
         begun = time.time()
         self.process = subprocess.Popen(

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io::Write};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::{Exit, causes};
+use crate::{Exit, causes, term};
 
 /// A failure on its way to the terminal.
 #[derive(Debug, Clone)]
@@ -20,14 +20,16 @@ impl Failure {
     pub fn new(exit: Exit, heading: impl fmt::Display) -> Self {
         Self {
             exit,
-            heading: heading.to_string(),
+            heading: causes::plain(&heading.to_string()),
             causes: Vec::new(),
             hints: Vec::new(),
         }
     }
 
-    /// Makes a failure from an error and the chain of its sources.
-    pub fn of(exit: Exit, error: &dyn Error) -> Self {
+    /// Makes a failure from an error and the chain of its sources. Where permissions are at its end, they are the
+    /// reason, whatever was tried.
+    pub fn of(exit: Exit, error: &(dyn Error + 'static)) -> Self {
+        let exit = if is_denied(error) { Exit::Denied } else { exit };
         let mut texts = causes::texts(error);
         let heading = texts.remove(0);
         Self {
@@ -38,7 +40,7 @@ impl Failure {
 
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
-        self.causes.push(cause.to_string());
+        self.causes.push(causes::plain(&cause.to_string()));
         self
     }
 
@@ -63,6 +65,16 @@ impl Failure {
 
     /// Prints the failure to standard error and returns its exit code.
     pub fn print(&self) -> Exit {
+        if term::is_for_machines() {
+            tracing::error!(
+                exit = self.exit.code(),
+                causes = self.causes.join("; "),
+                hints = self.hints.join("; "),
+                "{}",
+                self.heading
+            );
+            return self.exit;
+        }
         // The exit code still says it where nothing can be written.
         let _ = write!(anstream::stderr(), "{}", self.render());
         self.exit
@@ -84,6 +96,19 @@ impl Failure {
     }
 }
 
+/// Returns whether a file's permissions are what an error comes from.
+fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.heading)?;
@@ -98,6 +123,17 @@ impl Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::FileError;
+
+    #[test]
+    fn permissions_have_an_exit_code_of_their_own() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = FileError::on("read", std::path::Path::new("/x"))(denied);
+        assert_eq!(Failure::of(Exit::Machine, &error).exit(), Exit::Denied);
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = FileError::on("read", std::path::Path::new("/x"))(full);
+        assert_eq!(Failure::of(Exit::Machine, &error).exit(), Exit::Machine);
+    }
 
     #[test]
     fn reads_like_a_sentence_with_a_way_out() {

@@ -83,6 +83,35 @@ fn sync_dir_io(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Appends whole lines durably; what could not be written whole is taken back.
+pub fn append(path: &Path, lines: &[u8]) -> Result<(), FileError> {
+    let append = || {
+        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+        let before = file.metadata()?.len();
+        let written = file.write_all(lines).and_then(|()| file.sync_data());
+        if written.is_err() {
+            file.set_len(before)?;
+        }
+        written
+    };
+    append().map_err(FileError::on("append to", path))
+}
+
+/// Removes from a folder what writes that were killed have left. Only for the folder's one writer.
+pub fn clear_temporary(folder: &Path) -> Result<(), FileError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(FileError::on("list", folder))?,
+    };
+    for entry in entries.filter_map(Result::ok) {
+        // As `tempfile` names them.
+        if entry.file_name().as_encoded_bytes().starts_with(b".tmp") {
+            remove_file(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads a file of at most `max` bytes; `Ok(None)` if it does not exist.
 pub fn read_limited(path: &Path, max: u64) -> Result<Option<Vec<u8>>, FileError> {
     let read = || {

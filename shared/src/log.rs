@@ -10,6 +10,7 @@ use tracing_subscriber::{
 use crate::{
     log_file::{LogFile, SharedLogFile},
     output::{Output, SharedOutput, plain_note},
+    term,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,7 +25,7 @@ pub enum Format {
 /// call does nothing, so that tests may call it freely.
 pub fn init(level: &str, format: Format) {
     match standard_error(format) {
-        Some(output) => start(level, format, move || output.clone(), colour()),
+        Some(output) => start(level, format, move || output.clone(), color()),
         None => start(level, format, std::io::sink, false),
     }
 }
@@ -33,7 +34,7 @@ pub fn init(level: &str, format: Format) {
 pub fn init_with_file(level: &str, format: Format, file: LogFile) {
     let file = SharedLogFile::from(file);
     let file = move || file.clone();
-    // Colours would be in the file too.
+    // Colors would be in the file too.
     match standard_error(format) {
         Some(output) => start(level, format, (move || output.clone()).and(file), false),
         None => start(level, format, file, false),
@@ -52,11 +53,16 @@ fn standard_error(format: Format) -> Option<SharedOutput> {
     Output::stderr(note).ok().map(SharedOutput::from)
 }
 
-fn start<W>(level: &str, format: Format, writer: W, colour: bool)
+fn start<W>(level: &str, format: Format, writer: W, color: bool)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
+    if format == Format::Json {
+        term::for_machines();
+    }
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Below this level it tells addresses and headers whole, with the keys in them.
+    let filter = filter.add_directive("jsonrpsee-client=info".parse().expect("it is a directive"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
@@ -65,7 +71,7 @@ where
         .log_internal_errors(false)
         .with_target(false);
     let _ = match format {
-        Format::Text => builder.with_ansi(colour).try_init(),
+        Format::Text => builder.with_ansi(color).try_init(),
         Format::Json => builder
             .json()
             .flatten_event(true)
@@ -74,7 +80,7 @@ where
     };
 }
 
-fn colour() -> bool {
+fn color() -> bool {
     std::io::stderr().is_terminal()
         && anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
 }

@@ -4,7 +4,10 @@ use std::{ffi::OsStr, os::unix::process::CommandExt, process::Stdio, time::Durat
 
 use nix::{
     errno::Errno,
-    sys::signal::{self, Signal},
+    sys::{
+        resource,
+        signal::{self, Signal},
+    },
     unistd::Pid,
 };
 
@@ -26,6 +29,11 @@ pub fn blocking_command(program: impl AsRef<OsStr>) -> std::process::Command {
     let mut command = std::process::Command::new(program);
     command.process_group(0).stdin(Stdio::null());
     command
+}
+
+/// Keeps this process, and those it starts, from leaving their memory in a file when they crash.
+pub fn no_core_dumps() -> Result<(), Errno> {
+    resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0)
 }
 
 /// Sends a signal to every process of a group. A group that is gone is no error.
@@ -61,4 +69,17 @@ pub async fn stop(
 
 fn pid(id: u32) -> Pid {
     Pid::from_raw(i32::try_from(id).unwrap_or(i32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_crashes_leaves_no_core() {
+        no_core_dumps().unwrap();
+        let mut shell = blocking_command("sh");
+        let told = shell.args(["-c", "ulimit -Hc"]).output().unwrap();
+        assert_eq!(told.stdout, b"0\n");
+    }
 }

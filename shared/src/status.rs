@@ -104,10 +104,12 @@ impl<Details> Status<Details> {
     }
 
     /// Returns whether the writer should have renewed the file long ago: it hangs, or its disk is
-    /// full. What a stale file says no longer holds.
+    /// full. What a stale file says no longer holds. One from the future is stale too: a writer that
+    /// lives would have written it again since the clock was set back.
     pub fn is_stale(&self, now: u64) -> bool {
-        self.renewed_every
-            .is_some_and(|every| self.age(now) > MISSED_RENEWALS * every)
+        self.renewed_every.is_some_and(|every| {
+            self.written_at.abs_diff(now) > MISSED_RENEWALS.saturating_mul(every)
+        })
     }
 
     /// Returns what the file is worth at this moment: a stale one is not green, and says so.
@@ -115,10 +117,13 @@ impl<Details> Status<Details> {
     pub fn as_of(mut self, now: u64) -> Self {
         if self.is_stale(now) {
             self.health = self.health.max(Health::Yellow);
+            let age = match self.written_at.checked_sub(now) {
+                Some(ahead) => format!("{ahead} s ahead of the clock"),
+                None => format!("{} s old", self.age(now)),
+            };
             self.problems.push(format!(
-                "this status is {} s old and should be renewed every {} s: the program hangs, or \
-                 its disk is full",
-                self.age(now),
+                "this status is {age} and should be renewed every {} s: the program hangs, or its \
+                 disk is full",
                 self.renewed_every.unwrap_or(0)
             ));
         }
@@ -221,7 +226,20 @@ mod tests {
         let status = example();
         let soon = status.written_at + 60;
         assert_eq!(status.clone().as_of(soon), status);
-        assert_eq!(status.clone().as_of(status.written_at - 999), status);
+        let behind = status.written_at - 60;
+        assert_eq!(
+            status.clone().as_of(behind),
+            status,
+            "clocks differ a little"
+        );
+        let ahead = status.clone().as_of(behind - 1);
+        assert_eq!(ahead.health, Health::Yellow);
+        assert_eq!(
+            ahead.problems,
+            [
+                "this status is 61 s ahead of the clock and should be renewed every 15 s: the program hangs, or its disk is full"
+            ]
+        );
         let stale = status.as_of(soon + 1);
         assert_eq!(stale.health, Health::Yellow);
         assert_eq!(

@@ -3,11 +3,11 @@
 use std::{
     fmt,
     io::{IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-pub use comfy_table::Table;
-use comfy_table::{ContentArrangement, LineStyle, TableStyle};
+use comfy_table::{ContentArrangement, LineStyle, Row, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Prints a line to standard output; colours are stripped where they do not belong. Nobody is there
@@ -16,8 +16,24 @@ pub fn line(text: impl fmt::Display) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }
 
-/// Prints a line about what is going on to standard error.
+/// Whether the log is for machines: then standard error has JSON lines and nothing else.
+static MACHINE: AtomicBool = AtomicBool::new(false);
+
+/// Says that from now on only machines read what is going on.
+pub(crate) fn for_machines() {
+    MACHINE.store(true, Ordering::Relaxed);
+}
+
+/// Returns whether only machines read what is going on.
+pub fn is_for_machines() -> bool {
+    MACHINE.load(Ordering::Relaxed)
+}
+
+/// Prints a line about what is going on to standard error; to machines it is a line of the log.
 pub fn note(text: impl fmt::Display) {
+    if is_for_machines() {
+        return tracing::info!("{text}");
+    }
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
@@ -53,14 +69,35 @@ pub fn json(value: &impl serde::Serialize) {
 const UNDERLINED: TableStyle =
     TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
+/// A table. On a terminal it is no wider than that: cells wrap. Elsewhere every row is one line.
+#[derive(Debug)]
+pub struct Table(comfy_table::Table);
+
+impl Table {
+    pub fn add_row<T: Into<Row>>(&mut self, row: T) {
+        self.0.add_row(row);
+    }
+
+    /// Makes the table no wider than this, wherever it is shown.
+    pub fn set_width(&mut self, width: u16) {
+        self.0.set_width(width);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.trim_fmt())
+    }
+}
+
 /// Makes a table with these column headings.
 pub fn table<const N: usize>(headings: [&str; N]) -> Table {
-    let mut table = Table::new();
+    let mut table = comfy_table::Table::new();
     table
         .load_style(UNDERLINED)
-        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headings);
-    table
+    Table(table)
 }
 
 /// Makes a bar for work of `total` items; hidden where standard error is no terminal.
@@ -84,14 +121,14 @@ pub fn byte_bar(total: u64, what: impl Into<String>) -> ProgressBar {
 /// Makes a spinner for work of unknown length.
 pub fn spinner(what: impl Into<String>) -> ProgressBar {
     let spinner = styled(ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}");
-    if std::io::stderr().is_terminal() {
+    if std::io::stderr().is_terminal() && !is_for_machines() {
         spinner.enable_steady_tick(Duration::from_millis(120));
     }
     spinner.with_message(what.into())
 }
 
 fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if !std::io::stderr().is_terminal() || is_for_machines() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
@@ -100,7 +137,26 @@ fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::{printable, table};
+
+    #[test]
+    fn a_table_fits_and_has_no_trailing_blanks() {
+        for width in [80, 120, 200] {
+            let mut wide = table(["uid", "model", "", "note"]);
+            wide.add_row([
+                "1".to_owned(),
+                "a/b ".repeat(40),
+                String::new(),
+                "x".repeat(150),
+            ]);
+            wide.add_row(["2", "short", "", ""]);
+            wide.set_width(width);
+            for line in wide.to_string().lines() {
+                assert!(line.chars().count() <= usize::from(width), "{line}");
+                assert_eq!(line, line.trim_end());
+            }
+        }
+    }
 
     #[test]
     fn what_steers_a_terminal_is_replaced() {

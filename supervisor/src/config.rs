@@ -67,8 +67,10 @@ pub(crate) struct ReleaseSource {
     pub(crate) repository: String,
     /// Base of another API than GitHub's, for mirrors.
     pub(crate) api: Option<String>,
-    /// The public key (32 bytes, as zipsign writes it).
-    pub(crate) key: PathBuf,
+    /// Public keys (32 bytes, as zipsign writes them).
+    pub(crate) keys: Vec<PathBuf>,
+    /// How many of them must have signed the list of releases.
+    pub(crate) threshold: usize,
     /// A version to stay at.
     pub(crate) pin: Option<String>,
     /// Whether to go to versions that semver calls incompatible.

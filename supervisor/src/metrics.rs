@@ -1,116 +1,151 @@
-//! Metrics as Prometheus text, at `--metrics-addr`.
+//! Metrics at `--metrics-addr`, and whether we live and the child is ready.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
-
-use shared::{Exit, Failure, status::Health};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
 };
+
+use http_server::{
+    Answer, Asked, Door, listen,
+    metrics::{self, CONTENT_TYPE, Reading},
+};
+use shared::{Failure, status::Health};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::report::Report;
 
-const PATIENCE: Duration = Duration::from_secs(5);
-
-pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let open = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    };
-    open().map_err(|error| {
-        Failure::new(
-            Exit::Config,
-            format!("could not serve metrics at {address}"),
-        )
-        .because(&error)
-        .hint("choose another --metrics-addr")
-    })
+/// Whoever scrapes us: they are answered by what the loop knew when they came.
+#[derive(Debug)]
+pub(crate) struct Scrapes {
+    listener: TcpListener,
+    door: Door,
+    known: Arc<Mutex<Known>>,
 }
 
-pub(crate) fn render(report: &Report) -> String {
-    let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, value: f64| {
-        let _ = write!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"
-        );
-    };
+#[derive(Debug, Default)]
+struct Known {
+    metrics: String,
+    /// Why the child is not ready.
+    not_ready: Option<String>,
+}
+
+impl Scrapes {
+    pub(crate) fn listen(address: SocketAddr) -> Result<Self, Failure> {
+        let known = Arc::new(Mutex::new(Known::default()));
+        let told = Arc::clone(&known);
+        let door = Door::new(Arc::new(move |asked: Asked| {
+            let answer = answer(
+                &asked.path,
+                &told.lock().unwrap_or_else(PoisonError::into_inner),
+            );
+            Box::pin(async move { answer })
+        }));
+        Ok(Self {
+            listener: listen(address, "--metrics-addr")?,
+            door,
+            known,
+        })
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<TcpStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+
+    /// Answers on one connection by this report.
+    pub(crate) fn serve(
+        &self,
+        stream: TcpStream,
+        report: &Report,
+    ) -> impl Future<Output = Result<(), Failure>> + use<> {
+        let child = &report.child;
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Known {
+            metrics: render(report),
+            not_ready: match child.health {
+                _ if child.state != "running" => Some(format!("the child is {}", child.state)),
+                Some(Health::Red) => Some(child.problems.join("; ")),
+                _ => None,
+            },
+        };
+        let door = self.door.clone();
+        async move {
+            door.connection(stream).await;
+            Ok(())
+        }
+    }
+}
+
+fn answer(path: &str, known: &Known) -> Answer {
+    match path {
+        "/live" => Answer::probe(None),
+        "/ready" => Answer::probe(known.not_ready.clone()),
+        // Scrapers were never asked for a path.
+        _ => Answer::new(200, CONTENT_TYPE, known.metrics.clone()),
+    }
+}
+
+fn render(report: &Report) -> String {
     let child = &report.child;
-    let up = f64::from(u8::from(child.pid.is_some()));
-    gauge("supervisor_child_up", "Whether the child runs.", up);
-    let ready = f64::from(u8::from(child.state == "running"));
-    gauge(
-        "supervisor_child_ready",
-        "Whether the child is ready.",
-        ready,
-    );
-    let uptime = child.uptime.unwrap_or(0) as f64;
-    gauge(
-        "supervisor_child_uptime_seconds",
-        "Age of the child.",
-        uptime,
-    );
-    let restarts = child.restarts as f64;
-    gauge(
-        "supervisor_child_restarts",
-        "Restarts after failures.",
-        restarts,
-    );
+    let flag = |holds: bool| Some(f64::from(u8::from(holds)));
     let health = match child.health {
         Some(Health::Green) => 0.0,
         Some(Health::Yellow) => 1.0,
         Some(Health::Red) => 2.0,
         None => -1.0,
     };
-    gauge(
-        "supervisor_child_health",
-        "0 green, 1 yellow, 2 red, -1 unknown.",
-        health,
-    );
-    let problem = f64::from(u8::from(report.update.problem.is_some()));
-    gauge(
-        "supervisor_update_problem",
-        "Whether something keeps updates away.",
-        problem,
-    );
-    let quarantine = report.update.quarantine.len() as f64;
-    gauge(
-        "supervisor_update_quarantined",
-        "Commits in quarantine.",
-        quarantine,
-    );
-    let busy = f64::from(u8::from(report.update.phase != "idle"));
-    gauge(
-        "supervisor_update_in_progress",
-        "Whether an update is under way.",
-        busy,
-    );
-    let uptime = report.supervisor.as_ref().map_or(0, |own| own.uptime) as f64;
-    gauge(
-        "supervisor_uptime_seconds",
-        "Age of the supervisor.",
-        uptime,
-    );
-    text
-}
-
-/// Answers one scrape, whatever was asked for.
-pub(crate) async fn serve(mut stream: TcpStream, text: String) -> Result<(), Failure> {
-    let answer = async {
-        let mut request = [0; 4096];
-        let _ = stream.read(&mut request).await?;
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n";
-        let head = format!(
-            "{head}Content-Length: {}\r\nConnection: close\r\n\r\n",
-            text.len()
-        );
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(text.as_bytes()).await?;
-        stream.shutdown().await
-    };
-    if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answer).await {
-        tracing::debug!(%error, "a scrape failed");
-    }
-    Ok(())
+    let own = report.supervisor.as_ref();
+    let version = own.map_or_else(String::new, |own| own.version.clone());
+    let build = vec![("version", version)];
+    let update = &report.update;
+    metrics::render(
+        "supervisor",
+        vec![
+            Reading::of_each("build_info", "Version of the supervisor", [(build, 1.0)]),
+            Reading::gauge(
+                "child_up",
+                "Whether the child runs",
+                flag(child.pid.is_some()),
+            ),
+            Reading::gauge(
+                "child_ready",
+                "Whether the child is ready",
+                flag(child.state == "running"),
+            ),
+            Reading::gauge(
+                "child_uptime_seconds",
+                "Age of the child",
+                Some(child.uptime.unwrap_or(0) as f64),
+            ),
+            Reading::counter(
+                "child_restarts",
+                "Restarts after failures",
+                Some(child.restarts as f64),
+            ),
+            Reading::gauge(
+                "child_health",
+                "0 green, 1 yellow, 2 red, -1 unknown",
+                Some(health),
+            ),
+            Reading::gauge(
+                "update_problem",
+                "Whether something keeps updates away",
+                flag(update.problem.is_some()),
+            ),
+            Reading::gauge(
+                "update_quarantined",
+                "Commits in quarantine",
+                Some(update.quarantine.len() as f64),
+            ),
+            Reading::gauge(
+                "update_in_progress",
+                "Whether an update is under way",
+                flag(update.phase != "idle"),
+            ),
+            Reading::gauge(
+                "uptime_seconds",
+                "Age of the supervisor",
+                own.map(|own| own.uptime as f64),
+            ),
+        ],
+    )
 }

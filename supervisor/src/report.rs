@@ -76,6 +76,9 @@ pub struct UpdateReport {
     pub candidate: Option<Version>,
     /// What keeps us from being up to date.
     pub problem: Option<String>,
+    /// The operator's checkout, where versions are built from commits.
+    #[serde(default)]
+    pub checkout: Option<CheckoutReport>,
     pub quarantine: std::collections::BTreeMap<String, String>,
     /// When the remote last answered (RFC 3339).
     pub polled_at: Option<String>,
@@ -113,6 +116,7 @@ impl UpdateReport {
             previous: state.previous.clone(),
             candidate: state.candidate().cloned(),
             problem: state.problem.clone(),
+            checkout: None,
             quarantine: quarantine
                 .map(|(commit, why)| (commit.to_owned(), why.to_owned()))
                 .collect(),
@@ -150,4 +154,13 @@ impl Report {
             log: home.child_log().display().to_string(),
         })
     }
+}
+
+/// The checkout is never moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckoutReport {
+    pub path: std::path::PathBuf,
+    /// How many commits of the accepted version it lacks, where that can be told.
+    #[serde(default)]
+    pub behind: Option<u64>,
 }

@@ -16,7 +16,7 @@ use crate::{
     error::{Blame, Fault},
     job::{Answer, Job, Line, Task, say},
     notify, self_update,
-    update::{build, channel, checkout, release, remote, smoke_test},
+    update::{build, channel, leftovers, release, remote, smoke_test},
 };
 
 const MAX_JOB: u64 = 1 << 22;
@@ -51,12 +51,16 @@ pub(crate) fn carry_out(job: &Job) -> Result<Answer, Fault> {
         }
         (Task::Poll(poll), Source::Releases(releases)) => {
             return Ok(Answer::Polled {
-                upstream: Vec::new(),
+                // Releases say nothing of the branch, and what is known of it must outlive them.
+                upstream: poll.upstream.clone(),
                 found: channel::poll(config, releases, poll),
             });
         }
         (Task::Build(version), _) if build::is_installed(config, version) => {}
-        (Task::Build(version), Source::Git(git)) => build::run(config, git, version)?,
+        (Task::Build(version), Source::Git(git)) => {
+            leftovers::bound_target(config)?;
+            build::run(config, git, version)?;
+        }
         (Task::Build(version), Source::Releases(releases)) => {
             channel::fetch(config, releases, version)?;
         }
@@ -76,11 +80,8 @@ pub(crate) fn carry_out(job: &Job) -> Result<Answer, Fault> {
         }
         (Task::Accept(version), source) => {
             release::prune(&config.home, &version.release, config.keep_releases)?;
-            match source {
-                Source::Git(_) => {
-                    checkout::follow(&config.repo, &config.home, &version.commit);
-                }
-                Source::Releases(_) => self_update::replace_installed(&config.home),
+            if let Source::Releases(_) = source {
+                self_update::replace_installed(&config.home);
             }
             if let Some(hook) = &config.hooks.post_update {
                 notify::run_hook(hook, "post-update", version)?;

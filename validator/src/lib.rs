@@ -10,6 +10,7 @@
 //! ```
 
 pub mod cli;
+mod hints;
 pub mod service;
 pub mod state;
 pub mod step;

@@ -121,8 +121,9 @@ fn the_state_comes_back_as_it_was() {
         seconds: 1.0,
     };
     let id = CompetitionId::from("l3");
-    state.learn(&id, "digest", &engine, "content", losses.clone());
     let kept = kept(dir.path(), state);
+    kept.learn(&id, "digest", &engine, "content", losses.clone())
+        .unwrap();
     let back = state::read(dir.path(), &identity()).unwrap().unwrap();
     assert_eq!(back, kept.get());
     assert_eq!(back.step, 4);
@@ -133,6 +134,138 @@ fn the_state_comes_back_as_it_was() {
         ..engine
     };
     assert!(back.known_losses(&id, "digest", &other).is_empty());
+}
+
+/// What one more model costs must not grow with the models: 256 of them on 400 samples wrote half a
+/// gigabyte in each step.
+#[test]
+fn the_losses_of_a_model_are_appended_and_the_file_stays_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("losses.jsonl");
+    let kept = kept(dir.path(), State::new(identity()));
+    let state_before = fs::read(dir.path().join("state.json")).unwrap();
+    let id = CompetitionId::from("l3");
+    let losses = |value: f64| ModelLosses {
+        tokenizer: "t".into(),
+        plan: Plan::default(),
+        parameters: 9,
+        losses: vec![Real(value); 400],
+        seconds: 1.0,
+    };
+    let learn = |samples: &str, model: usize, value: f64| {
+        let engine = Engine::default();
+        kept.learn(&id, samples, &engine, &model.to_string(), losses(value))
+            .unwrap();
+    };
+    let mut before = 0;
+    for model in 0..256 {
+        learn("first", model, 0.5);
+        let now = fs::metadata(&path).unwrap().len();
+        assert!(
+            now - before < 4 << 10,
+            "{} bytes for one model",
+            now - before
+        );
+        before = now;
+    }
+    assert_eq!(
+        fs::read(dir.path().join("state.json")).unwrap(),
+        state_before
+    );
+    for samples in 0..40 {
+        for model in 0..50 {
+            learn(&samples.to_string(), model, 0.25);
+        }
+    }
+    assert!(fs::metadata(&path).unwrap().len() < 2 * before);
+    let known = |state: &State| state.known_losses(&id, "39", &Engine::default());
+    let back = state::read(dir.path(), &identity()).unwrap().unwrap();
+    assert_eq!(back, kept.get());
+    assert_eq!(known(&back).len(), 50);
+
+    // Killed in the middle of a line, and a bit flipped in another: they cost their models.
+    let text = fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let half = &lines.pop().unwrap()[..100];
+    let damaged = format!("x{}\n{half}", lines.join("\n"));
+    shared::file::write_atomic(&path, damaged.as_bytes()).unwrap();
+    let back = state::read(dir.path(), &identity()).unwrap().unwrap();
+    assert!(
+        (48..50).contains(&known(&back).len()),
+        "{}",
+        known(&back).len()
+    );
+    // What goes on from there is whole.
+    let again = self::kept(dir.path(), back.clone());
+    let read = state::read(dir.path(), &identity()).unwrap().unwrap();
+    assert_eq!(
+        (read.known.clone(), again.get().known),
+        (back.known.clone(), back.known)
+    );
+}
+
+#[test]
+fn losses_kept_by_the_release_before_are_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.json");
+    let state = State::new(identity());
+    let mut json = serde_json::to_value(&state).unwrap();
+    json["known"] = serde_json::json!({"l3": {
+        "samples": "digest", "engine": Engine::default(),
+        "models": {"content": {"tokenizer": "t", "plan": Plan::default(), "parameters": 9,
+            "losses": [0.25], "seconds": 1.0}},
+    }});
+    shared::file::write_atomic(&path, json.to_string().as_bytes()).unwrap();
+    let read = state::read(dir.path(), &identity()).unwrap().unwrap();
+    let kept = kept(dir.path(), read);
+    let id = CompetitionId::from("l3");
+    let known = |state: &State| state.known_losses(&id, "digest", &Engine::default()).len();
+    assert_eq!(known(&kept.get()), 1);
+    let back = state::read(dir.path(), &identity()).unwrap().unwrap();
+    assert_eq!(known(&back), 1);
+}
+
+#[test]
+fn strikes_are_counted_by_kind_of_work_and_forgiven() {
+    let mut state = State::new(identity());
+    let suspect = |state: &mut State, name: &str| {
+        state.suspects.insert(name.into(), "lost".into());
+    };
+    suspect(&mut state, "evaluate a");
+    suspect(&mut state, "tokenize a");
+    state.went_through("evaluate ", "evaluate b", &["evaluate c".to_owned()].into());
+    assert_eq!(state.strikes["evaluate a"].len(), 1);
+    assert!(state.suspects.contains_key("tokenize a"));
+    for _ in 0..20 {
+        suspect(&mut state, "evaluate a");
+        state.went_through("evaluate ", "evaluate b", &[].into());
+    }
+    assert!(state.strikes["evaluate a"].len() <= 8, "they stay bounded");
+    state.forgive(|name| name.ends_with('a'));
+    assert_eq!((state.strikes.len(), state.suspects.len()), (1, 1));
+    state.went_through("evaluate ", "evaluate a", &[].into());
+    assert!(state.strikes.is_empty(), "it was not the reason");
+    state.forgive(|_| false);
+    assert!(state.suspects.is_empty());
+}
+
+#[test]
+fn a_blank_first_line_and_leftovers_of_killed_writes_cost_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), u64::MAX, 10).unwrap();
+    journal.append(&record(7, None), |_| [7; 64]).unwrap();
+    let current = dir.path().join(CURRENT);
+    let text = fs::read(&current).unwrap();
+    shared::file::write_atomic(&current, &[b"\n", &text[..]].concat()).unwrap();
+    // Its compressed file is there already: the current one was to be removed when we were killed.
+    let packed = dir.path().join("steps-0000000007-0000000007.jsonl.zst");
+    let zstd = zstd::encode_all(text.as_slice(), 1).unwrap();
+    shared::file::write_atomic(&packed, &zstd).unwrap();
+    shared::file::write_atomic(&dir.path().join(".tmpAbC123"), b"half").unwrap();
+    let journal = Journal::open(dir.path(), u64::MAX, 10).unwrap();
+    assert!(!current.exists(), "the rotation was finished");
+    assert!(!dir.path().join(".tmpAbC123").exists());
+    assert_eq!(journal.last().unwrap().unwrap().step, 7);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod flags;
 mod layers;
+mod pages;
 mod settings_file;
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use clap::{Command, FromArgMatches};
 
 pub use flags::{FullPath, LogFlags};
 pub use layers::{Parsed, parse};
+pub use pages::{CompletionsArgs, ManArgs};
 
 use crate::{Exit, Failure, term};
 

@@ -1,6 +1,12 @@
 //! Starting, signalling, reaping and finding again the child process.
 
-use std::{fs, os::unix::process::ExitStatusExt, process::ExitStatus};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt, process::ExitStatusExt},
+    path::Path,
+    process::ExitStatus,
+};
 
 use nix::{
     errno::Errno,
@@ -125,7 +131,17 @@ impl Environment {
     }
 
     fn is_of(&self, home: &Home) -> bool {
-        self.variable(MARKER) == Some(home.path().as_os_str().as_encoded_bytes())
+        let Some(marked) = self.variable(MARKER) else {
+            return false;
+        };
+        // The same folder may go by many names.
+        let at = |path: &Path| {
+            fs::metadata(path)
+                .map(|found| (found.dev(), found.ino()))
+                .ok()
+        };
+        let marked = Path::new(OsStr::from_bytes(marked));
+        marked == home.path() || at(marked).is_some_and(|found| Some(found) == at(home.path()))
     }
 }
 

@@ -83,7 +83,11 @@ fn policy(update: &UpdateOptions, name: &str) -> UpdatePolicy {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    let names = [name, host.as_str()];
+    // Machines made from one image may share a host name.
+    let machine = shared::file::read_limited(Path::new("/etc/machine-id"), 1 << 10);
+    let machine = machine.ok().flatten().unwrap_or_default();
+    let machine = String::from_utf8_lossy(&machine);
+    let names = [name, host.as_str(), machine.trim()];
     UpdatePolicy {
         interval: update.interval,
         jitter: spread(update.jitter.unwrap_or(update.interval / 10), &names),
@@ -118,15 +122,23 @@ fn source(update: UpdateOptions) -> Result<Source, Failure> {
 }
 
 fn releases(update: UpdateOptions) -> Result<ReleaseSource, Failure> {
-    let (Some(repository), Some(key)) = (update.release_repo, update.release_key) else {
+    let keys = update.release_key.iter().map(|key| absolute(key));
+    let keys: Vec<PathBuf> = keys.collect::<Result<_, _>>()?;
+    let (Some(repository), false) = (update.release_repo, keys.is_empty()) else {
         let text = "--channel release needs --release-repo and --release-key";
         return Err(Failure::new(Exit::Usage, text)
             .hint("an archive that nobody signed is never installed"));
     };
+    let threshold = update.release_threshold.unwrap_or(keys.len() / 2 + 1);
+    if threshold == 0 || threshold > keys.len() {
+        let text = format!("--release-threshold {threshold} with {} keys", keys.len());
+        return Err(Failure::new(Exit::Usage, text).hint("see --release-key"));
+    }
     Ok(ReleaseSource {
         repository,
         api: update.release_api,
-        key: absolute(&key)?,
+        keys,
+        threshold,
         pin: update.pin,
         allow_incompatible: update.allow_incompatible,
     })

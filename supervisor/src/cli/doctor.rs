@@ -16,7 +16,7 @@ use crate::{
     self_update::Boot,
     text::harmless,
     update::{
-        checkout, journal, release::Release, release_key, sandbox, transport, trial_build,
+        checkout, journal, release::Release, release_list::Trust, sandbox, transport, trial_build,
         upstream::Upstream, verify,
     },
     worker,
@@ -194,8 +194,14 @@ fn text(fault: Fault) -> String {
 
 fn signatures(config: &Config) -> Result<String, String> {
     match &config.source {
-        Source::Releases(releases) => release_key::public_key(&releases.key)
-            .map(|_| format!("archives by {}", releases.key.display()))
+        Source::Releases(releases) => Trust::read(releases)
+            .map(|_| {
+                format!(
+                    "{} of {} release keys",
+                    releases.threshold,
+                    releases.keys.len()
+                )
+            })
             .map_err(text),
         Source::Git(git) => match &git.signers {
             Some(file) => verify::check_file(file)

@@ -79,6 +79,10 @@ enum CliCommand {
     AdoptPm2(AdoptPm2Args),
     /// Sign a release archive, or make a key for that
     Sign(SignArgs),
+    /// Print completions for a shell
+    Completions(cli::CompletionsArgs),
+    /// Write pages for man
+    Man(cli::ManArgs),
     /// Set limits, then become the child
     #[command(hide = true)]
     Launch(LaunchArgs),
@@ -124,6 +128,8 @@ fn run(cli: Cli, line: &[OsString], version: Version) -> Result<Exit, Failure> {
         Some(CliCommand::Doctor(args)) => doctor::run(*args),
         Some(CliCommand::AdoptPm2(args)) => adopt_pm2::run(&args),
         Some(CliCommand::Sign(args)) => sign::run(&args),
+        Some(CliCommand::Completions(args)) => Ok(args.run(command(version))),
+        Some(CliCommand::Man(args)) => args.run(command(version)),
         Some(CliCommand::Launch(args)) => launch::run(&args),
         Some(CliCommand::Worker { supervisor }) => Ok(worker::run(supervisor)),
     }

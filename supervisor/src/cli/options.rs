@@ -82,9 +82,12 @@ pub(super) struct UpdateOptions {
     /// With --channel release: another API than GitHub's, for mirrors
     #[arg(long, value_name = "URL")]
     pub(super) release_api: Option<String>,
-    /// With --channel release: public key that archives must be signed with
-    #[arg(long, value_name = "FILE")]
-    pub(super) release_key: Option<PathBuf>,
+    /// With --channel release: public keys that the list of releases is signed with
+    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    pub(super) release_key: Vec<PathBuf>,
+    /// With --channel release: how many of these must have signed [default: more than half]
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) release_threshold: Option<usize>,
     /// With --channel release: go to versions that semver calls incompatible, too
     #[arg(long)]
     pub(super) allow_incompatible: bool,

@@ -5,15 +5,18 @@ use shared::{Exit, Failure, causes::one_line, term};
 use super::query::{Query, ask, home, short, span};
 use crate::{
     control::{Reply, Request},
-    report::Report,
+    home::Home,
+    report::{Report, UpdateReport},
     text::harmless,
+    update::checkout,
 };
 
 /// Shows how the child and its updates are.
 pub(super) fn run(query: &Query) -> Result<Exit, Failure> {
     let home = home(&query.which)?;
     match ask(&home, &Request::Status) {
-        Ok(Reply::Status(report)) => {
+        Ok(Reply::Status(mut report)) => {
+            look_at_checkout(&mut report, &home);
             show(query, &report);
             Ok(Exit::Ok)
         }
@@ -30,6 +33,14 @@ pub(super) fn run(query: &Query) -> Result<Exit, Failure> {
             }
             Err(failure)
         }
+    }
+}
+
+/// Done here: git stays out of the supervisor's memory, and what is said is never stale.
+fn look_at_checkout(report: &mut Report, home: &Home) {
+    let update = &mut report.update;
+    if let (Some(checkout), Some(accepted)) = (&mut update.checkout, &update.accepted) {
+        checkout.behind = checkout::behind(&checkout.path, home, &accepted.commit);
     }
 }
 
@@ -106,6 +117,7 @@ fn render(report: &Report) -> String {
             ("left out", text)
         }));
     }
+    rows.extend(behind(update).map(|text| ("checkout", text)));
     rows.extend(
         update
             .previous
@@ -127,4 +139,16 @@ fn render(report: &Report) -> String {
         .map(|(name, text)| format!("{name:>width$}  {}", harmless(text)))
         .collect();
     lines.join("\n")
+}
+
+/// How far the checkout is behind.
+fn behind(update: &UpdateReport) -> Option<String> {
+    let commits = match update.checkout.as_ref()?.behind? {
+        0 => return None,
+        1 => "1 commit".to_owned(),
+        more => format!("{more} commits"),
+    };
+    Some(format!(
+        "{commits} behind what is accepted; `git pull` brings it along"
+    ))
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     child::{control, health, log::Pipe, state::ChildEvent},
-    config::Manager,
+    config::{Manager, Source},
     control::{PendingRequest, Reply, Request},
     error::{Blame, Fault},
     history,
@@ -121,7 +121,11 @@ impl Supervisor {
         let update = self.machine.update();
         Poll {
             accepted: update.accepted.clone(),
-            trusted: update.trusted.clone(),
+            trusted: match self.config.source {
+                Source::Git(_) => update.trusted.clone(),
+                // Where the two were not yet told apart.
+                Source::Releases(_) => update.trusted_release.clone().or(update.trusted.clone()),
+            },
             upstream: update.upstream.clone(),
             requested: update.requested.clone(),
             forced,
@@ -205,21 +209,19 @@ impl Supervisor {
         let done = answer.as_ref().map(|_| ()).map_err(Clone::clone);
         let event = match purpose {
             Purpose::Poll => {
-                let found = match answer {
-                    Ok(Answer::Polled { upstream, found }) => {
-                        self.take(UpdateEvent::UpstreamSeen(upstream));
-                        found
-                    }
+                let (upstream, found) = match answer {
+                    Ok(Answer::Polled { upstream, found }) => (Some(upstream), found),
                     Ok(Answer::Done) => {
-                        Err(Fault::new(Blame::Machine, "the worker answered nothing"))
+                        let text = "the worker answered nothing";
+                        (None, Err(Fault::new(Blame::Machine, text)))
                     }
-                    Err(fault) => Err(fault),
+                    Err(fault) => (None, Err(fault)),
                 };
                 match &found {
                     Ok(_) => self.polled_at = Some(shared::clock::now()),
                     Err(fault) => tracing::warn!(%fault, "the poll failed"),
                 }
-                UpdateEvent::Polled(found)
+                UpdateEvent::Polled { upstream, found }
             }
             Purpose::Build => UpdateEvent::Built(done),
             Purpose::Test => UpdateEvent::Tested(done),
@@ -297,14 +299,12 @@ impl Supervisor {
                 )
             }
             Request::Update { force, local } => {
-                if local {
-                    self.take(UpdateEvent::AskLocal);
-                }
-                self.take(UpdateEvent::Ask(if force {
+                let urgency = if force {
                     Urgency::Forced
                 } else {
                     Urgency::Asked
-                }));
+                };
+                self.take(UpdateEvent::Ask { urgency, local });
                 Reply::Done("looking for an update".into())
             }
             Request::Rollback => self.roll_back(),

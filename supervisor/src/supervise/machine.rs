@@ -161,7 +161,7 @@ impl Machine {
 
     fn one(&mut self, event: Event, world: &World, effects: &mut Vec<Effect>) {
         match event {
-            Event::Update(event @ UpdateEvent::Ask(_)) if self.stuck.is_some() => {
+            Event::Update(event @ UpdateEvent::Ask { .. }) if self.stuck.is_some() => {
                 self.queue.push_front(event.into());
                 self.resume(world, effects);
             }
@@ -226,7 +226,7 @@ impl Machine {
             }
             Err(problem) => {
                 self.stuck = Some(problem);
-                let asked = |event: &Event| matches!(event, Event::Update(UpdateEvent::Ask(_)));
+                let asked = |event: &Event| matches!(event, Event::Update(UpdateEvent::Ask { .. }));
                 self.queue.retain(|event| !asked(event));
                 self.update.due = Some(world.at + STUCK_RETRY);
             }
@@ -261,7 +261,7 @@ impl Machine {
                 ChildEffect::KillGroup(group) => effects.push(Effect::KillGroup(group)),
                 ChildEffect::Started(release) => self.tell(UpdateEvent::ChildStarted(release)),
                 // A poll finds out that it is not there.
-                ChildEffect::Lost => self.tell(UpdateEvent::Ask(Urgency::Routine)),
+                ChildEffect::Lost => self.tell(UpdateEvent::ask(Urgency::Routine)),
                 ChildEffect::Ready(release) => self.tell(UpdateEvent::ChildReady(release)),
                 ChildEffect::Failed { release, how } => {
                     self.tell(UpdateEvent::ChildFailed { release, how });

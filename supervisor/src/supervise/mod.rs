@@ -32,7 +32,7 @@ use crate::{
     config::Config,
     control::{PendingRequest, Reply},
     job::Line,
-    metrics,
+    metrics::Scrapes,
     update::state::{Phase, UpdateEvent, Urgency},
 };
 
@@ -86,7 +86,7 @@ pub(crate) struct Supervisor {
     buffer: Vec<u8>,
     notify_socket: NotifySocket,
     listener: UnixListener,
-    scrapes: Option<tokio::net::TcpListener>,
+    scrapes: Option<Scrapes>,
     requests: Queue<PendingRequest>,
     signals: Signals,
     tasks: TaskSet,
@@ -159,7 +159,7 @@ impl Supervisor {
         };
         let scrape = async {
             match &self.scrapes {
-                Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+                Some(scrapes) => scrapes.accept().await,
                 None => std::future::pending().await,
             }
         };
@@ -205,8 +205,10 @@ impl Supervisor {
                     .spawn("control", crate::control::serve(stream, requests));
             }
             Input::Scrape(Ok(stream)) => {
-                let text = metrics::render(&self.report());
-                self.tasks.spawn("metrics", metrics::serve(stream, text));
+                if let Some(scrapes) = &self.scrapes {
+                    let serving = scrapes.serve(stream, &self.report());
+                    self.tasks.spawn("metrics", serving);
+                }
             }
             Input::Connection(Err(error)) | Input::Scrape(Err(error)) => {
                 tracing::warn!(%error, "could not accept a connection");
@@ -297,7 +299,7 @@ impl Supervisor {
         tracing::info!(signal = name, "signal");
         match name {
             "SIGHUP" => self.reload_config(),
-            "SIGUSR1" => self.take(UpdateEvent::Ask(Urgency::Asked)),
+            "SIGUSR1" => self.take(UpdateEvent::ask(Urgency::Asked)),
             _ => self.stop(),
         }
     }

@@ -6,7 +6,8 @@ use crate::{
         health,
         state::{DownReason, Stage},
     },
-    report::{ChildReport, FORMAT, ProcessReport, Report, UpdateReport},
+    config::Source,
+    report::{CheckoutReport, ChildReport, FORMAT, ProcessReport, Report, UpdateReport},
 };
 
 impl Supervisor {
@@ -56,6 +57,13 @@ impl Supervisor {
                 .clone()
                 .or_else(|| state.awaits.as_ref().map(|what| format!("for {what}"))),
             problem: self.machine.problem().map(str::to_owned),
+            checkout: match self.config.source {
+                Source::Git(_) => Some(CheckoutReport {
+                    path: self.config.repo.clone(),
+                    behind: None,
+                }),
+                Source::Releases(_) => None,
+            },
             polled_at: self.polled_at.map(|time| time.to_string()),
             next_in: next,
             enabled: self.config.policy.updates,

@@ -26,7 +26,7 @@ use crate::{
     config::Config,
     update::{
         journal::{self, JournalError},
-        release,
+        leftovers, release,
         state::UpdateEvent,
     },
 };
@@ -82,7 +82,7 @@ impl Supervisor {
         let listener = crate::control::listen(&home.control_socket())
             .map_err(|error| socket_failure(&error))?;
         let scrapes = match config.metrics_addr {
-            Some(address) => Some(crate::metrics::listen(address)?),
+            Some(address) => Some(crate::metrics::Scrapes::listen(address)?),
             None => None,
         };
         let pings = sd_notify::watchdog_enabled().map(|limit| (limit / 2, Duration::ZERO));
@@ -119,6 +119,7 @@ impl Supervisor {
     pub(super) fn recover(&mut self) {
         self.adopt();
         self.reap();
+        leftovers::remove_stale(&self.config.home);
         if let Some(accepted) = &self.machine.update().accepted {
             release::mend_link(&self.config.home, &accepted.release);
         } else {

@@ -13,17 +13,18 @@ use sha2::{Digest, Sha256};
 
 use super::{
     release::Release,
-    release_key::public_key,
+    release_list::{self, MAX_LIST, SignedList, Trust},
     state::{Polled, Version},
 };
 use crate::{
     config::{Config, ReleaseSource},
     error::{Blame, Fault},
-    job::{Poll, progress},
+    job::{Poll, Reach, progress},
 };
 
 const MAX_ARCHIVE: u64 = 1 << 30;
-const MAX_SUM: u64 = 1 << 16;
+/// Lists of releases that are looked at: newer ones come first.
+const MAX_LISTS: usize = 3;
 const PATIENCE: Duration = Duration::from_mins(30);
 
 /// Looks for a newer release for this machine.
@@ -39,32 +40,98 @@ pub(crate) fn poll(config: &Config, source: &ReleaseSource, poll: &Poll) -> Resu
         .as_ref()
         .and_then(|version| parse(&version.commit));
     let trusted = poll.trusted.as_deref().and_then(parse);
-    let newest = list(source)?
+    let listed = list(source)?;
+    let signed = signed_list(config, source, &listed, poll.reach != Reach::Dry)?;
+    let newest = listed
         .into_iter()
         .filter_map(|release| Some((parse(release.version())?, release)))
         .filter(|(version, _)| match &source.pin {
             Some(pin) => parse(pin).as_ref() == Some(version),
-            None => acceptable(version, accepted.as_ref(), trusted.as_ref(), source),
+            None => {
+                signed.objection(version).is_none()
+                    && acceptable(version, accepted.as_ref(), trusted.as_ref(), source)
+            }
         })
         .max_by(|(a, _), (b, _)| a.cmp(b));
+    let objection = accepted
+        .as_ref()
+        .and_then(|version| signed.objection(version));
     let Some((version, release)) = newest else {
-        return nothing(source, poll);
+        return match objection {
+            Some(why) => Err(withdrawn(&why)),
+            None => nothing(source, poll),
+        };
     };
+    if let Some(why) = signed.objection(&version) {
+        return Err(withdrawn(&why));
+    }
     if Some(&version) == accepted.as_ref() {
         return Ok(Polled::UpToDate);
     }
     let asset = archive(&release)
+        .filter(|asset| signed.archive(asset.name()).is_some())
         .ok_or_else(|| Fault::new(Blame::Outside, format!("{version} has no archive for us")))?;
     Ok(Polled::New(Version {
         commit: format!("v{version}"),
         release: version.to_string(),
         source: asset.download_url().to_owned(),
         summary: release.name().chars().take(120).collect(),
-        signer: Some(source.key.display().to_string()),
+        signer: Some(format!(
+            "{} of {} release keys",
+            source.threshold,
+            source.keys.len()
+        )),
         build: String::new(),
         local: Vec::new(),
         left_out: Vec::new(),
     }))
+}
+
+fn withdrawn(why: &str) -> Fault {
+    Fault::new(Blame::Refused, why)
+        .hint("there is nothing newer yet; `supervisor rollback` goes back to what ran before")
+}
+
+/// Finds the newest list of releases that is well signed. `lasting`: none older is taken from now on.
+fn signed_list(
+    config: &Config,
+    source: &ReleaseSource,
+    listed: &[Listed],
+    lasting: bool,
+) -> Result<SignedList, Fault> {
+    let trust = Trust::read(source)?;
+    let assets = listed.iter().flat_map(Listed::assets);
+    let lists = assets.filter(|asset| asset.name() == release_list::NAME);
+    let mut newest: Option<SignedList> = None;
+    let mut problem = "does not exist".to_owned();
+    for asset in lists.take(MAX_LISTS) {
+        let folder = tempfile::tempdir_in(config.home.path())?;
+        let path = folder.path().join(release_list::NAME);
+        if let Err(error) = download(asset.download_url(), &path, MAX_LIST) {
+            problem = format!("could not be downloaded: {error}");
+            continue;
+        }
+        let bytes = fs::read(&path)?;
+        let now = shared::clock::now();
+        match SignedList::open(&bytes, &trust, &source.repository, now) {
+            Ok(list)
+                if newest
+                    .as_ref()
+                    .is_none_or(|known| known.number < list.number) =>
+            {
+                newest = Some(list);
+            }
+            Ok(_) => {}
+            Err(why) => problem = why,
+        }
+    }
+    let list = newest.ok_or_else(|| {
+        let (name, repository) = (release_list::NAME, &source.repository);
+        let text = format!("the {name} of {repository} {problem}");
+        Fault::new(Blame::Outside, text).hint("see docs/supervisor.md, Prebuilt releases")
+    })?;
+    list.advance(&config.home, lasting)?;
+    Ok(list)
 }
 
 fn nothing(source: &ReleaseSource, poll: &Poll) -> Result<Polled, Fault> {
@@ -155,17 +222,16 @@ pub(crate) fn fetch(
     let path = folder.path().join(name);
     progress(format!("Downloading {name}"));
     download(&version.source, &path, MAX_ARCHIVE).map_err(|error| outside("download", &error))?;
-    let sum = folder.path().join("sum");
-    download(&format!("{}.sha256", version.source), &sum, MAX_SUM)
-        .map_err(|error| outside("download the checksum of", &error))?;
-    check_sum(&path, &sum).map_err(&refuse)?;
-    let key = public_key(&source.key)?;
-    self_update::update::verify_signature(&path, &[key]).map_err(|error| {
-        refuse(format!(
-            "is not signed by {}: {error}",
-            source.key.display()
-        ))
-    })?;
+    let signed = signed_list(config, source, &list(source)?, true)?;
+    let objection = parse(&version.commit).and_then(|version| signed.objection(&version));
+    if let Some(why) = objection {
+        return Err(withdrawn(&why).on(&version.commit));
+    }
+    let expected = signed.archive(name).unwrap_or_default();
+    check_sum(&path, expected).map_err(&refuse)?;
+    let keys = Trust::read(source)?.keys();
+    self_update::update::verify_signature(&path, &keys)
+        .map_err(|error| refuse(format!("is not signed by a release key: {error}")))?;
     let mut programs = Vec::new();
     for program in &config.build.bins {
         Extract::from_source(&path)
@@ -190,21 +256,14 @@ fn download(url: &str, to: &Path, most: u64) -> Result<(), self_update::errors::
         .download_to(file)
 }
 
-fn check_sum(archive: &Path, sum: &Path) -> Result<(), String> {
-    let text = fs::read_to_string(sum).map_err(|error| error.to_string())?;
-    let expected = text
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .to_ascii_lowercase();
+fn check_sum(archive: &Path, expected: &str) -> Result<(), String> {
     let mut bytes = Vec::new();
     let read = File::open(archive).and_then(|file| file.take(MAX_ARCHIVE).read_to_end(&mut bytes));
     read.map_err(|error| error.to_string())?;
-    let found = hex::encode(Sha256::digest(&bytes));
-    if found == expected {
+    if hex::encode(Sha256::digest(&bytes)) == expected.to_ascii_lowercase() {
         Ok(())
     } else {
-        Err("does not match its checksum".to_owned())
+        Err("is not the one in the signed list of releases".to_owned())
     }
 }
 
@@ -219,7 +278,8 @@ mod tests {
             pin: None,
             repository: "a/b".into(),
             api: None,
-            key: "key".into(),
+            keys: vec!["key".into()],
+            threshold: 1,
             allow_incompatible: false,
         };
         let now = version("0.3.1");

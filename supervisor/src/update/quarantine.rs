@@ -22,23 +22,42 @@ pub struct Quarantine {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     builds: BTreeMap<String, String>,
+    /// Commits in the order in which they failed. Those that an older supervisor wrote down are not
+    /// in it, and came before.
+    #[serde(
+        rename = "quarantined_in_order",
+        default,
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    order: Vec<String>,
 }
 
 impl Quarantine {
-    /// Adds a version. The oldest names make room when too many have failed in a row.
+    /// Adds a version. The oldest makes room when too many have failed in a row.
     pub fn add(&mut self, version: &Version, reason: &str) {
-        while self.reasons.len() >= MAX_ENTRIES {
-            if let Some((commit, _)) = self.reasons.pop_first() {
-                self.builds.remove(&commit);
-            }
-        }
         let commit = &version.commit;
+        self.order.retain(|other| other != commit);
+        while self.reasons.len() >= MAX_ENTRIES && !self.reasons.contains_key(commit) {
+            let Some(oldest) = self.oldest() else {
+                break;
+            };
+            self.reasons.remove(&oldest);
+            self.builds.remove(&oldest);
+            self.order.retain(|other| *other != oldest);
+        }
+        self.order.push(commit.clone());
         self.reasons.insert(commit.clone(), reason.to_owned());
         if version.build.is_empty() {
             self.builds.remove(commit);
         } else {
             self.builds.insert(commit.clone(), version.build.clone());
         }
+    }
+
+    fn oldest(&self) -> Option<String> {
+        let mut commits = self.reasons.keys();
+        let unordered = commits.find(|commit| !self.order.contains(commit));
+        unordered.or(self.order.first()).cloned()
     }
 
     /// Returns a sentence on why a version is not tried, if it has failed before.
@@ -63,6 +82,7 @@ impl Quarantine {
     pub fn clear_all(&mut self) {
         self.reasons.clear();
         self.builds.clear();
+        self.order.clear();
     }
 
     /// Iterates over commits and reasons.
@@ -70,5 +90,51 @@ impl Quarantine {
         self.reasons
             .iter()
             .map(|(commit, reason)| (commit.as_str(), reason.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(commit: &str) -> Version {
+        Version {
+            commit: commit.to_owned(),
+            release: commit.to_owned(),
+            source: commit.to_owned(),
+            summary: String::new(),
+            signer: None,
+            build: String::new(),
+            local: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_oldest_makes_room_whatever_it_is_called() {
+        let mut quarantine = Quarantine::default();
+        // As an older supervisor wrote it.
+        quarantine.reasons.insert("zz".into(), "failed".into());
+        // Names that sort against their age.
+        let name = |age: usize| format!("{:02}", 99 - age);
+        for age in 0..MAX_ENTRIES {
+            quarantine.add(&version(&name(age)), "failed");
+        }
+        assert!(!quarantine.reasons.contains_key("zz"));
+        quarantine.add(&version(&name(0)), "failed again");
+        quarantine.add(&version("new"), "failed");
+        assert_eq!(quarantine.reasons.len(), MAX_ENTRIES);
+        assert!(
+            quarantine.reasons.contains_key(&name(0)),
+            "it failed again just now"
+        );
+        assert!(!quarantine.reasons.contains_key(&name(1)), "the oldest");
+        assert!(quarantine.reasons.contains_key(&name(2)));
+        assert!(quarantine.reasons.contains_key("new"));
+        let json = serde_json::to_string(&quarantine).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Quarantine>(&json).unwrap(),
+            quarantine
+        );
     }
 }

@@ -29,6 +29,22 @@ pub(crate) fn public_key(path: &Path) -> Result<[u8; PUBLIC_KEY_LENGTH], Fault> 
         .map_err(|_| config("not a public key of 32 bytes".into()))
 }
 
+pub(crate) fn signing_key(path: &Path) -> Result<SigningKey, Fault> {
+    let config = |why: String| {
+        Fault::new(
+            Blame::Config,
+            format!("signing key {}: {why}", path.display()),
+        )
+    };
+    let bytes = file::read_limited(path, MAX_KEY)
+        .map_err(|error| config(one_line(&error)))?
+        .ok_or_else(|| config("no such file".into()))?;
+    let pair = bytes
+        .try_into()
+        .map_err(|_| config("not a key pair of 64 bytes".into()))?;
+    SigningKey::from_keypair_bytes(&pair).map_err(|error| config(error.to_string()))
+}
+
 /// Makes a key pair: `path` for signing, `path.pub` for `--release-key`.
 pub(crate) fn new_key(path: &Path) -> Result<PathBuf, Fault> {
     if path.exists() {

@@ -6,6 +6,7 @@ use git2::{AutotagOption, ErrorClass, ErrorCode, FetchOptions, Oid, RemoteCallba
 
 use super::{
     build, checkout, clone,
+    local_changes::{self, refuse_unmerged},
     login::Login,
     release::Release,
     state::{LocalChange, Polled, Version},
@@ -20,8 +21,10 @@ use crate::{
     job::{Answer, Poll, Reach},
 };
 
-/// Tips that are remembered: each but the last is a rewrite of the branch.
+/// Tips that are remembered.
 const MAX_TIPS: usize = 256;
+/// Tips that are taken over from the checkout's reflog at a time.
+const MAX_SEEN: usize = 64;
 /// Our own name for the branch that is followed.
 const UPSTREAM: &str = "refs/supervisor/upstream";
 
@@ -83,7 +86,7 @@ impl Remote<'_> {
             return Ok(Polled::New(accepted.clone()));
         }
         // Before anything else, as a checkout in the middle of a rebase looks detached.
-        worktree::refuse_unmerged(self.checkout)?;
+        refuse_unmerged(self.checkout)?;
         let upstream = upstream?;
         let tip = self.fetch(&upstream)?;
         let asked = self.poll.forced || self.poll.local;
@@ -145,11 +148,15 @@ impl Remote<'_> {
     fn version(&self, upstream: Oid, came_from: &[Oid]) -> Result<Version, Fault> {
         let signer = self.verify(upstream)?;
         let hidden: Vec<Oid> = came_from.iter().copied().chain([upstream]).collect();
-        let changes = worktree::local_changes(self.checkout, self.source, &hidden)?;
-        let wanted = |change: &LocalChange| {
-            let signed = self.git.signers.is_some();
-            !signed || self.poll.local || self.poll.requested.contains(&change.commit)
-        };
+        let all = self.git.signers.is_none() || self.poll.local;
+        let requested = &self.poll.requested;
+        let wanted = |change: &LocalChange| all || requested.contains(&change.commit);
+        let changes = local_changes::find(
+            self.checkout,
+            self.source,
+            &hidden,
+            all || !requested.is_empty(),
+        )?;
         let (local, left_out) = changes.into_iter().partition(wanted);
         let version = worktree::combine(self.source, upstream, local, signer)?;
         let accepted = self.poll.accepted.as_ref();
@@ -195,14 +202,38 @@ impl Remote<'_> {
         })
     }
 
-    /// Remembers that the branch was seen here.
-    fn saw(&self, tip: Oid) {
-        let contains = |old: Oid| self.source.graph_descendant_of(tip, old).unwrap_or(false);
+    /// Remembers where the branch was seen, newest last. One that a later one contains is worth
+    /// keeping too: the later one may be taken back and get lost with our clone. It only goes first
+    /// when there are too many.
+    fn saw(&self, commits: impl IntoIterator<Item = Oid>) {
         let mut tips = self.tips.borrow_mut();
-        tips.retain(|old| *old != tip && !contains(*old));
-        tips.push(tip);
-        let surplus = tips.len().saturating_sub(MAX_TIPS);
-        tips.drain(..surplus);
+        for commit in commits {
+            tips.retain(|old| *old != commit);
+            tips.push(commit);
+        }
+        let Some(newest) = tips.last().copied() else {
+            return;
+        };
+        let contains = |old: &Oid| {
+            self.source
+                .graph_descendant_of(newest, *old)
+                .unwrap_or(false)
+        };
+        while tips.len() > MAX_TIPS {
+            let oldest = tips.iter().position(contains).unwrap_or(0);
+            tips.remove(oldest);
+        }
+    }
+
+    /// Returns whether the remote has a commit, on the branch or under a tag.
+    fn has(&self, tip: Oid, commit: Oid) -> bool {
+        let reaches = || -> Result<bool, git2::Error> {
+            let mut walk = self.source.revwalk()?;
+            walk.push(tip)?;
+            walk.push_glob("refs/tags/*")?;
+            Ok(walk.any(|id| id == Ok(commit)))
+        };
+        reaches().unwrap_or(false)
     }
 
     fn check_ancestry(&self, tip: Oid, upstream: &Upstream) -> Result<(), Fault> {
@@ -240,13 +271,24 @@ impl Remote<'_> {
     fn fetch(&self, upstream: &Upstream) -> Result<Oid, Fault> {
         let shown = upstream.shown();
         let room = shared::file::free_space(self.config.home.path())? / 2;
-        let outside = |error: git2::Error| fetch_fault(&error, &shown, room);
+        let outside = |error: git2::Error| Fault {
+            // Whatever the remote sends, it must not cost us the clone.
+            broken_clone: local_changes::may_be_broken(&error)
+                && !clone::is_sound(&self.config.home),
+            ..fetch_fault(&error, &shown, room)
+        };
         let head = self.checkout.head().ok().and_then(|head| head.target());
         let tips = self.tips.borrow().clone();
-        clone::offer(
+        let built = self.poll.accepted.as_ref();
+        let built = built.and_then(|version| parse(&version.source));
+        clone::keep(
             self.source,
-            tips.into_iter().chain(self.known()).chain(head),
+            tips.into_iter()
+                .chain(self.known())
+                .chain(head)
+                .chain(built),
         )?;
+        clone::tidy(self.source, self.checkout)?;
         let mut remote = self
             .source
             .remote_anonymous(&upstream.url)
@@ -262,10 +304,10 @@ impl Remote<'_> {
                 AutotagOption::None
             });
         let refspec = format!("+refs/heads/{}:{UPSTREAM}", upstream.branch);
-        // Left by a fetch whose end nobody heard of.
-        if let Ok(tip) = self.source.refname_to_id(UPSTREAM) {
-            self.saw(tip);
-        }
+        // What the checkout knows expires; the last is left by a fetch whose end nobody heard of.
+        let seen = upstream.seen_by(self.checkout).into_iter().take(MAX_SEEN);
+        let seen = seen.rev().filter(|id| self.source.find_commit(*id).is_ok());
+        self.saw(seen.chain(self.source.refname_to_id(UPSTREAM)));
         // A branch that has vanished must not look like one that has not moved.
         let _ = self
             .source
@@ -278,7 +320,7 @@ impl Remote<'_> {
             let text = format!("{shown} has no branch {}", upstream.branch);
             Fault::new(Blame::Outside, text)
         })?;
-        self.saw(tip);
+        self.saw([tip]);
         let Some(pin) = &self.git.pin else {
             return Ok(tip);
         };
@@ -288,8 +330,13 @@ impl Remote<'_> {
                 format!("the pinned revision {pin} is not on the remote"),
             )
         })?;
-        let commit = object.peel_to_commit();
-        Ok(commit.map_err(|error| Fault::machine(&error))?.id())
+        let pinned = object.peel_to_commit();
+        let pinned = pinned.map_err(|error| Fault::machine(&error))?.id();
+        // The operator may pin a commit of their own, which stays their own.
+        if self.has(tip, pinned) {
+            self.saw([pinned, tip]);
+        }
+        Ok(pinned)
     }
 }
 
@@ -308,9 +355,6 @@ fn fetch_fault(error: &git2::Error, shown: &str, room: u64) -> Fault {
         _ => Blame::Outside,
     };
     let mut fault = Fault::new(blame, format!("could not fetch {shown}: {why}"));
-    // A remote can bring about some with a bad pack, and must not cost us the clone.
-    let by_remote = matches!(class, ErrorClass::Indexer | ErrorClass::Zlib);
-    fault.broken_clone = worktree::may_be_broken(error) && !by_remote;
     if code == ErrorCode::Auth || code == ErrorCode::Certificate {
         fault = fault.hint("see docs/supervisor.md, Private remotes");
     }

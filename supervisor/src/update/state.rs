@@ -76,8 +76,11 @@ pub struct UpdateState {
     pub previous: Option<Version>,
     /// The newest upstream commit ever accepted; the branch must descend from it.
     pub trusted: Option<String>,
-    /// Every tip that the branch was ever seen at, oldest first, without those that a later one
-    /// contains. What they reach came from upstream, whatever upstream says now.
+    /// The newest release ever accepted: none older is taken from the release channel.
+    #[serde(default)]
+    pub trusted_release: Option<String>,
+    /// Tips that the branch was ever seen at, oldest first. What they reach came from upstream,
+    /// whatever upstream says now.
     #[serde(default)]
     pub upstream: Vec<String>,
     /// Local commits that the operator asked for although signatures are required.
@@ -114,6 +117,15 @@ pub struct UpdateState {
     /// When the candidate was first seen.
     #[serde(skip)]
     pub seen: Duration,
+    /// Its release.
+    #[serde(skip)]
+    pub seen_release: String,
+    /// Since when there is anything newer than what runs.
+    #[serde(skip)]
+    pub behind_since: Option<Duration>,
+    /// When upstream last said what it has.
+    #[serde(skip)]
+    pub looked: Duration,
     /// What a proven candidate waits for.
     #[serde(skip)]
     pub awaits: Option<String>,
@@ -133,6 +145,7 @@ impl Default for UpdateState {
             accepted: None,
             previous: None,
             trusted: None,
+            trusted_release: None,
             upstream: Vec::new(),
             requested: Vec::new(),
             quarantine: Quarantine::default(),
@@ -146,6 +159,9 @@ impl Default for UpdateState {
             polled_local: false,
             again: false,
             seen: Duration::ZERO,
+            seen_release: String::new(),
+            behind_since: None,
+            looked: Duration::ZERO,
             awaits: None,
             give_up: None,
             ready: None,
@@ -224,15 +240,19 @@ pub enum UpdateEvent {
     Started,
     /// The time in [`UpdateState::due`] has come.
     Tick,
-    /// The operator asks for an update.
-    Ask(Urgency),
-    /// The operator asks for the local changes, although signatures are required.
-    AskLocal,
-    /// Tips of the branch, see [`UpdateState::upstream`].
-    UpstreamSeen(Vec<String>),
+    /// An update is asked for.
+    Ask {
+        urgency: Urgency,
+        /// Whether the operator asks for the local changes, although signatures are required.
+        local: bool,
+    },
     /// The operator asks for the previous version.
     GoBack,
-    Polled(Result<Polled, Fault>),
+    Polled {
+        /// Tips of the branch, see [`UpdateState::upstream`]; `None` if the poll got nowhere.
+        upstream: Option<Vec<String>>,
+        found: Result<Polled, Fault>,
+    },
     Built(Result<(), Fault>),
     Tested(Result<(), Fault>),
     Switched(Result<(), Fault>),
@@ -248,6 +268,16 @@ pub enum UpdateEvent {
         release: String,
         how: String,
     },
+}
+
+impl UpdateEvent {
+    /// Asks for an update as signed.
+    pub const fn ask(urgency: Urgency) -> Self {
+        Self::Ask {
+            urgency,
+            local: false,
+        }
+    }
 }
 
 /// What is to be done.
@@ -328,12 +358,22 @@ impl UpdateState {
             && self.accepted == other.accepted
             && self.previous == other.previous
             && self.trusted == other.trusted
+            && self.trusted_release == other.trusted_release
             && self.upstream == other.upstream
             && self.requested == other.requested
             && self.quarantine == other.quarantine
             && self.hold == other.hold
             && self.problem == other.problem
             && self.failures == other.failures
+    }
+
+    /// Remembers a version as the newest that was accepted from its channel.
+    pub fn trust(&mut self, version: &Version) {
+        if version.is_release() {
+            self.trusted_release = Some(version.commit.clone());
+        } else {
+            self.trusted = Some(version.commit.clone());
+        }
     }
 
     /// Returns the release that should be running, if there is one.

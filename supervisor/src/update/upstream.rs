@@ -78,9 +78,12 @@ impl Upstream {
         for name in &self.tracking {
             seen.extend(checkout.refname_to_id(name));
             if let Ok(log) = checkout.reflog(name) {
-                seen.extend(log.iter().take(MAX_REFLOG).map(|entry| entry.id_new()));
+                let entries = log.iter().take(MAX_REFLOG);
+                // The entry that made an old one new may have expired, or be beyond the limit.
+                seen.extend(entries.flat_map(|entry| [entry.id_new(), entry.id_old()]));
             }
         }
+        seen.retain(|id| !id.is_zero());
         seen
     }
 

@@ -32,16 +32,34 @@ pub fn commits(
 ) -> Result<String, Fault> {
     let signers = read(signers)?;
     let now = shared::clock::now();
-    let mut walk = repository.revwalk()?;
-    walk.set_sorting(Sort::TOPOLOGICAL)?;
-    walk.push(tip)?;
     if let Some(since) = since {
-        walk.hide(since)?;
-        for oid in walk.take(MAX_COMMITS) {
-            commit(repository, oid?, &signers, now)?;
+        for oid in between(repository, since, tip, MAX_COMMITS)? {
+            commit(repository, oid, &signers, now)?;
         }
     }
     commit(repository, tip, &signers, now)
+}
+
+/// Returns the commits of `tip` that `since` does not have. More than can be looked at are refused:
+/// any of them may be unsigned.
+fn between(repository: &Repository, since: Oid, tip: Oid, most: usize) -> Result<Vec<Oid>, Fault> {
+    let mut walk = repository.revwalk()?;
+    walk.set_sorting(Sort::TOPOLOGICAL)?;
+    walk.push(tip)?;
+    // One that is lost hides nothing, so that all of history must be signed.
+    if repository.find_commit(since).is_ok() {
+        walk.hide(since)?;
+    }
+    let new: Vec<Oid> = walk.take(most + 1).collect::<Result<_, _>>()?;
+    if new.len() > most {
+        let text = format!(
+            "more than {most} new commits up to {tip:.12}, too many to check the signatures of"
+        );
+        return Err(Fault::new(Blame::Refused, text)
+            .hint("look at them yourself, and start once without --require-signed-all")
+            .on(tip));
+    }
+    Ok(new)
 }
 
 fn commit(
@@ -250,5 +268,30 @@ mod tests {
             "2030-01-02T03:04:00Z"
         );
         assert!(time("2030").is_err());
+    }
+
+    #[test]
+    fn more_commits_than_can_be_checked_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = Repository::init(dir.path()).unwrap();
+        let who = git2::Signature::now("t", "t@example.org").unwrap();
+        let tree = repository.treebuilder(None).unwrap().write().unwrap();
+        let tree = repository.find_tree(tree).unwrap();
+        let mut commits: Vec<Oid> = Vec::new();
+        for number in 0..5 {
+            let parent = commits
+                .last()
+                .map(|id| repository.find_commit(*id).unwrap());
+            let parents: Vec<&Commit<'_>> = parent.iter().collect();
+            let text = format!("{number}");
+            let id = repository.commit(Some("HEAD"), &who, &who, &text, &tree, &parents);
+            commits.push(id.unwrap());
+        }
+        let (first, tip) = (commits[0], commits[4]);
+        assert_eq!(between(&repository, first, tip, 4).unwrap().len(), 4);
+        let fault = between(&repository, first, tip, 3).unwrap_err();
+        assert_eq!(fault.blame, Blame::Refused);
+        let lost = Oid::from_bytes(&[1; 20]).unwrap();
+        assert_eq!(between(&repository, lost, tip, 9).unwrap().len(), 5);
     }
 }

@@ -47,6 +47,12 @@ impl std::fmt::Display for LocalChange {
 }
 
 impl Version {
+    /// Returns whether it comes from the release channel, whose tags begin with a letter that no
+    /// commit's id has.
+    pub fn is_release(&self) -> bool {
+        self.commit.starts_with('v')
+    }
+
     /// Returns what makes it worth another try when it changes.
     pub fn identity(&self) -> &str {
         if self.build.is_empty() {

@@ -293,3 +293,17 @@ fn a_program_that_can_not_be_started_is_named_with_an_exit_code_of_its_own() {
     let said = text(&gone);
     assert!(said.contains("could not start /nonexistent/app"), "{said}");
 }
+
+#[test]
+fn a_state_directory_by_another_name_is_the_same() {
+    let bench = Bench::new();
+    let running = bench.start_and_settle(&[]);
+    let pid = bench.report().unwrap().child.pid;
+    running.crash();
+    let other = bench.path().join("other");
+    std::os::unix::fs::symlink(bench.path().join("state"), &other).unwrap();
+    let _running = bench.start_in(&[("SUPERVISOR_STATE_DIR", other.as_os_str())], &[]);
+    let report = bench.settled();
+    assert_eq!(report.child.pid, pid);
+    bench.assert_runs(&["one"]);
+}

@@ -57,6 +57,9 @@ fn status_and_logs_are_for_people_and_programs() {
     assert_eq!(none.status.code(), Some(1));
     assert!(text(&none).contains("no supervisor of app is running"));
     let running = bench.start_and_settle(&[]);
+    bench.until("the child says how it is", |report| {
+        report.child.says.is_some()
+    });
     let status = text(&bench.command(&["status"]));
     for word in ["app  running, pid", "accepted", "well", "app.log"] {
         assert!(status.contains(word), "{word} in {status}");
@@ -207,11 +210,22 @@ fn metrics_are_served_where_told() {
         .unwrap()
         .to_string();
     let _running = bench.start_and_settle(&["--metrics-addr", &free]);
-    let mut stream = TcpStream::connect(&free).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    assert!(text.contains("\nsupervisor_child_up 1\n"), "{text}");
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(&free).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let text = ask("/metrics");
+    for line in ["supervisor_child_up 1", "supervisor_child_restarts_total 0"] {
+        assert!(text.contains(&format!("\n{line}\n")), "{text}");
+    }
+    for probe in ["/live", "/ready"] {
+        let text = ask(probe);
+        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+    }
 }
 
 #[test]

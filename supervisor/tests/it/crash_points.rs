@@ -2,9 +2,15 @@
 //! then the update completes.
 //!
 //! The bullet comes from inside the step that the effect has started (a build script, a smoke
-//! test, a hook), so it always hits while that effect is under way.
+//! test, a hook, the other end of a fetch), or when a file of it appears, so it always hits while
+//! that effect is under way.
 
-use std::fs;
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what stands in for ssh comes before the rest of PATH"
+)]
+
+use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use crate::workbench::{Bench, Running, write};
 use supervisor::control::Request;
@@ -187,4 +193,109 @@ fn while_rolling_back() {
     assert_eq!(report.child.release, first);
     assert!(report.update.quarantine.contains_key(&bad));
     assert_eq!(bench.children().len(), 1);
+}
+
+/// Returns what libgit2 calls what it has not finished.
+fn unfinished(bench: &Bench) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![bench.home.source().join(".git")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            }
+            let kind = Path::new(&name).extension();
+            if kind.is_some_and(|kind| kind == "lock") || name.contains("_git2_") {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn while_a_pack_arrives() {
+    let bench = Bench::new();
+    let bin = bench.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    // Where the pack is cut: past the list of references.
+    let ssh = format!(
+        "#!/bin/sh\nserve() {{ git-upload-pack {0}; }}\n\
+         if test -e {1} && ! test -e {2}; then serve | {{ dd bs=1 count=40000 2>/dev/null; touch {2}; \
+         kill -9 $(cat {1}); sleep 60; }}; else serve; fi\n",
+        bench.path().join("remote.git").display(),
+        bench.path().join("pid").display(),
+        bench.path().join("fired").display()
+    );
+    write(&bin.join("ssh"), &ssh);
+    fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut path = OsString::from(&bin);
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let environment = [("PATH", path.as_os_str())];
+    let flags = ["--remote", "ssh://nowhere.invalid/app", "--branch", "main"];
+    let running = bench.start_in(&environment, &flags);
+    bench.settled();
+    load(&bench, &running);
+    // What does not compress to less than what comes through.
+    let mut state = 1_u64;
+    let noise: String = (0..200_000)
+        .map(|_| {
+            // A linear congruential generator: any noise will do.
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            char::from(b'a' + ((state >> 33) % 26) as u8)
+        })
+        .collect();
+    bench.write("noise.txt", &noise);
+    let two = bench.release("two", "");
+    bench.ask(&Request::Update {
+        force: false,
+        local: false,
+    });
+    assert!(!running.ended().success());
+    assert!(bench.path().join("fired").exists());
+    let _running = bench.start_in(&environment, &flags);
+    let report = bench.update();
+    assert_eq!(report.update.accepted.unwrap().commit, two);
+    assert_eq!(unfinished(&bench), [""; 0]);
+}
+
+#[test]
+fn while_our_clone_is_checked_out() {
+    const FILES: usize = 4000;
+    let bench = Bench::new();
+    let mut running = bench.start_and_settle(&[]);
+    // A machine that is quick may be done before it is hit.
+    for round in 0..20 {
+        for number in 0..FILES {
+            bench.write(&format!("many/{round}/{number:04}.txt"), "x\n");
+        }
+        let commit = bench.release(&format!("many {round}"), "");
+        bench.ask(&Request::Update {
+            force: false,
+            local: false,
+        });
+        let file = |number: usize| {
+            let name = format!("many/{round}/{number:04}.txt");
+            bench.home.source().join(name)
+        };
+        bench.wait("some files are there", || {
+            file(FILES / 4).exists().then_some(())
+        });
+        running.crash();
+        let hit = !file(FILES - 1).exists();
+        running = bench.start(&[]);
+        let report = bench.update();
+        assert_eq!(report.update.accepted.unwrap().commit, commit);
+        assert!(file(FILES - 1).exists());
+        assert_eq!(unfinished(&bench), [""; 0]);
+        assert_eq!(bench.children().len(), 1);
+        if hit {
+            return;
+        }
+    }
+    panic!("never hit while it was checked out");
 }

@@ -181,9 +181,14 @@ fn the_running_version_is_untouched_while_the_next_is_built() {
     write(&gate, "open");
     bench.settled();
     bench.assert_runs(&["one", "two"]);
-    // The clean checkout came along.
-    assert_ne!(bench.git_checkout(&["rev-parse", "HEAD"]), head);
+    // The checkout is the operator's, and `status` says where it is.
+    assert_eq!(bench.git_checkout(&["rev-parse", "HEAD"]), head);
     assert_eq!(bench.git_checkout(&["status", "--porcelain"]), "");
+    let shown = text(&bench.command(&["status", "--child-name", "app"]));
+    assert!(shown.contains("1 commit behind"), "{shown}");
+    bench.git_checkout(&["pull", "-q"]);
+    let shown = text(&bench.command(&["status", "--child-name", "app"]));
+    assert!(!shown.contains("behind"), "{shown}");
 }
 
 #[test]
@@ -229,8 +234,8 @@ fn the_time_of_a_new_version_begins_when_the_old_one_has_ended() {
     assert!(why.contains("exit code 1"), "{why}");
     bench.assert_runs(&["one", "two", "one"]);
     running.crash();
-    // ... and not refused for that either.
-    let _running = bench.start_and_settle(&["--ready-timeout", "1900ms"]);
+    // ... and not refused for that either, though ending takes longer than it may need to be ready.
+    let _running = bench.start_and_settle(&["--ready-timeout", "4s"]);
     let good = bench.release("three", "talkative");
     let report = bench.update();
     let accepted = report.update.accepted.as_ref();

@@ -148,3 +148,33 @@ fn a_submodule_that_has_moved_is_found_where_it_is_now() {
     assert_eq!(report.update.accepted.unwrap().commit, two);
     bench.child_says("from elsewhere");
 }
+
+#[test]
+fn what_git_calls_unchanged_is_no_local_change() {
+    let bench = Bench::new();
+    bench.write("docs/notes.md", "notes\n");
+    bench.release("one", "");
+    bench.git_checkout(&["pull", "-q"]);
+    bench.git_checkout(&["sparse-checkout", "set", "--sparse-index", "src"]);
+    assert!(!bench.checkout().join("docs").exists());
+    bench.git_checkout(&["config", "core.autocrlf", "true"]);
+    let main = bench.checkout().join("src/main.rs");
+    let text = fs::read_to_string(&main).unwrap();
+    write(&main, &text.replace('\n', "\r\n"));
+    let _running = bench.start_and_settle(&[]);
+    let two = bench.release("two", "");
+    let report = bench.update();
+    assert_eq!(report.update.problem, None);
+    assert_eq!(report.child.release, Some(two));
+    // An edit among the unchanged lines is carried along all the same.
+    write(
+        &main,
+        &text
+            .replace("\"running {", "\"patched {")
+            .replace('\n', "\r\n"),
+    );
+    bench.release("three", "");
+    let report = bench.update();
+    assert_eq!(report.update.accepted.unwrap().local.len(), 1);
+    bench.child_says("patched three");
+}

@@ -11,6 +11,7 @@ use std::{
 
 use crate::workbench::{Bench, text};
 use flate2::{Compression, write::GzEncoder};
+use sha2::{Digest, Sha256};
 
 type Pages = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
@@ -53,7 +54,13 @@ struct Shop {
     pages: Pages,
     address: SocketAddr,
     listed: Mutex<Vec<serde_json::Value>>,
+    /// SHA-256 of what is served, by file name.
+    archives: Mutex<BTreeMap<String, String>>,
+    /// Of the newest list of releases.
+    number: Mutex<u64>,
 }
+
+const KEYS: [&str; 3] = ["key", "key-2", "key-3"];
 
 impl Shop {
     fn new() -> Self {
@@ -65,21 +72,51 @@ impl Shop {
             pages,
             address,
             listed: Mutex::default(),
+            archives: Mutex::default(),
+            number: Mutex::default(),
         };
-        shop.sign(&["--new-key"]);
+        for key in KEYS {
+            shop.sign_with(key, &["--new-key"]);
+        }
         shop.publish("0.1.0", "", true);
         shop
     }
 
-    fn key(&self) -> PathBuf {
-        self.bench.path().join("key")
+    fn key(&self, name: &str) -> PathBuf {
+        self.bench.path().join(name)
     }
 
-    fn sign(&self, args: &[&str]) {
-        let key = self.key();
+    fn sign_with(&self, key: &str, args: &[&str]) {
+        let key = self.key(key);
         let line = [&["sign", "--key", key.to_str().unwrap()], args].concat();
         let output = self.bench.command(&line);
         assert!(output.status.success(), "{}", text(&output));
+    }
+
+    /// Signs a list of what there is with two of the keys, and serves it.
+    fn list(&self, edit: impl FnOnce(&mut serde_json::Value)) {
+        let mut number = self.number.lock().unwrap();
+        *number += 1;
+        let mut list = serde_json::json!({
+            "format": 1,
+            "repository": "us/app",
+            "number": *number,
+            "expires": "2999-01-01T00:00:00Z",
+            "archives": *self.archives.lock().unwrap(),
+        });
+        edit(&mut list);
+        let path = self.bench.path().join("release-list.json");
+        crate::workbench::write(&path, &list.to_string());
+        for key in ["key", "key-3"] {
+            self.sign_with(key, &["--list", path.to_str().unwrap()]);
+        }
+        let bytes = fs::read(&path).unwrap();
+        let mut pages = self.pages.lock().unwrap();
+        pages.insert("/release-list.json".into(), bytes);
+    }
+
+    fn served_list(&self) -> Vec<u8> {
+        self.pages.lock().unwrap()["/release-list.json"].clone()
     }
 
     /// Builds, packs, signs and lists a release.
@@ -103,26 +140,29 @@ impl Shop {
             .unwrap();
         archive.into_inner().unwrap().finish().unwrap();
         let before = fs::read(&path).unwrap();
-        self.sign(&[path.to_str().unwrap()]);
+        self.sign_with("key", &[path.to_str().unwrap()]);
         let sum = path.with_added_extension("sha256");
         if !signed {
-            // The checksum may be right; it proves nothing.
-            use sha2::{Digest, Sha256};
-            fs::copy(&path, path.with_added_extension("signed")).unwrap();
             crate::workbench::write_bytes(&path, &before);
-            crate::workbench::write(&sum, &hex::encode(Sha256::digest(&before)));
         }
+        let digest = hex::encode(Sha256::digest(fs::read(&path).unwrap()));
+        self.archives.lock().unwrap().insert(name.clone(), digest);
+        self.list(|_| {});
         let mut pages = self.pages.lock().unwrap();
         pages.insert(format!("/{name}"), fs::read(&path).unwrap());
         pages.insert(format!("/{name}.sha256"), fs::read(&sum).unwrap());
         let url = format!("http://{}/{name}", self.address);
+        let list_url = format!("http://{}/release-list.json", self.address);
         self.listed.lock().unwrap().push(serde_json::json!({
             "tag_name": format!("v{version}"),
             "name": format!("Release {version}"),
             "created_at": "2026-01-01T00:00:00Z",
             "body": "",
             "html_url": url,
-            "assets": [{"name": name, "url": url, "browser_download_url": url}],
+            "assets": [
+                {"name": name, "url": url, "browser_download_url": url},
+                {"name": "release-list.json", "url": list_url, "browser_download_url": list_url},
+            ],
         }));
         let list = serde_json::to_vec(&*self.listed.lock().unwrap()).unwrap();
         pages.insert("/repos/us/app/releases".into(), list);
@@ -139,7 +179,8 @@ impl Shop {
         let mut flags: Vec<String> = flags.map(str::to_owned).to_vec();
         flags.push(format!("http://{}", self.address));
         flags.push("--release-key".into());
-        flags.push(self.key().with_added_extension("pub").display().to_string());
+        let keys = KEYS.map(|name| format!("{}.pub", self.key(name).display()));
+        flags.push(keys.join(","));
         flags
     }
 }
@@ -191,7 +232,11 @@ fn signed_releases_are_taken_and_forged_ones_are_not() {
         }
     }
     let report = shop.bench.update();
-    assert!(report.update.problem.unwrap().contains("is not signed by"));
+    let problem = report.update.problem.unwrap();
+    assert!(
+        problem.contains("not the one in the signed list"),
+        "{problem}"
+    );
 
     shop.publish("0.1.4", "crash", true);
     let report = shop.bench.update();
@@ -213,4 +258,61 @@ fn without_a_key_nothing_is_downloaded() {
     let output = shop.bench.run(&flags);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("--release-key"), "{}", text(&output));
+}
+
+#[test]
+fn a_list_that_is_withdrawn_from_old_or_expired_holds_nodes_where_they_are() {
+    let shop = Shop::new();
+    let flags = shop.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let running = shop.bench.start_and_settle(&flags);
+    let old = shop.served_list();
+    let problem = || shop.bench.update().update.problem.unwrap_or_default();
+
+    // Before anybody has switched, and after.
+    shop.publish("0.1.1", "", true);
+    let withdraw = |version: &str| {
+        shop.list(|list| list["withdrawn"] = serde_json::json!({version: "it loses weights"}));
+    };
+    withdraw("0.1.1");
+    let report = shop.bench.update();
+    assert_eq!(report.update.accepted.unwrap().commit, "v0.1.0");
+    shop.publish("0.1.2", "", true);
+    let report = shop.bench.update();
+    assert_eq!(report.update.accepted.unwrap().commit, "v0.1.2");
+    withdraw("0.1.2");
+    let said = problem();
+    assert!(
+        said.contains("v0.1.2 is withdrawn: it loses weights"),
+        "{said}"
+    );
+
+    // A server that shows what it once had.
+    let newest = shop.served_list();
+    let serve = |list: &[u8]| {
+        let mut pages = shop.pages.lock().unwrap();
+        pages.insert("/release-list.json".into(), list.to_vec());
+    };
+    serve(&old);
+    let said = problem();
+    assert!(said.contains("it is an old one"), "{said}");
+    shop.list(|list| list["expires"] = "2020-01-01T00:00:00Z".into());
+    let said = problem();
+    assert!(said.contains("expired on 2020-01-01"), "{said}");
+
+    // Also where all of this child's state is gone.
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.ended();
+    fs::remove_dir_all(shop.bench.home.path()).unwrap();
+    serve(&old);
+    let _running = shop.bench.start(&flags);
+    let report = shop
+        .bench
+        .until("it is refused", |report| report.update.problem.is_some());
+    assert!(report.update.problem.unwrap().contains("it is an old one"));
+    assert_eq!(shop.bench.children(), []);
+    serve(&newest);
+    shop.publish("0.1.3", "", true);
+    let report = shop.bench.update();
+    assert_eq!(report.update.accepted.unwrap().commit, "v0.1.3");
 }

@@ -7,7 +7,7 @@ use supervisor::self_update::Boot;
 
 /// Makes the repository yield a program called `supervisor`: it names its commit and then becomes
 /// the real one, which can't be built here, or does what `otherwise` says.
-fn yield_supervisor(bench: &Bench, otherwise: &str) {
+pub(crate) fn yield_supervisor(bench: &Bench, otherwise: &str) {
     let becomes = format!(
         "use std::os::unix::process::CommandExt;\n\
          fn become_real() {{\n    \

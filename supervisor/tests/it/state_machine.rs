@@ -1,6 +1,8 @@
 //! Any order of events, faults and crashes: never two children, never none without a reason, never
 //! an unproven version, always a way back.
 
+mod scenarios;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     time::Duration,
@@ -30,7 +32,10 @@ enum Chance {
     /// The child ends by itself.
     ChildEnds(Option<i32>),
     Seconds(u64),
-    Ask(Urgency),
+    Ask {
+        urgency: Urgency,
+        local: bool,
+    },
     GoBack,
     Restart,
     /// The supervisor is killed and started again.
@@ -57,7 +62,7 @@ fn chance() -> impl Strategy<Value = Chance> {
         2 => Just(Chance::Ready),
         2 => prop_oneof![Just(None), Just(Some(1)), Just(Some(78))].prop_map(Chance::ChildEnds),
         4 => (0_u64..400).prop_map(Chance::Seconds),
-        2 => urgency.prop_map(Chance::Ask),
+        2 => (urgency, any::<bool>()).prop_map(|(urgency, local)| Chance::Ask { urgency, local }),
         1 => Just(Chance::GoBack),
         1 => Just(Chance::Restart),
         2 => Just(Chance::Crash),
@@ -87,8 +92,8 @@ struct Bench {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn machine(state: UpdateState) -> Machine {
-    let policy = UpdatePolicy {
+fn policy() -> UpdatePolicy {
+    UpdatePolicy {
         interval: 60 * SECOND,
         jitter: 3 * SECOND,
         hold_off: 20 * SECOND,
@@ -96,12 +101,16 @@ fn machine(state: UpdateState) -> Machine {
         probation: 30 * SECOND,
         max_wait: 120 * SECOND,
         updates: true,
-    };
-    let child_policy = ChildPolicy {
-        // The old version may take longer to end than the new one has to get ready.
-        stop_timeout: 40 * SECOND,
-    };
-    Machine::new(state, policy, child_policy)
+    }
+}
+
+/// The old version may take longer to end than the new one has to get ready.
+const CHILD_POLICY: ChildPolicy = ChildPolicy {
+    stop_timeout: Duration::from_secs(40),
+};
+
+fn machine(state: UpdateState) -> Machine {
+    Machine::new(state, policy(), CHILD_POLICY)
 }
 
 fn version(number: u32) -> Version {
@@ -247,16 +256,19 @@ impl Bench {
         let step = self.steps.remove(0);
         let answer = fault.map_or(Ok(()), |blame| Err(Fault::new(blame, "bad luck")));
         let event = match step {
-            Step::Poll { .. } => UpdateEvent::Polled(answer.map(|()| {
-                let accepted = self.update().accepted.as_ref();
-                let new =
-                    accepted.is_none_or(|accepted| accepted.commit != format!("c{}", self.tip));
-                if new {
-                    Polled::New(version(self.tip))
-                } else {
-                    Polled::UpToDate
-                }
-            })),
+            Step::Poll { .. } => UpdateEvent::Polled {
+                upstream: None,
+                found: answer.map(|()| {
+                    let accepted = self.update().accepted.as_ref();
+                    let new =
+                        accepted.is_none_or(|accepted| accepted.commit != format!("c{}", self.tip));
+                    if new {
+                        Polled::New(version(self.tip))
+                    } else {
+                        Polled::UpToDate
+                    }
+                }),
+            },
             Step::Build(version) => {
                 if answer.is_ok() {
                     self.built.insert(version.release);
@@ -318,7 +330,7 @@ impl Bench {
                 }
             }
             Chance::Seconds(seconds) => self.pass(seconds),
-            Chance::Ask(urgency) => self.take(UpdateEvent::Ask(urgency)),
+            Chance::Ask { urgency, local } => self.take(UpdateEvent::Ask { urgency, local }),
             Chance::GoBack => self.take(UpdateEvent::GoBack),
             Chance::Restart => self.take(ChildEvent::Restart),
             Chance::Crash => self.crash(),
@@ -337,7 +349,7 @@ impl Bench {
         self.tip += 1;
         self.disk_full = false;
         if self.update().hold.is_some() {
-            self.take(UpdateEvent::Ask(Urgency::Asked));
+            self.take(UpdateEvent::ask(Urgency::Asked));
         }
         for _ in 0..200 {
             self.step_ends(None);
@@ -369,50 +381,4 @@ proptest! {
         }
         bench.settle();
     }
-}
-
-#[test]
-fn the_quarantine_holds_for_one_commit_only() {
-    let mut bench = Bench::new();
-    bench.settle();
-    let good = bench.update().accepted.clone();
-    bench.tip += 1;
-    bench.take(UpdateEvent::Ask(Urgency::Asked));
-    for _ in 0..4 {
-        bench.step_ends(None);
-    }
-    // The old version takes its time to end.
-    bench.pass(40);
-    assert!(matches!(bench.update().phase, Phase::Probation { .. }));
-    bench.happen(Chance::ChildEnds(Some(1)));
-    bench.step_ends(None);
-    assert_eq!(bench.update().accepted, good);
-    let bad = format!("c{}", bench.tip);
-    let quarantined = |bench: &Bench| {
-        let mut commits = bench.update().quarantine.iter();
-        commits.any(|(commit, _)| commit == bad)
-    };
-    assert!(quarantined(&bench));
-    bench.take(UpdateEvent::Ask(Urgency::Asked));
-    bench.step_ends(None);
-    assert_eq!(bench.update().phase, Phase::Idle);
-    bench.settle();
-}
-
-#[test]
-fn an_outage_is_not_blamed_on_the_new_version() {
-    let mut bench = Bench::new();
-    bench.settle();
-    bench.happen(Chance::ChildEnds(Some(1)));
-    bench.tip += 1;
-    bench.take(UpdateEvent::Ask(Urgency::Asked));
-    for _ in 0..4 {
-        bench.step_ends(None);
-    }
-    bench.pass(40);
-    assert!(matches!(bench.update().phase, Phase::Probation { .. }));
-    bench.happen(Chance::ChildEnds(Some(1)));
-    let commit = format!("c{}", bench.tip);
-    assert_eq!(bench.update().accepted.as_ref().unwrap().commit, commit);
-    bench.step_ends(None);
 }

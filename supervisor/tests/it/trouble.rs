@@ -308,7 +308,7 @@ fn lock_files_that_a_killed_worker_left_in_our_clone_are_removed() {
     assert_eq!(report.update.accepted.unwrap().commit, two);
     // The steps of an update log where the supervisor does.
     let log = bench.supervisor_log();
-    assert!(log.contains("a stale lock file in our clone"), "{log}");
+    assert!(log.contains("a stale file in our clone"), "{log}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <unistd.h>
 
 namespace {
 struct Count {
@@ -33,9 +34,21 @@ std::string quoted(const std::string &text) {
     return out + '"';
 }
 
+// What a program found wrong ends with, where CUDASIM_STRICT asks for it.
+constexpr int WRONG = 70;
+
 // To standard error: behind the worker's walls no file can be written.
+void print();
+void at_end() {
+    if (getenv("CUDASIM_STATS")) print();
+    if (!getenv("CUDASIM_STRICT")) return;
+    if (long blocks = unreleased_blocks()) problem(std::to_string(blocks) + " allocations are never released");
+    if (counts().problem_count == 0) return;
+    fflush(nullptr);
+    _exit(WRONG);
+}
+
 void print() {
-    if (!getenv("CUDASIM_STATS")) return;
     Counts &all = counts();
     std::string granted = granted_now();
     std::lock_guard<std::mutex> guard(all.lock);
@@ -52,7 +65,7 @@ void print() {
     fprintf(stderr, "%s}}\n", line.c_str());
 }
 
-[[maybe_unused]] const int at_exit = atexit(print);
+[[maybe_unused]] const int at_exit = atexit(at_end);
 } // namespace
 
 void count(const std::string &what, double amount) {

@@ -102,24 +102,32 @@ void run_warp(int begin, int end) {
     }
 }
 
+// In every other block the last threads and warps come first: what depends on an order differs between blocks.
+int nth(int i, int count, bool backwards) { return backwards ? count - 1 - i : i; }
+
 // Most kernels have neither barriers nor shuffles. The first thread tells: if it is done at once, so are the others
 // without fibers, and a barrier that only they meet is a problem.
 void run_block(uint3s block) {
     int threads = block.x * block.y * block.z;
     if ((int)pool.size() < threads) pool.resize(threads, Fiber{});
     count_of_fibers = threads;
+    const bool backwards = (blockIdx.x + blockIdx.y + blockIdx.z) % 2;
     prepare(pool[0], {0, 0, 0});
     resume(pool[0]);
     if (pool[0].state == State::Done) {
         for (int i = 1; i < threads; i++) {
-            threadIdx = index_of(i, block);
+            threadIdx = index_of(1 + nth(i - 1, threads - 1, backwards), block);
             running(running_arguments);
         }
         return;
     }
     for (int i = 1; i < threads; i++) prepare(pool[i], index_of(i, block));
     for (bool alive = true; alive;) {
-        for (int warp = 0; warp < threads; warp += WARP) run_warp(warp, std::min(threads, warp + WARP));
+        const int warps = (threads + WARP - 1) / WARP;
+        for (int i = 0; i < warps; i++) {
+            const int first = nth(i, warps, backwards) * WARP;
+            run_warp(first, std::min(threads, first + WARP));
+        }
         alive = false;
         for (int i = 0; i < threads; i++) {
             if (pool[i].state != State::AtBlock) continue;

@@ -38,14 +38,15 @@ pub fn program(name: &str) -> PathBuf {
         // What cargo tells a test of its own package: build scripts that ask for it (ring's does) would have
         // half of the programs built again for each package that is tested.
         let told = |name: &str| {
-            [
+            // A package with a build script, as the engine has one, is told where that wrote to.
+            let prefixes = [
                 "CARGO_PKG_",
                 "CARGO_MANIFEST_",
                 "CARGO_BIN_EXE_",
                 "CARGO_CRATE_",
-            ]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+                "OUT_DIR",
+            ];
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
         };
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(told) {

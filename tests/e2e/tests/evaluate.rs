@@ -1,4 +1,6 @@
 //! Evaluation over real processes: `validator evaluate`, and what follows when a worker dies.
+//!
+//! Long because each way to lose a worker is told beside what becomes of its work.
 #![expect(
     clippy::panic,
     clippy::unwrap_used,
@@ -27,7 +29,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use shared::process::blocking_command;
+use shared::{file, process::blocking_command};
 
 fn fixtures() -> PathBuf {
     workspace().join("validator/engine/tests/fixtures")
@@ -164,6 +166,44 @@ fn tokenize_prints_what_models_see() {
     );
 }
 
+/// Templates that ended the worker: an answer of 100 GB, nesting beyond any stack, strings in between
+/// that grow without bound.
+#[test]
+fn a_tokenizer_that_ends_the_worker_is_refused() {
+    let temporary = tempfile::tempdir().unwrap();
+    let line = json!({"prompt": "?", "response": "."});
+    let samples = write(&temporary, "samples.jsonl", &line.to_string());
+    let doubling = "{% set ns = namespace(x='aaaaaaaa') %}{% for _ in range(60) %}\
+        {% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x | length }}";
+    let nested = format!("{{{{ {}1 }}}}", "-".repeat(200_000));
+    for template in ["{{ '%99999999999d' | format(1) }}", doubling, &nested] {
+        let tokenizer = temporary.path().join("tokenizer");
+        fs::create_dir_all(&tokenizer).unwrap();
+        let golden = fixtures().join("tokenizers/llama3");
+        fs::copy(
+            golden.join("tokenizer.json"),
+            tokenizer.join("tokenizer.json"),
+        )
+        .unwrap();
+        let config = fs::read(golden.join("tokenizer_config.json")).unwrap();
+        let mut config: Value = serde_json::from_slice(&config).unwrap();
+        config["chat_template"] = template.into();
+        write(
+            &temporary,
+            "tokenizer/tokenizer_config.json",
+            &config.to_string(),
+        );
+        let files = [
+            ("--tokenizer", tokenizer.as_path()),
+            ("--samples", samples.as_path()),
+        ];
+        let output = validator(&["tokenize"], &files);
+        let told = String::from_utf8_lossy(&output.stderr);
+        let shown: String = template.chars().take(40).collect();
+        assert_eq!(output.status.code(), Some(3), "{shown}: {told}");
+    }
+}
+
 #[test]
 fn refusals_name_their_reason_and_exit_by_the_table() {
     let temporary = tempfile::tempdir().unwrap();
@@ -223,6 +263,7 @@ fn options(readable: &Path) -> Options {
         readable: vec![fixtures(), readable.to_owned()],
         memory: None,
         device_memory: None,
+        no_sandbox: false,
         threads: Some(1),
         environment: Vec::new(),
     }
@@ -262,6 +303,16 @@ fn kind(fault: &Fault) -> MachineFaultKind {
     }
 }
 
+/// Returns the processes below one, and that one last: a worker behind all its walls has a guard above it.
+fn family(process: Pid) -> Vec<Pid> {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    let children = children.unwrap_or_default();
+    let below = children
+        .split_whitespace()
+        .flat_map(|child| family(Pid::from_raw(child.parse().unwrap())));
+    below.chain([process]).collect()
+}
+
 /// Sends a signal to the worker in mid-model; returns the fault. The next model has its losses.
 async fn struck(signal: Signal, patience: TimeLimits) -> Fault {
     let evaluator = Evaluator::new(options(&fixtures()));
@@ -269,7 +320,9 @@ async fn struck(signal: Signal, patience: TimeLimits) -> Fault {
     let struck = AtomicBool::new(false);
     let strike = |progress: Progress| {
         if progress.phase == Phase::Evaluate && !struck.swap(true, Ordering::Relaxed) {
-            kill(Pid::from_raw(process as i32), signal).unwrap();
+            for process in family(Pid::from_raw(process as i32)) {
+                kill(process, signal).unwrap();
+            }
         }
     };
     let fault = evaluator
@@ -326,9 +379,14 @@ fn with_template(folder: &tempfile::TempDir, template: &str) -> Tokenize {
 #[tokio::test]
 async fn one_that_eats_memory_is_named_and_replaced() {
     let temporary = tempfile::tempdir().unwrap();
-    let doubling = "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}\
-        {% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}";
-    let greedy = with_template(&temporary, doubling);
+    let greedy = with_template(&temporary, "{{ messages[0]['content'] }}");
+    // No template may grow like that any more; a normalizer of the library still may.
+    let tenfold = json!({"type": "Replace", "pattern": {"String": "q"}, "content": "q".repeat(10)});
+    let normalizer = json!({"type": "Sequence", "normalizers": vec![tenfold; 12]});
+    let path = temporary.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    tokenizer["normalizer"] = normalizer;
+    file::write_atomic(&path, tokenizer.to_string().as_bytes()).unwrap();
     let options = Options {
         memory: Some(600 << 20),
         ..options(temporary.path())

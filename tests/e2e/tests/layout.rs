@@ -85,7 +85,7 @@ fn content() -> impl Strategy<Value = String> {
         4 => names.prop_map(|names| {
             let map: BTreeMap<String, String> =
                 names.into_iter().enumerate().map(|(n, name)| (n.to_string(), name)).collect();
-            serde_json::json!({ "weight_map": map }).to_string()
+            serde_json::json!({ "metadata": {}, "weight_map": map }).to_string()
         }),
         1 => Just("{}".to_owned()),
         1 => Just(r#"{"configuration_files": 7}"#.to_owned()),

@@ -24,7 +24,7 @@ const PROGRAMS: [(&str, &[&str]); 4] = [
     ("localnet", &["tests/localnet"]),
 ];
 /// At most this share of the type names of a program is declared more than once.
-const TYPES_TWICE: f64 = 0.05;
+const TYPES_TWICE: f64 = 0.09;
 /// At most this share of the comments of items has four words or fewer.
 const SHORT_COMMENTS: f64 = 0.10;
 
@@ -106,7 +106,7 @@ static ITEM: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?m)^(?:pub(?:\([^)]*\))? )?(?:async |const |unsafe )*(?:struct|enum|trait|union|fn|const|static|type) (?:mut )?(\w+)").unwrap()
 });
 static USE: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?m)^\s*(?:pub(?:\([^)]*\))? )?use ([^;]+);").unwrap());
+    LazyLock::new(|| Regex::new(r"(?m)^\s*(?:pub(?:\([^)]*\))? )?use ([\w:{}*,\s]+);").unwrap());
 static PATH: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\b((?:crate|super|self)(?:::\w+)+)").unwrap());
 

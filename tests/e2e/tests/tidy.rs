@@ -15,9 +15,10 @@ use shared::Exit;
 const MAX_LINES: usize = 450;
 
 /// What each crate of ours may use of ours; its tests may use more.
-const WALLS: [(&str, &[&str]); 17] = [
+const WALLS: [(&str, &[&str]); 20] = [
     ("shared", &[]),
-    ("supervisor", &["shared"]),
+    ("http-server", &["shared"]),
+    ("supervisor", &["http-server", "shared"]),
     ("model", &[]),
     ("engine", &["model", "shared"]),
     ("subnet", &["model", "shared"]),
@@ -34,16 +35,25 @@ const WALLS: [(&str, &[&str]); 17] = [
     ),
     ("eval", &["model", "shared", "subnet"]),
     ("score", &["subnet"]),
-    ("report", &["http-client", "score", "shared", "subnet"]),
+    (
+        "report",
+        &["http-client", "http-server", "score", "shared", "subnet"],
+    ),
+    ("index", &["report", "shared", "subnet"]),
+    // Pages show; they reach nothing.
+    ("page", &["index", "report", "shared", "subnet"]),
     (
         "validator",
         &[
             "chain",
             "eval",
             "http-client",
+            "http-server",
             "hub",
+            "index",
             "model",
             "models",
+            "page",
             "report",
             "samples",
             "score",
@@ -75,25 +85,14 @@ const WALLS: [(&str, &[&str]); 17] = [
 ];
 
 /// Who may use what of others' crates that decides what a crate can do.
-const DOORS: [(&str, &[&str]); 6] = [
+const DOORS: [(&str, &[&str]); 8] = [
     // Tensors, and what needs them.
     ("candle-core", &["engine", "localnet"]),
     ("tokenizers", &["engine", "localnet"]),
     // The chain.
     ("subxt", &["chain", "localnet"]),
     // The network: no worker, no model and no score opens a socket.
-    (
-        "reqwest",
-        &[
-            "fuzz",
-            "http-client",
-            "models",
-            "report",
-            "samples",
-            "supervisor",
-            "validator",
-        ],
-    ),
+    ("reqwest", &["http-client", "supervisor"]),
     ("hf-hub", &["hub"]),
     (
         "tokio",
@@ -103,6 +102,7 @@ const DOORS: [(&str, &[&str]); 6] = [
             "eval",
             "fuzz",
             "http-client",
+            "http-server",
             "hub",
             "localnet",
             "models",
@@ -113,6 +113,10 @@ const DOORS: [(&str, &[&str]); 6] = [
             "validator",
         ],
     ),
+    // The database: whoever asks the index does not see it.
+    ("rusqlite", &["index"]),
+    // Whoever answers strangers does so at one door.
+    ("hyper", &["http-server"]),
 ];
 
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {

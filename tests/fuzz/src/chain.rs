@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use chain::{commitments, decode::decode, metagraph::from_columns};
 use report::StepRecord;
 use scale_info::{MetaType, PortableRegistry, Registry, TypeInfo};
-use subnet::{Hotkey, ModelId, Uid};
+use subnet::{CommitmentRules, Hotkey, ModelId, Uid};
 use validator::step::scoring;
 
 /// A record of the Commitments pallet, with some of the kinds its fields have.
@@ -69,7 +69,12 @@ static TYPES: LazyLock<(PortableRegistry, [u32; 2])> = LazyLock::new(|| {
 pub fn commitment_record(bytes: &[u8]) {
     let (types, [registration, metagraph]) = &*TYPES;
     if let Ok(record) = decode(bytes, *registration, types) {
-        let commitment = commitments::parse(Uid(0), Hotkey([7; 32]), &record);
+        let commitment = commitments::parse(
+            Uid(0),
+            Hotkey([7; 32]),
+            &record,
+            &CommitmentRules::default(),
+        );
         let commitment = commitment.expect("a registration is one, whatever is in it");
         // A byte that is no UTF-8 is shown as three.
         assert!(commitment.payload.len() <= 3 * bytes.len());

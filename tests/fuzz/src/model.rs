@@ -8,7 +8,7 @@ use model::{
     config::DecoderSpec,
     header::{Header, HeaderError, PREFIX_BYTES},
     inventory::{INDEX_FILE, Inventory, SINGLE_FILE},
-    layout::is_safe_path,
+    path::is_safe_path,
     protocol::{self, Hello, Reply, Request},
 };
 use models::manifest::{Contents, Manifest, Missing, TOKENIZER_CONFIG};
@@ -73,7 +73,8 @@ fn specs(json: &[u8]) -> impl Iterator<Item = DecoderSpec> + '_ {
     })
 }
 
-/// `config.json`, a zero byte, the header of the weights: what is found is what is needed.
+/// `config.json`, a zero byte, the header of the weights: what is found, or begins as
+/// it should where no file has it, is what is needed.
 pub fn model_tensors(data: &[u8]) {
     let Some(header) = header(part(data, 1)) else {
         return;
@@ -87,7 +88,12 @@ pub fn model_tensors(data: &[u8]) {
             .tensors
             .values()
             .map(|place| place.info.elements());
-        assert_eq!(elements.sum::<u64>(), inventory.parameters);
+        let defaulted = spec
+            .tensors()
+            .filter(|tensor| inventory.defaulted.contains_key(&tensor.name))
+            .map(|tensor| tensor.shape.iter().product::<u64>());
+        let elements = elements.sum::<u64>() + defaulted.sum::<u64>();
+        assert_eq!(elements, inventory.parameters);
         let surplus = inventory.tensors.len() + inventory.unknown.total;
         assert_eq!(surplus, headers[SINGLE_FILE].tensors().len());
     }

@@ -149,6 +149,10 @@ fn state_release(state: &UpdateState) -> String {
 
 fn event(byte: u8, release: &str) -> UpdateEvent {
     let fault = || Fault::new(Blame::Code, "it does not build");
+    let polled = |found| UpdateEvent::Polled {
+        upstream: Some(vec!["tip".to_owned()]),
+        found,
+    };
     let new = Version {
         commit: "new".to_owned(),
         release: "new".to_owned(),
@@ -161,13 +165,13 @@ fn event(byte: u8, release: &str) -> UpdateEvent {
     };
     match byte % 17 {
         0 => UpdateEvent::Started,
-        1 => UpdateEvent::Ask(Urgency::Asked),
-        2 => UpdateEvent::Ask(Urgency::Forced),
+        1 => UpdateEvent::ask(Urgency::Asked),
+        2 => UpdateEvent::ask(Urgency::Forced),
         3 => UpdateEvent::GoBack,
-        4 => UpdateEvent::Polled(Ok(Polled::UpToDate)),
-        5 => UpdateEvent::Polled(Ok(Polled::NoRebuild(new))),
-        6 => UpdateEvent::Polled(Ok(Polled::New(new))),
-        7 => UpdateEvent::Polled(Err(Fault::new(Blame::Outside, "it does not answer"))),
+        4 => polled(Ok(Polled::UpToDate)),
+        5 => polled(Ok(Polled::NoRebuild(new))),
+        6 => polled(Ok(Polled::New(new))),
+        7 => polled(Err(Fault::new(Blame::Outside, "it does not answer"))),
         8 => UpdateEvent::Built(Ok(())),
         9 => UpdateEvent::Built(Err(fault())),
         10 => UpdateEvent::Tested(Ok(())),

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use comfy_table::Table;
 use serde::Serialize;
-use shared::term;
+use shared::term::{self, Table};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Endpoints {

@@ -6,11 +6,10 @@ use std::{
     time::Duration,
 };
 
-use comfy_table::Table;
 use shared::{
     Exit, Failure,
     file::{self, FileLock},
-    term,
+    term::{self, Table},
 };
 use tempfile::TempDir;
 
@@ -290,6 +289,8 @@ impl Localnet {
         let mut table: toml::Table = EMBEDDED.parse().map_err(|error| {
             Failure::of(Exit::Bug, &error).because("the validator's embedded subnet file")
         })?;
+        // This is a subnet of its own.
+        table.remove("identity");
         let mut set = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
         set("netuid", i64::from(self.netuid).into());
         set("start_block", 0.into());

@@ -1,6 +1,6 @@
 //! The chain client: connects, pins blocks, takes snapshots, waits for new blocks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use codec::{Compact, Decode, Encode};
 use subxt::{
@@ -8,29 +8,32 @@ use subxt::{
         Hasher as _,
         substrate::{BlakeTwo256, H256},
     },
-    rpcs::{LegacyRpcMethods, RpcClient, client::RpcSubscription},
+    rpcs::{LegacyRpcMethods, RpcClient},
 };
 use tokio::{
     sync::{Mutex, watch},
-    time::{Instant, timeout_at},
+    time::timeout,
 };
 
 use super::{
     block::{Block, Methods},
-    connection::Attempts,
     endpoints::{Deadlines, Endpoints},
     error::ChainError,
     metagraph::ChainSnapshot,
+    pool::{Attempts, EndpointReport},
     rpc::Rpc,
     runtime::{Runtime, Subtensor},
     weights::preflight,
 };
-use subnet::{BlockNumber, Genesis, Netuid, Uid};
+use subnet::{BlockNumber, CommitmentRules, Genesis, Netuid, Uid};
 
-type BlockHeader = <Subtensor as subxt::config::Config>::Header;
+pub(super) type BlockHeader = <Subtensor as subxt::config::Config>::Header;
 
 /// How often a snapshot is begun anew because the node forgot its block, or the runtime changed.
 const TRIES: usize = 3;
+
+/// How long the other endpoints may take to say how fresh they are before the first is taken.
+const FIRST_SURVEY: Duration = Duration::from_secs(1);
 
 /// A client of one chain. Cheap to clone; all clones share one connection.
 #[derive(Debug, Clone)]
@@ -67,15 +70,9 @@ impl Client {
     ) -> Result<Self, ChainError> {
         let rpc = Rpc::new(endpoints, deadlines, attempts);
         let methods: Methods = LegacyRpcMethods::new(RpcClient::new(rpc.clone()));
-        let genesis = if let Some(genesis) = endpoints.genesis {
-            genesis
-        } else {
-            let hash: H256 = methods
-                .genesis_hash()
-                .await
-                .map_err(ChainError::on("chain_getBlockHash"))?;
-            Genesis(hash.0)
-        };
+        let genesis = rpc.genesis().await?;
+        // The first that answers may lag; those that take longer are looked at later.
+        let _ = timeout(FIRST_SURVEY, rpc.survey()).await;
         let network = endpoints.network.clone();
         let client = Self(Arc::new(Connected {
             rpc,
@@ -98,8 +95,18 @@ impl Client {
     }
 
     /// Returns the endpoint in use.
-    pub async fn endpoint(&self) -> Option<String> {
-        self.0.rpc.endpoint().await
+    pub fn endpoint(&self) -> Option<String> {
+        self.0.rpc.endpoint()
+    }
+
+    /// Returns what is known of each endpoint.
+    pub fn endpoints(&self) -> Vec<EndpointReport> {
+        self.0.rpc.report()
+    }
+
+    /// Asks every endpoint for its newest block, and uses the best from now on.
+    pub async fn survey(&self) {
+        self.0.rpc.survey().await;
     }
 
     /// Returns how much the client has asked of the chain so far.
@@ -220,21 +227,30 @@ impl Client {
     }
 
     /// Leaves the endpoint in use; the next request goes to another, if there is one.
-    pub async fn reconnect(&self) {
-        self.0.rpc.reconnect().await;
+    pub fn reconnect(&self) {
+        self.0.rpc.reconnect();
+    }
+
+    /// Takes a snapshot of a subnet whose miners commit as those of the fine-tuning subnet do.
+    pub async fn snapshot(&self, netuid: Netuid) -> Result<ChainSnapshot, ChainError> {
+        self.snapshot_by(netuid, &CommitmentRules::default()).await
     }
 
     /// Takes a snapshot of a subnet at the best block.
-    pub async fn snapshot(&self, netuid: Netuid) -> Result<ChainSnapshot, ChainError> {
+    pub async fn snapshot_by(
+        &self,
+        netuid: Netuid,
+        rules: &CommitmentRules,
+    ) -> Result<ChainSnapshot, ChainError> {
         let mut tries = TRIES;
         loop {
             tries -= 1;
             let block = self.head().await?;
-            match ChainSnapshot::read(&block, netuid).await {
+            match ChainSnapshot::read(&block, netuid, rules).await {
                 Err(ChainError::Discarded(problem)) if tries > 0 => {
                     tracing::warn!(block = block.number(), problem, "taking a fresh block");
                     // Another node may keep more; this one may have lost its way.
-                    self.0.rpc.reconnect().await;
+                    self.0.rpc.reconnect();
                 }
                 Err(error @ ChainError::Decode { .. }) if tries > 0 => {
                     let error = shared::causes::one_line(&error);
@@ -257,12 +273,25 @@ impl Client {
         Ok((block.number(), rows))
     }
 
-    /// Watches for new blocks.
-    pub fn blocks(&self) -> BlockWatch {
-        BlockWatch {
-            client: self.clone(),
-            heads: None,
-        }
+    /// Reads when a neuron last set weights of a mechanism.
+    pub async fn last_weights(
+        &self,
+        netuid: Netuid,
+        mechanism: u8,
+        uid: Uid,
+    ) -> Result<BlockNumber, ChainError> {
+        let index = preflight::storage_index(netuid, mechanism);
+        preflight::last_update(&self.head().await?, index, uid).await
+    }
+
+    /// Returns what sees each change of the endpoint in use.
+    pub(super) fn moves(&self) -> watch::Receiver<u64> {
+        self.0.rpc.moves()
+    }
+
+    /// Returns what sends any request.
+    pub(super) fn rpc(&self) -> RpcClient {
+        RpcClient::new(self.0.rpc.clone())
     }
 
     pub(super) fn methods(&self) -> &Methods {
@@ -297,7 +326,7 @@ impl Client {
         {
             return Ok(Arc::clone(runtime));
         }
-        let bytes = self.metadata(hash).await?;
+        let bytes = self.metadata_at(hash).await?;
         let runtime = Arc::new(Runtime::new(spec, transaction, self.0.genesis, &bytes)?);
         if let Some(old) = &*newest {
             tracing::info!(
@@ -310,8 +339,14 @@ impl Client {
         Ok(runtime)
     }
 
+    /// Fetches the metadata of the best block's runtime.
+    pub async fn metadata(&self) -> Result<Vec<u8>, ChainError> {
+        let header = self.best_header().await?;
+        self.metadata_at(BlakeTwo256.hash(&header.encode())).await
+    }
+
     /// Fetches the newest stable version of the metadata.
-    async fn metadata(&self, hash: H256) -> Result<Vec<u8>, ChainError> {
+    async fn metadata_at(&self, hash: H256) -> Result<Vec<u8>, ChainError> {
         const VERSIONS: &str = "Metadata_metadata_versions";
         const METADATA: &str = "Metadata_metadata_at_version";
         let garbled =
@@ -343,44 +378,4 @@ fn opaque(mut bytes: &[u8]) -> Option<Vec<u8>> {
     bytes = rest;
     let Compact(len) = Compact::<u32>::decode(&mut bytes).ok()?;
     (tag == 1 && len as usize == bytes.len()).then(|| bytes.to_vec())
-}
-
-/// New best blocks, as they come. Connections that break are replaced; silence is an error.
-#[derive(Debug)]
-pub struct BlockWatch {
-    client: Client,
-    heads: Option<RpcSubscription<BlockHeader>>,
-}
-
-impl BlockWatch {
-    /// Waits for the next best block and returns its height. Fails after the silence deadline,
-    /// or when no endpoint can be reached; it may then be called again.
-    pub async fn next(&mut self) -> Result<BlockNumber, ChainError> {
-        let silence = self.client.deadlines().silence;
-        let until = Instant::now() + silence;
-        loop {
-            let heads = if let Some(heads) = &mut self.heads {
-                heads
-            } else {
-                let subscribing = self.client.methods().chain_subscribe_new_heads();
-                let heads = subscribing
-                    .await
-                    .map_err(ChainError::on("chain_subscribeNewHeads"))?;
-                self.heads.insert(heads)
-            };
-            match timeout_at(until, heads.next()).await {
-                Ok(Some(Ok(header))) => return Ok(header.number),
-                // The connection is gone, or sends nonsense: subscribe on a fresh one.
-                Ok(Some(Err(_)) | None) => self.heads = None,
-                Err(_) => {
-                    self.heads = None;
-                    self.client.0.rpc.reconnect().await;
-                    return Err(ChainError::Silent(silence));
-                }
-            }
-            if Instant::now() >= until {
-                return Err(ChainError::Silent(silence));
-            }
-        }
-    }
 }

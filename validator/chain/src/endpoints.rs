@@ -5,6 +5,8 @@ use std::time::Duration;
 use subnet::Genesis;
 use url::Url;
 
+use super::node_url::{NodeUrl, hidden};
+
 /// Finney's genesis block: a node that serves another one is not Bittensor's main network.
 const FINNEY_GENESIS: Genesis = Genesis([
     0x2f, 0x05, 0x55, 0xcc, 0x76, 0xfc, 0x28, 0x40, 0xa2, 0x5a, 0x6e, 0xa3, 0xb9, 0x63, 0x71, 0x46,
@@ -47,8 +49,8 @@ const FINNEY_HOSTS: [&str; 5] = [
 pub struct Endpoints {
     /// Name of the network, or `custom`.
     pub network: String,
-    /// WebSocket URLs, at least one.
-    pub urls: Vec<Url>,
+    /// WebSocket addresses, at least one.
+    pub urls: Vec<NodeUrl>,
     /// Hash of the genesis block, where it is known.
     pub genesis: Option<Genesis>,
 }
@@ -57,11 +59,12 @@ pub struct Endpoints {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Neither a known name nor a URL.
-    #[error("{0:?} is neither a network ({known}) nor a WebSocket URL", known = known_networks())]
+    #[error("{0:?} is neither a network ({known}) nor a WebSocket address", known = known_networks())]
     Unknown(String),
-    /// A URL that can't be one of a node.
-    #[error("{url:?} is no WebSocket URL: {problem}")]
+    /// An address that can't be one of a node.
+    #[error("{url:?} is not a WebSocket address: {problem}")]
     Url {
+        /// Without what may be secret.
         url: String,
         /// What is wrong with it.
         problem: String,
@@ -102,11 +105,14 @@ impl Endpoints {
         })
     }
 
-    fn of_urls(urls: Vec<Url>) -> Self {
-        let on_finney = urls.iter().any(|url| url.host_str().is_some_and(is_finney));
+    fn of_urls(urls: Vec<NodeUrl>) -> Self {
+        let host = |url: &NodeUrl| url.url().host_str().map(ToOwned::to_owned);
+        let on_finney = urls
+            .iter()
+            .any(|url| host(url).as_deref().is_some_and(is_finney));
         let local = urls
             .iter()
-            .all(|url| matches!(url.host_str(), Some("127.0.0.1" | "localhost")));
+            .all(|url| matches!(host(url).as_deref(), Some("127.0.0.1" | "localhost")));
         let network = match (on_finney, local) {
             (true, _) => "finney",
             (false, true) => "local",
@@ -124,7 +130,7 @@ fn is_finney(host: &str) -> bool {
     FINNEY_HOSTS.contains(&host)
 }
 
-fn parse(text: &str) -> Result<Url, EndpointError> {
+fn parse(text: &str) -> Result<NodeUrl, EndpointError> {
     let text = text.trim();
     let with_scheme = if text.contains("://") {
         text.to_owned()
@@ -132,7 +138,7 @@ fn parse(text: &str) -> Result<Url, EndpointError> {
         format!("ws://{text}")
     };
     let refuse = |problem: &str| EndpointError::Url {
-        url: text.to_owned(),
+        url: hidden(text),
         problem: problem.into(),
     };
     let url = Url::parse(&with_scheme).map_err(|error| refuse(&error.to_string()))?;
@@ -142,7 +148,7 @@ fn parse(text: &str) -> Result<Url, EndpointError> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err(refuse("there is no host"));
     }
-    Ok(url)
+    Ok(url.into())
 }
 
 /// How long we wait for what; nothing waits longer.
@@ -164,6 +170,10 @@ pub struct Deadlines {
     /// doubles up to 16 times this. An only endpoint is tried after a sixteenth of it, at most
     /// after all of it.
     pub penalty: Duration,
+    /// How often all endpoints are asked for their newest block while the preferred one is in use
+    /// and fresh. Otherwise they are asked five times as often, while the one in use lags thirty
+    /// times.
+    pub survey: Duration,
 }
 
 impl Default for Deadlines {
@@ -176,6 +186,7 @@ impl Default for Deadlines {
             inclusion: Duration::from_secs(60),
             backoff: Duration::from_millis(500),
             penalty: Duration::from_secs(60),
+            survey: Duration::from_secs(300),
         }
     }
 }
@@ -197,7 +208,7 @@ mod tests {
 
         let own = Endpoints::resolve(Some("finney"), &endpoints(&["127.0.0.1:9944"])).unwrap();
         assert_eq!(own.network, "local");
-        assert_eq!(own.urls[0].as_str(), "ws://127.0.0.1:9944/");
+        assert_eq!(own.urls[0].to_string(), "ws://127.0.0.1:9944/");
         assert_eq!(own.genesis, None);
 
         let url = Endpoints::resolve(Some("wss://node.example:443"), &[]).unwrap();
@@ -212,8 +223,9 @@ mod tests {
     #[test]
     fn what_is_no_endpoint_is_refused_by_name() {
         let refused = |text: &str| Endpoints::resolve(Some(text), &[]).unwrap_err().to_string();
-        insta::assert_snapshot!(refused("finny"), @r#""finny" is neither a network (finney, test, archive, local, latent-lite, devnet) nor a WebSocket URL"#);
-        insta::assert_snapshot!(refused("http://node"), @r#""http://node" is no WebSocket URL: the scheme must be ws:// or wss://"#);
-        insta::assert_snapshot!(refused("ws://"), @r#""ws://" is no WebSocket URL: empty host"#);
+        insta::assert_snapshot!(refused("finny"), @r#""finny" is neither a network (finney, test, archive, local, latent-lite, devnet) nor a WebSocket address"#);
+        insta::assert_snapshot!(refused("http://node"), @r#""http://node" is not a WebSocket address: the scheme must be ws:// or wss://"#);
+        insta::assert_snapshot!(refused("http://key:SECRET@node/SECRET"), @r#""http://***@node/***" is not a WebSocket address: the scheme must be ws:// or wss://"#);
+        insta::assert_snapshot!(refused("ws://"), @r#""ws://" is not a WebSocket address: empty host"#);
     }
 }

@@ -50,6 +50,18 @@ impl EpochCounters {
 }
 
 impl EpochState {
+    /// Returns the number of the epoch to which a commit in the block after `head` belongs.
+    pub(crate) fn index_after(&self, netuid: Netuid, head: BlockNumber) -> u64 {
+        let tempo = u64::from(self.tempo);
+        match self.counters {
+            Some(mut counters) => {
+                counters.step(tempo, head + 1);
+                counters.epoch_index
+            }
+            None => (head + 1 + u64::from(netuid.0) + 1) / (tempo + 1),
+        }
+    }
+
     /// Returns the first block after `head` at which an epoch begins; `None` if none ever does.
     pub fn next_start(&self, netuid: Netuid, head: BlockNumber) -> Option<BlockNumber> {
         self.start_after(netuid, head, 1)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use subxt::rpcs;
 
-use super::decode::DecodeError;
+use super::{decode::DecodeError, verdict::is_discarded};
 use subnet::{Fault, FaultKind, Netuid};
 
 /// Why a request got no answer.
@@ -18,6 +18,9 @@ pub enum RpcError {
         /// Whether every endpoint serves another chain.
         wrong_chain: bool,
     },
+    /// No endpoint has a method.
+    #[error("no endpoint answers {0}")]
+    NoSuchMethod(String),
     /// The connection broke or the answer did not come in time.
     #[error("{endpoint} did not answer {method}: {problem}")]
     Unanswered {
@@ -140,10 +143,6 @@ impl ChainError {
             },
         }
     }
-}
-
-fn is_discarded(message: &str) -> bool {
-    message.contains("State already discarded") || message.contains("UnknownBlock")
 }
 
 impl From<ChainError> for Fault {

@@ -14,10 +14,11 @@ use super::{
     endpoints::Endpoints,
     hyperparameters::{PALLET, argument},
     runtime::Runtime,
+    upgrade,
     wallet::Wallet,
     weights::{Emitted, RevealPlan, WeightsRequest, calls, transaction},
 };
-use subnet::{Hotkey, Netuid, Uid};
+use subnet::{CommitmentRules, Hotkey, Netuid, Uid};
 
 fn runtimes() -> Vec<(u32, Arc<Runtime>)> {
     #[expect(
@@ -145,6 +146,17 @@ fn storage_keys_and_defaults_are_found_and_read() {
             runtime.has_api("SubnetInfoRuntimeApi", "get_next_epoch_start_block"),
             spec >= 424
         );
+    }
+}
+
+#[test]
+fn the_gate_lets_every_generation_pass() {
+    for (spec, runtime) in runtimes() {
+        let stops: Vec<_> = upgrade::examine(&runtime)
+            .into_iter()
+            .filter(|finding| finding.impact == upgrade::Impact::Stops)
+            .collect();
+        assert!(stops.is_empty(), "{spec}: {stops:?}");
     }
 }
 
@@ -279,7 +291,9 @@ fn commitments_of_every_kind_decode() {
             let bytes = [&0_u64.encode(), &41_u32.encode(), &[1 << 2][..], field].concat();
             runtime.storage_value(&key, Some(&bytes)).unwrap().unwrap()
         };
-        let parsed = |value: &Value| commitments::parse(Uid(1), Hotkey([7; 32]), value).unwrap();
+        let parsed = |value: &Value| {
+            commitments::parse(Uid(1), Hotkey([7; 32]), value, &CommitmentRules::default()).unwrap()
+        };
         let raw = parsed(&record(b"\x0aa:b:c:d:e"));
         assert_eq!(
             (raw.block, raw.payload.as_str()),

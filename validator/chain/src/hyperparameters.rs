@@ -34,7 +34,7 @@ pub struct Hyperparameters {
     /// Least stake, in rao, that may set weights.
     pub stake_threshold: u64,
     /// Blocks after which a validator that sets no weights counts as inactive.
-    pub activity_cutoff: u16,
+    pub activity_cutoff: u64,
     /// Blocks for which a new neuron can't be replaced.
     pub immunity_period: u16,
     pub max_uids: u16,
@@ -42,6 +42,18 @@ pub struct Hyperparameters {
     pub mechanisms: u8,
     /// Hotkey of the subnet's owner, who is exempt from some checks.
     pub owner_hotkey: Option<Hotkey>,
+    /// Coldkey of the subnet's owner.
+    #[serde(default)]
+    pub owner: Option<Hotkey>,
+    /// Block at which the netuid was last given to a subnet.
+    #[serde(default)]
+    pub registered_at: Option<BlockNumber>,
+    /// Whether the weights of the validator with the most stake alone count.
+    #[serde(default)]
+    pub null_consensus: bool,
+    /// The chain's clock at the block, in seconds since 1970.
+    #[serde(default)]
+    pub time: Option<u64>,
     /// Until which block the chain is in safe mode and refuses ordinary transactions.
     pub safe_mode_until: Option<BlockNumber>,
     /// Length of a block, in milliseconds.
@@ -50,34 +62,40 @@ pub struct Hyperparameters {
     pub epoch: EpochState,
 }
 
+/// Storage items that each subnet has.
+const OF_SUBNET: [&str; 21] = [
+    "NetworksAdded",
+    "Tempo",
+    "WeightsSetRateLimit",
+    "WeightsVersionKey",
+    "MinAllowedWeights",
+    "MaxWeightsLimit",
+    "CommitRevealWeightsEnabled",
+    "RevealPeriodEpochs",
+    "ActivityCutoff",
+    "ActivityCutoffFactorMilli",
+    "SubnetEpochConsensus",
+    "NetworkRegisteredAt",
+    "SubnetOwner",
+    "ImmunityPeriod",
+    "MaxAllowedUids",
+    "MechanismCountCurrent",
+    "SubnetOwnerHotkey",
+    "LastEpochBlock",
+    "PendingEpochAt",
+    "SubnetEpochIndex",
+    "BlocksSinceLastStep",
+];
+
 impl Hyperparameters {
     /// Reads them in one request.
     pub(super) async fn read(block: &Block, netuid: Netuid) -> Result<Self, ChainError> {
         let of_subnet = |item| -> StorageItem<'static> { (PALLET, item, vec![argument(netuid)]) };
-        let mut items: Vec<StorageItem<'_>> = [
-            "NetworksAdded",
-            "Tempo",
-            "WeightsSetRateLimit",
-            "WeightsVersionKey",
-            "MinAllowedWeights",
-            "MaxWeightsLimit",
-            "CommitRevealWeightsEnabled",
-            "RevealPeriodEpochs",
-            "ActivityCutoff",
-            "ImmunityPeriod",
-            "MaxAllowedUids",
-            "MechanismCountCurrent",
-            "SubnetOwnerHotkey",
-            "LastEpochBlock",
-            "PendingEpochAt",
-            "SubnetEpochIndex",
-            "BlocksSinceLastStep",
-        ]
-        .map(of_subnet)
-        .into();
+        let mut items: Vec<StorageItem<'_>> = OF_SUBNET.map(of_subnet).into();
         items.push((PALLET, "CommitRevealWeightsVersion", vec![]));
         items.push((PALLET, "StakeThreshold", vec![]));
         items.push(("SafeMode", "EnteredUntil", vec![]));
+        items.push(("Timestamp", "Now", vec![]));
         let values = block.read(&items).await?;
         let read = Read {
             block,
@@ -115,9 +133,11 @@ impl Hyperparameters {
                 .unwrap_or(1),
             commit_reveal_version: read.optional("CommitRevealWeightsVersion", Value::uint)?,
             stake_threshold: read.optional("StakeThreshold", Value::uint)?.unwrap_or(0),
-            activity_cutoff: read
-                .optional("ActivityCutoff", Value::uint)?
-                .unwrap_or(u16::MAX),
+            activity_cutoff: activity_cutoff(
+                tempo,
+                read.optional("ActivityCutoffFactorMilli", Value::uint)?,
+                read.optional("ActivityCutoff", Value::uint)?,
+            ),
             immunity_period: read.optional("ImmunityPeriod", Value::uint)?.unwrap_or(0),
             max_uids: read.optional("MaxAllowedUids", Value::uint)?.unwrap_or(256),
             mechanisms: read
@@ -127,10 +147,33 @@ impl Hyperparameters {
                 .optional("SubnetOwnerHotkey", Value::account)?
                 .filter(|account| *account != [0; 32])
                 .map(Hotkey),
+            owner: read
+                .optional("SubnetOwner", Value::account)?
+                .filter(|account| *account != [0; 32])
+                .map(Hotkey),
+            registered_at: read.optional("NetworkRegisteredAt", Value::uint)?,
+            null_consensus: read
+                .optional("SubnetEpochConsensus", |value| {
+                    Ok(value.variant()?.0 == "Null")
+                })?
+                .unwrap_or(false),
+            time: read
+                .optional("Now", Value::uint::<u64>)?
+                .map(|millis| millis / 1000),
             safe_mode_until: read.optional("EnteredUntil", Value::uint)?,
             block_millis: block.runtime().block_millis(),
             epoch: EpochState { tempo, counters },
         })
+    }
+}
+
+/// Returns after how many blocks without weights a validator is inactive. Since spec 424 that is a
+/// number of thousandths of the tempo (at least one block); before, and where none is given, a
+/// number of blocks.
+fn activity_cutoff(tempo: u16, factor: Option<u64>, blocks: Option<u64>) -> u64 {
+    match factor.filter(|factor| *factor > 0) {
+        Some(factor) => (factor.saturating_mul(tempo.into()) / 1000).max(1),
+        None => blocks.unwrap_or(u16::MAX.into()),
     }
 }
 

@@ -147,6 +147,16 @@ fn owner(path: &Path) -> io::Result<UserId> {
 }
 
 fn read(path: &Path) -> Result<Vec<H256>, FileError> {
+    if fs::metadata(path).is_ok_and(|found| found.len() > MAX_BYTES) {
+        // Not ours: of what we write, sixteen times as much would fit. It goes with the stale ones.
+        let aside = path.with_extension(format!("set-aside.{SENT}"));
+        fs::rename(path, &aside).map_err(FileError::on("set aside", path))?;
+        tracing::warn!(
+            path = %path.display(), aside = %aside.display(),
+            "the list of our transactions is too large to be ours and was set aside; until the next \
+             weights, a twin may be reported that is none"
+        );
+    }
     let bytes = file::read_limited(path, MAX_BYTES)?.unwrap_or_default();
     let hash = |line: &[u8]| {
         let mut hash = [0; 32];
@@ -157,4 +167,30 @@ fn read(path: &Path) -> Result<Vec<H256>, FileError> {
         .split(|byte| *byte == b'\n')
         .filter_map(hash)
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_grew_too_large_is_set_aside_and_a_new_one_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = Locks {
+            folder: folder.path().join("hotkeys"),
+        };
+        let account = Account {
+            genesis: Genesis([1; 32]),
+            hotkey: Hotkey([2; 32]),
+        };
+        locks.remember(account, H256([3; 32])).unwrap();
+        let path = locks.path(account, SENT).unwrap();
+        let large = vec![b'x'; usize::try_from(MAX_BYTES).unwrap() + 1];
+        file::write_atomic(&path, &large).unwrap();
+        assert!(!locks.has_sent(account, &H256([3; 32])).unwrap());
+        locks.remember(account, H256([4; 32])).unwrap();
+        assert!(locks.has_sent(account, &H256([4; 32])).unwrap());
+        let aside = path.with_extension("set-aside.sent");
+        assert_eq!(fs::read(aside).unwrap(), large);
+    }
 }

@@ -12,8 +12,10 @@ use super::{
     decode::{DecodeError, Value},
     error::ChainError,
     hyperparameters::{Hyperparameters, PALLET, argument},
+    runtime::Runtime,
+    stake,
 };
-use subnet::{BlockNumber, Genesis, Hotkey, Netuid, Uid};
+use subnet::{BlockNumber, CommitmentRules, Genesis, Hotkey, Netuid, Uid};
 
 const MAX_FILE: u64 = 64 << 20;
 
@@ -126,11 +128,15 @@ impl ChainSnapshot {
     }
 
     /// Reads it at a block.
-    pub(super) async fn read(block: &Block, netuid: Netuid) -> Result<Self, ChainError> {
+    pub(super) async fn read(
+        block: &Block,
+        netuid: Netuid,
+        rules: &CommitmentRules,
+    ) -> Result<Self, ChainError> {
         let hyperparameters = Hyperparameters::read(block, netuid).await?;
         let neurons = neurons(block, netuid).await?;
         let keys = neurons.iter().map(|neuron| (neuron.uid, neuron.hotkey));
-        let commitments = commitments::read(block, netuid, keys).await?;
+        let commitments = commitments::read(block, netuid, keys, rules).await?;
         let next_epoch = next_epoch(block, netuid, &hyperparameters).await?;
         Ok(Self {
             netuid,
@@ -182,6 +188,12 @@ impl NeuronSource {
     /// Every way, the cheapest first.
     pub const ALL: [Self; 3] = [Self::Selective, Self::Full, Self::Storage];
 
+    /// Returns whether a runtime has this way.
+    pub(crate) fn is_in(self, runtime: &Runtime) -> bool {
+        self.method()
+            .is_none_or(|method| runtime.has_api(API, method))
+    }
+
     fn method(self) -> Option<&'static str> {
         match self {
             Self::Selective => Some("get_selective_metagraph"),
@@ -195,7 +207,7 @@ impl NeuronSource {
 pub(super) async fn neurons(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, ChainError> {
     for source in NeuronSource::ALL {
         if let Some(method) = source.method() {
-            if !block.runtime().has_api(API, method) {
+            if !source.is_in(block.runtime()) {
                 continue;
             }
             match neurons_from(block, netuid, source).await {
@@ -330,19 +342,11 @@ async fn from_storage(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, Chai
         .map(|key| key.as_ref().map_or(Ok([0; 32]), Value::account).map(Hotkey))
         .collect::<Result<Vec<_>, _>>()
         .map_err(decode("Keys"))?;
-    let stake_item = ["TotalHotkeyAlpha", "TotalHotkeyStake"]
-        .into_iter()
-        .find(|item| block.runtime().has_storage(PALLET, item));
-    let mut items: Vec<StorageItem<'_>> = Vec::new();
-    for hotkey in &hotkeys {
-        let key = Argument::from_bytes(hotkey.0);
-        items.push((PALLET, "Owner", vec![key.clone()]));
-        items.push(match stake_item {
-            Some("TotalHotkeyStake") => (PALLET, "TotalHotkeyStake", vec![key]),
-            _ => (PALLET, "TotalHotkeyAlpha", vec![key, argument(netuid)]),
-        });
-    }
+    let items: Vec<StorageItem<'_>> = (hotkeys.iter())
+        .map(|hotkey| (PALLET, "Owner", vec![Argument::from_bytes(hotkey.0)]))
+        .collect();
     let owners = block.read(&items).await?;
+    let stakes = stake::read(block, netuid, &hotkeys).await?;
     let mut neurons = Vec::with_capacity(hotkeys.len());
     for (uid, hotkey) in (0..count).zip(hotkeys) {
         // A uid without a neuron reads as the account of all zeros.
@@ -353,13 +357,13 @@ async fn from_storage(block: &Block, netuid: Netuid) -> Result<Vec<Neuron>, Chai
         let number = |value: Option<Value>| value.map_or(Ok(0), |value| value.uint::<u64>());
         let small = |column| cell(column, uid).map_or(Ok(0), |value| value.uint::<u16>());
         let flag = |column| cell(column, uid).map_or(Ok(false), |value| value.bool());
-        let owner = owners.get(2 * index).cloned().flatten();
+        let owner = owners.get(index).cloned().flatten();
         let neuron = || -> Result<Neuron, DecodeError> {
             Ok(Neuron {
                 uid: Uid(uid),
                 hotkey,
                 coldkey: Hotkey(owner.map_or(Ok([0; 32]), |owner| owner.account())?),
-                stake: number(owners.get(2 * index + 1).cloned().flatten())?,
+                stake: stakes.get(index).copied().unwrap_or(0),
                 validator_permit: flag(0)?,
                 active: flag(1)?,
                 consensus: small(2)?,

@@ -1,7 +1,7 @@
 //! Causal attention over packed sequences, on any device.
 //!
-//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, one kernel on CUDA
-//! in 16 bits, and plain matrix products in chunks of queries everywhere.
+//! Three ways lead to the same numbers, up to rounding: blocks on the CPU in f32, one kernel on CUDA,
+//! and plain matrix products in chunks of queries everywhere.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{ops::softmax_last_dim, rotary_emb::rope_thd};
-use model::Attention;
+use model::{Attention, config::AttentionScores};
 
 #[cfg(feature = "cuda")]
 use crate::cuda::kernels;
@@ -25,7 +25,7 @@ const CHUNK: usize = 256;
 pub(crate) enum Way {
     /// Blocks on the CPU, in f32.
     Blocks,
-    /// One kernel on CUDA, in 16 bits.
+    /// One kernel on CUDA.
     #[cfg(feature = "cuda")]
     Fused,
     /// Matrix products and a softmax in f32.
@@ -37,12 +37,17 @@ impl Way {
     pub(crate) fn choose(
         asked: Attention,
         dtype: DType,
-        head_dim: usize,
+        (head_dim, scores): (usize, AttentionScores),
         device: &Device,
     ) -> (Self, Option<String>) {
         if device.is_cpu() {
             let blocks = dtype == DType::F32;
             return (if blocks { Self::Blocks } else { Self::Unfused }, None);
+        }
+        if scores.cap.is_some() || (scores.scalar - head_dim as f64).abs() > 0.0 {
+            let replaced = (asked != Attention::Eager)
+                .then(|| format!("{asked} knows no scores of this kind; eager is used"));
+            return (Self::Unfused, replaced);
         }
         #[cfg(feature = "cuda")]
         if asked != Attention::Eager && kernels::can_attend(dtype, head_dim) {
@@ -53,6 +58,19 @@ impl Way {
             .then(|| format!("{asked} {needs}; for {dtype:?} and {head_dim} eager is used"));
         (Self::Unfused, replaced)
     }
+}
+
+/// What a token sees of its sequence, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    /// How many tokens before itself, if not all.
+    pub(crate) window: Option<usize>,
+    pub(crate) scores: AttentionScores,
+}
+
+/// Squashes numbers to less than a cap, each step rounded as in the reference.
+pub(crate) fn capped(x: &Tensor, cap: f64) -> Result<Tensor> {
+    (x / cap)?.tanh()? * cap
 }
 
 /// Where each sequence of a pack begins and ends.
@@ -173,15 +191,16 @@ pub(crate) fn split(qkv: &Tensor, heads: Heads) -> Result<(Tensor, Tensor, Tenso
 }
 
 /// Attends within each sequence, and may rotate `qkv` in place: from `[tokens, queries | keys | values]` to
-/// `[tokens, queries * dim]`. A token sees `window` tokens before itself, or all.
+/// `[tokens, queries * dim]`.
 pub(crate) fn attend(
     way: Way,
     qkv: &Tensor,
     rotation: &Rotation,
     sequences: &Sequences,
     heads: Heads,
-    window: Option<usize>,
+    reach: Reach,
 ) -> Result<Tensor> {
+    let window = reach.window;
     if way == Way::Blocks {
         let attention = PackedAttention {
             heads: heads.queries,
@@ -189,6 +208,7 @@ pub(crate) fn attend(
             head_dim: heads.dim,
             sequences: sequences.spans.clone(),
             window,
+            scores: reach.scores,
         };
         return qkv.apply_op3_no_bwd(&rotation.cos, &rotation.sin, &attention);
     }
@@ -205,7 +225,8 @@ pub(crate) fn attend(
     let mut parts = Vec::with_capacity(sequences.spans.len());
     for span in sequences.spans.iter() {
         let of = |x: &Tensor| x.narrow(0, span.start, span.len());
-        parts.push(unfused(&of(&q)?, &of(&k)?, &of(&v)?, heads, &band)?);
+        let qkv = [of(&q)?, of(&k)?, of(&v)?];
+        parts.push(unfused(&qkv, heads, reach.scores, &band)?);
     }
     Tensor::cat(&parts, 0)
 }
@@ -217,7 +238,7 @@ pub(crate) fn attend_cached(
     sequences: &Sequences,
     seen: &mut KeysAndValues,
     heads: Heads,
-    window: Option<usize>,
+    reach: Reach,
 ) -> Result<Tensor> {
     let (q, k, v) = split(qkv, heads)?;
     let (q, k) = (rotate(&q, rotation)?, rotate(&k, rotation)?);
@@ -228,7 +249,8 @@ pub(crate) fn attend_cached(
         ),
         None => (k, v),
     };
-    let out = unfused(&q, &k, &v, heads, &sequences.band(window, qkv.device())?)?;
+    let band = sequences.band(reach.window, qkv.device())?;
+    let out = unfused(&[q, k.clone(), v.clone()], heads, reach.scores, &band)?;
     *seen = Some((k, v));
     Ok(out)
 }
@@ -250,12 +272,18 @@ fn rotate(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
 
 /// Attends from the last tokens of one sequence (`q`) to all of it (`k`, `v`), in chunks of
 /// queries. Heads that share a key head are stacked, so that keys are never copied per head.
-fn unfused(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, band: &Tensor) -> Result<Tensor> {
+fn unfused(
+    [q, k, v]: &[Tensor; 3],
+    heads: Heads,
+    scores: AttentionScores,
+    band: &Tensor,
+) -> Result<Tensor> {
     let (new, group) = (q.dim(0)?, heads.queries / heads.keys);
     let before = k.dim(0)? - new;
     let k = k.transpose(0, 1)?.contiguous()?;
     let v = v.transpose(0, 1)?.contiguous()?;
-    let scale = 1.0 / (heads.dim as f64).sqrt();
+    let scale = 1.0 / scores.scalar.sqrt();
+    let cap = scores.cap;
     let mut parts = Vec::new();
     for from in (0..new).step_by(CHUNK) {
         let rows = CHUNK.min(new - from);
@@ -271,7 +299,12 @@ fn unfused(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, band: &Tensor) -> R
         let mask = band
             .narrow(0, 0, rows)?
             .narrow(1, band.dim(1)? - CHUNK - first, keys)?;
-        let scores = (scores * scale)?
+        let scores = (scores * scale)?;
+        let scores = match cap {
+            Some(cap) => capped(&scores, cap)?,
+            None => scores,
+        };
+        let scores = scores
             .to_dtype(DType::F32)?
             .reshape((heads.keys, group, rows, keys))?
             .broadcast_add(&mask)?
@@ -293,7 +326,7 @@ mod tests {
     use super::*;
 
     /// Keys, queries and rotation of three sequences, the middle one of a single token.
-    fn attended(way: Way, heads: Heads, rotated: usize, window: Option<usize>) -> Vec<f32> {
+    fn attended(way: Way, heads: Heads, rotated: usize, reach: Reach) -> Vec<f32> {
         let device = &Device::Cpu;
         let lengths = [70, 1, 300];
         let tokens: usize = lengths.iter().sum();
@@ -308,7 +341,7 @@ mod tests {
             cos,
         };
         let sequences = Sequences::new(lengths.into_iter(), 0, device).unwrap();
-        let out = attend(way, &qkv, &rotation, &sequences, heads, window).unwrap();
+        let out = attend(way, &qkv, &rotation, &sequences, heads, reach).unwrap();
         out.flatten_all().unwrap().to_vec1().unwrap()
     }
 
@@ -341,11 +374,18 @@ mod tests {
             ),
         ] {
             for window in [None, Some(0), Some(5), Some(64), Some(1000)] {
-                let blocks = attended(Way::Blocks, heads, rotated, window);
-                let unfused = attended(Way::Unfused, heads, rotated, window);
-                assert_eq!(blocks.len(), unfused.len());
-                for (a, b) in blocks.iter().zip(&unfused) {
-                    assert!((a - b).abs() < 1e-5, "{heads:?} {window:?}: {a} and {b}");
+                for cap in [None, Some(0.75)] {
+                    let scalar = heads.dim as f64 * cap.map_or(1.0, |_| 1.7);
+                    let reach = Reach {
+                        window,
+                        scores: AttentionScores { scalar, cap },
+                    };
+                    let blocks = attended(Way::Blocks, heads, rotated, reach);
+                    let unfused = attended(Way::Unfused, heads, rotated, reach);
+                    assert_eq!(blocks.len(), unfused.len());
+                    for (a, b) in blocks.iter().zip(&unfused) {
+                        assert!((a - b).abs() < 1e-5, "{heads:?} {reach:?}: {a} and {b}");
+                    }
                 }
             }
         }

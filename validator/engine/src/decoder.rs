@@ -3,14 +3,16 @@
 use candle_core::{DType, Device, Result, Tensor};
 use model::{
     Attention, Dtype,
-    config::{DecoderSpec, Norm as NormSpec},
+    config::{DecoderSpec, HeadNorms, Norm as NormSpec},
 };
 
 #[cfg(feature = "cuda")]
 use crate::cuda::kernels::Gate;
 use crate::{
     activation::activate,
-    attention::{KeysAndValues, Rotation, Sequences, Way, attend, attend_cached, split},
+    attention::{
+        KeysAndValues, Reach, Rotation, Sequences, Way, attend, attend_cached, capped, split,
+    },
     cpu::gated::Gated,
     heads::Heads,
     linear::Linear,
@@ -42,10 +44,14 @@ struct Layer {
     /// Norms of each query and key head.
     head_norms: Option<(Norm, Norm)>,
     output: Linear,
+    /// Of what attention gives, before it is added.
+    attention_norm: Option<Norm>,
     /// Absent if the feed-forward block reads what attention reads.
     post_norm: Option<Norm>,
     gate_up: Linear,
     down: Linear,
+    /// Of what the feed-forward block gives, before it is added.
+    feed_norm: Option<Norm>,
     window: Option<usize>,
 }
 
@@ -98,7 +104,12 @@ impl Build<'_> {
     pub fn build(&self, mut get: impl FnMut(&Parameter) -> Result<Tensor>) -> Result<Model> {
         let spec = self.spec;
         let dtype = tensor_dtype(self.dtype);
-        let (way, _) = Way::choose(self.attention, dtype, spec.head_dim, self.device);
+        let (way, _) = Way::choose(
+            self.attention,
+            dtype,
+            (spec.head_dim, spec.scores),
+            self.device,
+        );
         let (vocabulary, hidden) = (spec.vocab_size, spec.hidden_size);
         let mut whole = |name: &str, shape: &[usize]| {
             get(&Parameter {
@@ -161,29 +172,36 @@ impl Build<'_> {
         let gates = ["mlp.gate_proj", "mlp.up_proj"];
         let gate_up = linear(&gates, 2 * inner, hidden, spec.mlp_bias)?;
         let down = linear(&["mlp.down_proj"], hidden, inner, spec.mlp_bias)?;
-        let head_norms = spec
-            .qk_layernorm
-            .then(|| {
-                let queries = self.head_norm(get, layer, "q", spec.heads)?;
-                Ok::<_, candle_core::Error>((
-                    queries,
-                    self.head_norm(get, layer, "k", spec.kv_heads)?,
-                ))
-            })
+        let head_norms = match spec.head_norms {
+            HeadNorms::None => None,
+            _ => Some((
+                self.head_norm(get, layer, "q", spec.heads)?,
+                self.head_norm(get, layer, "k", spec.kv_heads)?,
+            )),
+        };
+        let mut norm = |name: &str| self.norm(get, &in_layer(layer, name));
+        let input_norm = norm("input_layernorm")?;
+        let after_attention = (!spec.parallel_residual)
+            .then(|| norm("post_attention_layernorm"))
             .transpose()?;
-        let input_norm = self.norm(get, &in_layer(layer, "input_layernorm"))?;
-        let post_norm = (!spec.parallel_residual)
-            .then(|| self.norm(get, &in_layer(layer, "post_attention_layernorm")))
-            .transpose()?;
+        let (attention_norm, post_norm, feed_norm) = if spec.output_norms {
+            let before_feed = norm("pre_feedforward_layernorm")?;
+            let feed_norm = norm("post_feedforward_layernorm")?;
+            (after_attention, Some(before_feed), Some(feed_norm))
+        } else {
+            (None, after_attention, None)
+        };
         let window = spec.window_of(layer);
         Ok(Layer {
             input_norm,
             qkv,
             head_norms,
             output,
+            attention_norm,
             post_norm,
             gate_up,
             down,
+            feed_norm,
             window,
         })
     }
@@ -209,11 +227,18 @@ impl Build<'_> {
         kind: &str,
         heads: usize,
     ) -> Result<Norm> {
+        let dim = self.spec.head_dim;
+        if self.spec.head_norms == HeadNorms::Shared {
+            let weight = get(&Parameter {
+                shape: vec![dim],
+                parts: vec![in_layer(layer, &format!("self_attn.{kind}_norm.weight"))],
+            })?;
+            return Norm::new(&self.spec.norm, &weight, None);
+        }
         let name = |head| format!("self_attn.{kind}_layernorm.norms.{head}.weight");
         let parts = (0..heads)
             .map(|head| in_layer(layer, &name(head)))
             .collect();
-        let dim = self.spec.head_dim;
         let weight = get(&Parameter {
             shape: vec![heads * dim],
             parts,
@@ -241,6 +266,15 @@ impl Model {
     /// Returns the head, `[vocabulary, hidden]`.
     pub(crate) const fn head(&self) -> &Tensor {
         &self.head
+    }
+
+    /// Computes the logits of final hidden states.
+    pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let logits = hidden.matmul(&self.head.t()?)?;
+        match self.spec.logit_cap {
+            Some(cap) => capped(&logits, cap),
+            None => Ok(logits),
+        }
     }
 
     pub(crate) fn new_cache(&self) -> Cache {
@@ -288,20 +322,26 @@ impl Model {
         if let Some(norms) = &layer.head_norms {
             qkv = normed_heads(&qkv, norms, heads)?;
         }
-        let (rotation, window) = (&batch.rotation, layer.window);
+        let rotation = &batch.rotation;
+        let reach = Reach {
+            window: layer.window,
+            scores: self.spec.scores,
+        };
         let attended = if let Some(seen) = seen {
-            attend_cached(&qkv, rotation, &batch.sequences, seen, heads, window)?
+            attend_cached(&qkv, rotation, &batch.sequences, seen, heads, reach)?
         } else {
-            attend(self.way, &qkv, rotation, &batch.sequences, heads, window)?
+            attend(self.way, &qkv, rotation, &batch.sequences, heads, reach)?
         };
         drop(qkv);
-        let hidden = hidden.rows(rows)?.add(&layer.output, &wanted(attended)?)?;
+        let attended = wanted(attended)?;
+        let hidden = hidden.rows(rows)?;
+        let hidden = hidden.add(&layer.output, layer.attention_norm.as_ref(), &attended)?;
         let (hidden, feed) = match &layer.post_norm {
             Some(norm) => hidden.normed(norm)?,
             None => (hidden, wanted(normed)?),
         };
         let gated = self.gated(&layer.gate_up.forward(&feed)?)?;
-        hidden.add(&layer.down, &gated)
+        hidden.add(&layer.down, layer.feed_norm.as_ref(), &gated)
     }
 
     fn gated(&self, gate_up: &Tensor) -> Result<Tensor> {

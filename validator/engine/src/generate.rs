@@ -88,10 +88,7 @@ fn draw(
         let batch = newest(model, &mut tables, &ids, seen)?;
         seen = ids.len();
         let hidden = model.forward(&batch, Some(&mut cache))?;
-        let logits = hidden
-            .matmul(&model.head().t()?)?
-            .squeeze(0)?
-            .to_dtype(DType::F32)?;
+        let logits = model.logits(&hidden)?.squeeze(0)?.to_dtype(DType::F32)?;
         let logits = apply_repeat_penalty(&logits, options.repetition_penalty, &ids)?;
         // Not a number among the weights leaves nothing to draw from.
         if !logits.max(0)?.to_scalar::<f32>()?.is_finite() {

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ use half::{bf16, f16};
 use model::{
     Attention, Dtype, Fault, MachineFaultKind, ModelFaultKind,
     config::DecoderSpec,
+    generation::{self, GENERATION_FILE, MAX_GENERATION_BYTES},
     header::Header,
     inventory::{INDEX_FILE, Inventory, MAX_INDEX_BYTES},
     layout::{ModelFiles, WeightFiles},
@@ -63,6 +64,7 @@ pub struct LoadReport {
 struct Shard {
     name: String,
     file: File,
+    /// Its header; once the inventory is taken, with the decoder's names for what is loaded.
     header: Header,
 }
 
@@ -79,7 +81,7 @@ pub fn load(
     let begun = Instant::now();
     let mut digests = BTreeMap::new();
     let names = shard_names(directory, &mut digests)?;
-    let shards: Vec<Shard> = names
+    let mut shards: Vec<Shard> = names
         .into_iter()
         .map(|name| open(directory, name))
         .collect::<Result<_, _>>()?;
@@ -87,8 +89,18 @@ pub fn load(
         .iter()
         .map(|shard| (shard.name.clone(), shard.header.clone()))
         .collect();
+    check_generation(directory, spec)?;
     let inventory = Inventory::take(spec, &headers).map_err(weights)?;
-    let arena = Arena::new(spec);
+    for shard in &mut shards {
+        shard.header = inventory.header_of(&shard.name, &shard.header);
+    }
+    // A head that is stored for a tied model may differ from the embedding: then both count.
+    let untied = DecoderSpec {
+        tied: spec.tied && !inventory.untied,
+        ..spec.clone()
+    };
+    let spec = &untied;
+    let arena = Arena::new(spec, inventory.defaulted.clone());
     let (base, streamed) = match options.dtype {
         Dtype::F32 => fill::<f32>(&arena, &shards, options.device, progress)?,
         Dtype::Bf16 => fill::<bf16>(&arena, &shards, options.device, progress)?,
@@ -131,10 +143,33 @@ fn warnings(inventory: &Inventory, spec: &DecoderSpec, options: LoadOptions<'_>)
     let (_, replaced) = Way::choose(
         options.attention,
         tensor_dtype(options.dtype),
-        spec.head_dim,
+        (spec.head_dim, spec.scores),
         options.device,
     );
-    unused.into_iter().chain(replaced).collect()
+    let defaulted = (!inventory.defaulted.is_empty()).then(|| {
+        let names: Vec<_> = inventory.defaulted.keys().take(8).cloned().collect();
+        let count = inventory.defaulted.len();
+        format!(
+            "norms and biases that are not stored ({count}): {}",
+            names.join(", ")
+        )
+    });
+    unused
+        .into_iter()
+        .chain(defaulted)
+        .chain(replaced)
+        .collect()
+}
+
+/// Refuses settings of generation that the reference refuses.
+fn check_generation(directory: &Path, spec: &DecoderSpec) -> Result<(), Fault> {
+    let folder = Folder::open(directory)?;
+    if !folder.contains(GENERATION_FILE) {
+        return Ok(());
+    }
+    let json = folder.read(GENERATION_FILE, MAX_GENERATION_BYTES)?;
+    generation::admit(&json, spec.compatibility)
+        .map_err(|error| Fault::model(ModelFaultKind::Config, error))
 }
 
 fn weights(error: impl std::fmt::Display) -> Fault {
@@ -152,10 +187,15 @@ fn storage(path: &Path, error: &io::Error) -> Fault {
     )
 }
 
-/// Returns where the weights of a model lie.
-pub(crate) fn weight_files(directory: &Path) -> Result<Vec<PathBuf>, Fault> {
+/// Finds the tensors of a model in its files.
+pub(crate) fn inventory(directory: &Path, spec: &DecoderSpec) -> Result<Inventory, Fault> {
     let names = shard_names(directory, &mut BTreeMap::new())?;
-    Ok(names.iter().map(|name| directory.join(name)).collect())
+    let headers = names.into_iter().map(|name| {
+        let shard = open(directory, name)?;
+        Ok((shard.name, shard.header))
+    });
+    let headers = headers.collect::<Result<_, Fault>>()?;
+    Inventory::take(spec, &headers).map_err(weights)
 }
 
 /// Returns the weights files of a model: the only one, or those its index names.
@@ -197,6 +237,11 @@ fn fill<T: Loadable>(
     }
     let mut elements = vec![T::zero(); arena.elements()];
     let mut slots = arena.slots(&mut elements);
+    for (name, &value) in arena.defaulted() {
+        if let Some(slot) = slots.get_mut(name.as_str()) {
+            slot.fill(T::round(value));
+        }
+    }
     let work: Vec<_> = shards
         .iter()
         .map(|shard| {

@@ -1,4 +1,4 @@
-//! Losses of tokenised samples: the head on scored rows only, in chunks, log-softmax in f32.
+//! Losses of tokenized samples: the head on scored rows only, in chunks, log-softmax in f32.
 
 use std::{
     ops::Range,
@@ -230,7 +230,8 @@ impl<'a> Evaluator<'a> {
     /// Computes the loss of each row of final hidden states.
     fn row_losses(&self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
         if hidden.device().is_cpu() && hidden.dtype() == DType::F32 {
-            let op = HeadCrossEntropy { targets };
+            let cap = self.model.spec().logit_cap.map(|cap| cap as f32);
+            let op = HeadCrossEntropy { targets, cap };
             return hidden.apply_op2_no_bwd(self.model.head(), &op)?.to_vec1();
         }
         let most = if hidden.device().is_cpu() {
@@ -239,12 +240,12 @@ impl<'a> Evaluator<'a> {
             GPU_LOGITS
         };
         let chunk = (most / self.model.spec().vocab_size).clamp(256, HEAD_ROWS);
-        let head = self.model.head().t()?;
         let chunks = targets
             .chunks(chunk)
             .enumerate()
             .map(|(i, targets)| -> Result<_> {
-                let logits = hidden.narrow(0, i * chunk, targets.len())?.matmul(&head)?;
+                let hidden = hidden.narrow(0, i * chunk, targets.len())?;
+                let logits = self.model.logits(&hidden)?;
                 Ok((logits, targets))
             });
         #[cfg(feature = "cuda")]

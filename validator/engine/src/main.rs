@@ -1,6 +1,7 @@
 //! The `eval-worker` binary: evaluates models for the validator, behind walls.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io,
     path::PathBuf,
@@ -20,7 +21,7 @@ use shared::{Exit, Failure, log};
 
 /// Evaluates models for the validator, which starts it; it is of no use by itself.
 #[derive(Debug, Parser)]
-#[command(name = "eval-worker")]
+#[command(name = "eval-worker", args_override_self = true)]
 struct Args {
     /// Where to compute: cpu, cuda:N or auto
     #[arg(long, default_value = "auto")]
@@ -48,6 +49,18 @@ struct Args {
     /// Threads to compute with
     #[arg(long, value_name = "N", env = "RAYON_NUM_THREADS")]
     threads: Option<usize>,
+    /// Run models even where a wall that they should not be without can't be had
+    #[arg(long)]
+    no_sandbox: bool,
+    /// Walls that are not raised, to learn what the others hold or which is in a driver's way
+    #[arg(long, value_name = "WALLS", value_delimiter = ',', hide = true)]
+    without: Vec<String>,
+    /// Compile the GPU's kernels into the cache, and end
+    #[arg(long, hide = true)]
+    compile: bool,
+    /// The environment is as it should be
+    #[arg(long, hide = true)]
+    prepared: bool,
     /// How much to log
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -72,6 +85,16 @@ fn main() -> Exit {
 }
 
 fn run(args: Args, release: &str) -> Result<Exit, Failure> {
+    log::init(&args.log, log::Format::Text);
+    if !args.prepared {
+        let error = sandbox::restart(
+            &args.device,
+            args.compute_cache.as_deref(),
+            &compiling(&args),
+            vec!["--prepared".into()],
+        );
+        return Err(Failure::of(Exit::Machine, &error));
+    }
     let Args {
         device,
         readable,
@@ -80,17 +103,29 @@ fn run(args: Args, release: &str) -> Result<Exit, Failure> {
         memory,
         device_memory,
         threads,
-        log,
+        no_sandbox,
+        without,
+        compile,
+        ..
     } = args;
-    log::init(&log, log::Format::Text);
-    let frames = take_stdout().map_err(|error| Failure::of(Exit::Machine, &error))?;
     let allowed = Allowed {
         readable,
         libraries,
         compute_cache,
         memory,
+        no_sandbox,
+        without,
     };
-    let entered = sandbox::enter(&device, &allowed);
+    if compile {
+        sandbox::limit_time();
+    }
+    let walls = sandbox::separate(&allowed);
+    let frames = take_stdout().map_err(|error| Failure::of(Exit::Machine, &error))?;
+    let entered = sandbox::enter(walls, &device, &allowed);
+    if compile {
+        let opened = entered.device.map(|_| Exit::Ok);
+        return opened.map_err(|fault| Failure::of(Exit::Machine, &fault));
+    }
     let threads = threads
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     rayon::ThreadPoolBuilder::new()
@@ -118,6 +153,35 @@ fn run(args: Args, release: &str) -> Result<Exit, Failure> {
             shared::task::panic_message(&*panic),
         )),
     }
+}
+
+/// Returns the arguments of a process that compiles what this one would.
+fn compiling(args: &Args) -> Vec<OsString> {
+    let words = ["--prepared", "--compile", "--no-sandbox", "--device"].map(OsString::from);
+    let device = args.device.to_string().into();
+    let options = [
+        ("--libraries", &args.libraries),
+        (
+            "--compute-cache",
+            &args.compute_cache.iter().cloned().collect(),
+        ),
+    ];
+    let folders = options.into_iter().flat_map(|(option, folders)| {
+        let pairs = folders
+            .iter()
+            .map(move |folder| [option.into(), folder.into()]);
+        pairs.flatten()
+    });
+    let without = args
+        .without
+        .iter()
+        .flat_map(|wall| ["--without".into(), wall.into()]);
+    words
+        .into_iter()
+        .chain([device])
+        .chain(folders)
+        .chain(without)
+        .collect()
 }
 
 /// Takes standard output for frames; what a library may print goes to standard error instead.

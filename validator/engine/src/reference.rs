@@ -8,14 +8,18 @@
 //! `RotaryEmbedding::new`). What they leave out of `config.json` is refused by name in
 //! `limits`, never computed wrongly.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::Path,
+};
 
 use candle_core::{DType, Device, Error, Result, Tensor};
 use candle_nn::{Activation as Act, VarBuilder, ops::log_softmax};
 use candle_transformers::models::{gemma, llama, mistral, qwen2, stable_lm};
 use model::{
     Architecture, Fault, TokenizedSample,
-    config::{Activation, DecoderSpec, Norm, RotaryScaling},
+    config::{Activation, DecoderSpec, HeadNorms, Norm, RotaryScaling},
+    header::Dtype,
 };
 use serde_json::json;
 
@@ -42,16 +46,34 @@ pub fn of_directory(
     if let Err(limit) = limits(spec, samples) {
         return Ok(Err(limit));
     }
+    let inventory = load::inventory(directory, spec)?;
+    let floats = [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16];
+    let mut places = inventory.tensors.values();
+    if inventory.untied
+        || !inventory.defaulted.is_empty()
+        || places.any(|place| !floats.contains(&place.info.dtype))
+    {
+        let limit = "the second implementation loads only what is stored as it is computed";
+        return Ok(Err(limit.to_owned()));
+    }
+    let mut files = HashMap::new();
     let mut tensors = Tensors::new();
-    for path in load::weight_files(directory)? {
-        let read = candle_core::safetensors::load(path, device)
-            .and_then(|read| {
-                let widened =
-                    |(name, tensor): (String, Tensor)| Ok((name, tensor.to_dtype(DType::F32)?));
-                read.into_iter().map(widened).collect::<Result<Vec<_>>>()
-            })
-            .map_err(|error| fault::of_tensors(&error))?;
-        tensors.extend(read);
+    for (name, place) in &inventory.tensors {
+        let read = match files.entry(&place.file) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let read = candle_core::safetensors::load(directory.join(&place.file), device);
+                entry.insert(read.map_err(|error| fault::of_tensors(&error))?)
+            }
+        };
+        let Some(tensor) = read.get(&place.stored) else {
+            continue;
+        };
+        let widened = tensor.to_dtype(DType::F32);
+        tensors.insert(
+            name.clone(),
+            widened.map_err(|error| fault::of_tensors(&error))?,
+        );
     }
     losses(tensors, spec, samples, device, progress).map_err(|error| fault::of_tensors(&error))
 }
@@ -209,6 +231,9 @@ impl Reference {
                 };
                 Self::Qwen2(qwen2::ModelForCausalLM::new(&config, weights)?)
             }
+            Architecture::Qwen3 | Architecture::Gemma2 | Architecture::Phi3 => {
+                candle_core::bail!("{} has no reference", spec.architecture)
+            }
         })
     }
 
@@ -270,7 +295,10 @@ fn limits(spec: &DecoderSpec, samples: &[TokenizedSample]) -> std::result::Resul
     let scaled = match spec.rotary.scaling {
         RotaryScaling::None => false,
         RotaryScaling::Llama3 { .. } => !is(Architecture::Llama),
-        RotaryScaling::Linear { .. } | RotaryScaling::Dynamic { .. } => true,
+        RotaryScaling::Linear { .. }
+        | RotaryScaling::Dynamic { .. }
+        | RotaryScaling::Yarn(_)
+        | RotaryScaling::Long(_) => true,
     };
     let own_width = matches!(architecture, Architecture::Mistral | Architecture::Gemma);
     let left_out = [
@@ -297,7 +325,7 @@ fn limits(spec: &DecoderSpec, samples: &[TokenizedSample]) -> std::result::Resul
             "this choice of biases of the attention",
         ),
         (spec.mlp_bias, "biases of the feed-forward block"),
-        (spec.qk_layernorm, "norms of heads"),
+        (spec.head_norms != HeadNorms::None, "norms of heads"),
         (spec.parallel_residual, "parallel residuals"),
         (is(Architecture::Gemma) && !spec.tied, "a head of its own"),
         (
@@ -305,6 +333,12 @@ fn limits(spec: &DecoderSpec, samples: &[TokenizedSample]) -> std::result::Resul
             "another activation than silu",
         ),
     ];
+    if matches!(
+        architecture,
+        Architecture::Qwen3 | Architecture::Gemma2 | Architecture::Phi3
+    ) {
+        return Err(format!("{architecture} has no second implementation here"));
+    }
     if let Some((_, what)) = left_out.iter().find(|(is, _)| *is) {
         return Err(format!(
             "candle-transformers' {architecture} leaves out {what}"

@@ -16,9 +16,13 @@ impl Residual {
         Self { sum, term: None }
     }
 
-    /// Adds a linear layer's output.
-    pub(crate) fn add(self, linear: &Linear, x: &Tensor) -> Result<Self> {
+    /// Adds a linear layer's output, as it is or normalized.
+    pub(crate) fn add(self, linear: &Linear, norm: Option<&Norm>, x: &Tensor) -> Result<Self> {
         let sum = self.sum()?;
+        if let Some(norm) = norm {
+            let term = Some(norm.forward(&linear.forward(x)?)?);
+            return Ok(Self { sum, term });
+        }
         if sum.device().is_cpu() {
             return Ok(Self::new(linear.add_to(sum, x)?));
         }

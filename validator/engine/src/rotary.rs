@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{
     Architecture, Compatibility,
-    config::{DecoderSpec, Rotary, RotaryScaling},
+    config::{DecoderSpec, Rotary, RotaryScaling, Yarn},
 };
 
 /// The length a sequence's frequencies are stretched for, under dynamic scaling.
@@ -16,6 +16,12 @@ pub(crate) type Stretch = Option<usize>;
 /// so: what came before decides how a later, shorter sequence is rotated.
 pub(crate) fn stretches(spec: &DecoderSpec, lengths: impl Iterator<Item = usize>) -> Vec<Stretch> {
     let rotary = &spec.rotary;
+    if let RotaryScaling::Long(long) = &rotary.scaling {
+        let is_long = |length: &usize| *length > long.original;
+        return lengths
+            .map(|length| Some(length).filter(is_long).and(Some(long.original + 1)))
+            .collect();
+    }
     if !matches!(rotary.scaling, RotaryScaling::Dynamic { .. }) {
         return lengths.map(|_| None).collect();
     }
@@ -101,6 +107,7 @@ impl Table {
             return;
         }
         let frequencies = frequencies(rotary, stretch);
+        let attention = rotary.scaling.attention() as f32;
         for position in known..positions {
             let position = match rotary.scaling {
                 RotaryScaling::Linear { factor } => position as f32 / factor as f32,
@@ -108,8 +115,8 @@ impl Table {
             };
             for frequency in &frequencies {
                 let (sin, cos) = (position * frequency).sin_cos();
-                self.cos.push(cos);
-                self.sin.push(sin);
+                self.cos.push(cos * attention);
+                self.sin.push(sin * attention);
             }
         }
     }
@@ -117,7 +124,7 @@ impl Table {
 
 fn frequencies(rotary: &Rotary, stretch: Stretch) -> Vec<f32> {
     let dims = rotary.dims as f64;
-    let base = match (rotary.scaling, stretch) {
+    let base = match (&rotary.scaling, stretch) {
         (RotaryScaling::Dynamic { factor }, Some(length)) => {
             let growth = factor * length as f64 / rotary.max_positions as f64 - (factor - 1.0);
             rotary.theta * growth.powf(dims / (dims - 2.0))
@@ -126,16 +133,43 @@ fn frequencies(rotary: &Rotary, stretch: Stretch) -> Vec<f32> {
     } as f32;
     (0..rotary.dims / 2)
         .map(|i| 1.0 / base.powf((2 * i) as f32 / dims as f32))
-        .map(|frequency| match rotary.scaling {
+        .enumerate()
+        .map(|(i, frequency)| match &rotary.scaling {
             RotaryScaling::Llama3 {
                 factor,
                 low,
                 high,
                 original,
-            } => slowed(frequency, [factor, low, high, original].map(|x| x as f32)),
+            } => slowed(
+                frequency,
+                [*factor, *low, *high, *original].map(|x| x as f32),
+            ),
+            RotaryScaling::Yarn(yarn) => ramped(frequency, i, yarn),
+            RotaryScaling::Long(long) => {
+                let factors = if stretch.is_some() {
+                    &long.long
+                } else {
+                    &long.short
+                };
+                1.0 / (factors[i] * base.powf((2 * i) as f32 / dims as f32))
+            }
             _ => frequency,
         })
         .collect()
+}
+
+/// Yarn: waves before the ramp are kept, those after it slowed, those on it blended.
+fn ramped(frequency: f32, wave: usize, yarn: &Yarn) -> f32 {
+    let (low, high) = yarn.ramp;
+    // A ramp without a length has no slope.
+    let high = if (high - low).abs() > 0.0 {
+        high
+    } else {
+        high + 0.001
+    };
+    let slowed = ((wave as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+    let kept = 1.0 - slowed;
+    frequency / yarn.factor as f32 * (1.0 - kept) + frequency * kept
 }
 
 /// Llama 3.1: waves longer than `original / low` are slowed by `factor`, those shorter than

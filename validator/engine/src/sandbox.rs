@@ -1,89 +1,69 @@
 //! Walls around the worker, raised before it reads anything a stranger wrote.
 //!
-//! The worker keeps what it needs to compute: threads, memory up to a limit, its device files,
-//! the directories of models and tokenizers (to read). It loses the rest of the file system, the
-//! network and the right to start programs. A kernel without one of the walls is not an error:
-//! what stands is reported and logged.
+//! The worker keeps what it needs to compute: threads, memory up to a limit, its device files, the directories of
+//! models and tokenizers (to read). It loses the rest: other files, the network, programs and processes, privileges,
+//! the environment, descriptors of others. Each wall is raised where the kernel has it; which stand is reported. A
+//! worker without those of `REQUIRED` meets no model, unless it is told to.
+//!
+//! | wall | what | module |
+//! |---|---|---|
+//! | environment | only the variables of a list | `environment` |
+//! | descriptors | only the three standard ones | `process` |
+//! | namespaces | its own users, processes, network, shared memory, mounts; a guard outside | `namespaces`, `guard` |
+//! | cgroup | memory, shared memory included, and threads | `cgroup` |
+//! | capabilities | none, and none to be gained | `privileges` |
+//! | limits | memory, files, core dumps | `resources` |
+//! | landlock | files, TCP, signals | `files` |
+//! | seccomp | system calls of a list | `calls` |
 //!
 //! # The driver of a GPU
 //!
 //! Since release 570, `cuInit` of the NVIDIA driver names its threads by writing
 //! `/proc/self/task/TID/comm`, and binds and listens on an abstract socket,
 //! `@cuda-uvmfd-NS-PID`. If either is refused, it answers `CUDA_ERROR_OPERATING_SYSTEM`. Therefore
-//! a worker that may use a GPU raises its walls in two steps, both before the first request:
+//! a worker that may use a GPU raises landlock and seccomp in two steps, both before the first request:
 //!
-//! 1. All walls, with three gaps for the driver (`Gpu::Starting`): writing below
-//!    `/proc/self/task`, `bind` and `listen`, and writing the cache of compiled kernels. Behind
-//!    them the device is opened and the kernels are compiled.
+//! 1. With three gaps for the driver (`Gpu::Starting`): writing below `/proc/self/task`, `bind` and
+//!    `listen`, and writing the cache of compiled kernels. Behind them the device is opened.
 //! 2. The gaps are closed (`Gpu::Running`): a second layer of landlock, a second seccomp filter.
 //!    Without a GPU the device files go too (`Gpu::None`).
 //!
 //! Starting the driver before any wall would need no gap, but landlock holds only the calling
 //! thread and those it starts later: the driver's own threads, which live as long as the worker,
-//! would stay outside for good. As it is, they keep the gaps in files of step 1, and no more; the
-//! seccomp filters hold every thread. What a gap lets through is little: neither landlock nor
-//! seccomp can look at the name of a socket, but a socket can only be local or netlink, landlock
-//! lets none appear in the file system, and nothing can connect to anything. The cache is written
-//! in step 1 only, so that no model can leave compiled code for the next worker.
+//! would stay outside for good. As it is, where the kernel can restrict all threads at once (landlock
+//! ABI 8) they lose the gaps too; before it they keep the gaps in files of step 1, and no more. The
+//! seccomp filters hold every thread. What a gap lets through is little: the socket lies in a network
+//! of its own, and nothing can be sent or connected. The cache is a copy for this one worker, see
+//! `compile`: what a model could leave there, no other process runs.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+mod allowed;
+mod calls;
+mod cgroup;
+mod compile;
+mod environment;
+mod files;
+mod gpu;
+mod guard;
+mod namespaces;
+mod privileges;
+mod process;
+mod resources;
+
+use std::{ffi::OsString, fs, io, path::Path};
 
 use candle_core::Device;
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope, path_beneath_rules,
-};
-use model::{Fault, protocol::Wall};
-use nix::{
-    libc,
-    sys::resource::{Resource, getrlimit, setrlimit},
-};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
+use model::{
+    Fault, MachineFaultKind,
+    protocol::{COMPUTE_CACHE, Wall},
 };
 
+use self::{cgroup::Group, gpu::Gpu};
 use crate::device::{self, DeviceSpec};
 
-/// Where libraries, drivers and what they look up at start are.
-const SYSTEM: [&str; 8] = [
-    "/usr", "/lib", "/lib64", "/bin", "/opt", "/etc", "/proc", "/sys",
-];
+pub use self::{allowed::Allowed, compile::limit_time};
 
-const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"];
-
-/// Open files at the same time; a model has at most a few dozen shards.
-const MAX_FILES: u64 = 1024;
-
-/// Where a driver finds the threads of this process by number, to name them.
-const OWN_THREADS: &str = "/proc/self/task";
-
-/// What the worker may use.
-#[derive(Debug, Clone, Default)]
-pub struct Allowed {
-    /// Directories and files to read.
-    pub readable: Vec<PathBuf>,
-    /// Directories of libraries beyond the usual ones.
-    pub libraries: Vec<PathBuf>,
-    /// Where the driver keeps the kernels it compiled.
-    pub compute_cache: Option<PathBuf>,
-    /// Memory in bytes; nine tenths of the machine's if not given.
-    pub memory: Option<u64>,
-}
-
-/// What a GPU's driver needs at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gpu {
-    /// There is none, or it is not used.
-    None,
-    Starting,
-    /// The device is open, the kernels are compiled.
-    Running,
-}
+/// Without these, a model that runs code of its own could read the key and send it.
+const REQUIRED: [&str; 2] = ["landlock", "seccomp"];
 
 /// What came of [`enter`].
 #[derive(Debug)]
@@ -95,195 +75,177 @@ pub struct Entered {
     pub walls: Vec<Wall>,
 }
 
-/// Raises all walls around this process and opens the device behind them. Call it while the
+/// The walls raised so far.
+#[derive(Debug)]
+pub struct Walls {
+    raised: Vec<Wall>,
+    without: Vec<String>,
+    /// Whether this process is in a user namespace of its own.
+    own_users: bool,
+}
+
+impl Walls {
+    /// Walls around this very process, for programs of ours that meet no stranger's model.
+    pub fn here(allowed: &Allowed) -> Self {
+        Self {
+            raised: Vec::new(),
+            without: allowed.without.clone(),
+            own_users: false,
+        }
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        !self.without.iter().any(|without| without == name)
+    }
+
+    /// Raises a wall, unless it is to be left out.
+    fn raise(&mut self, name: &str, raise: impl FnOnce() -> Result<String, String>) {
+        let stands = if self.wants(name) {
+            raise()
+        } else {
+            Err("left out as asked for".to_owned())
+        };
+        let name = name.to_owned();
+        self.raised.push(Wall { name, stands });
+    }
+
+    /// Says why no model may be met behind these walls.
+    fn lacking(&self) -> Option<String> {
+        let required = |wall: &&Wall| REQUIRED.contains(&wall.name.as_str());
+        let mut required = self.raised.iter().filter(required);
+        let (name, why) =
+            required.find_map(|wall| Some((&wall.name, wall.stands.as_ref().err()?)))?;
+        Some(format!(
+            "a model that runs code of its own could reach what is this user's, for the wall {name} does not \
+             stand: {why}; --no-sandbox lets models run all the same"
+        ))
+    }
+}
+
+/// Starts this program anew with an empty environment; a worker that may use a GPU finds its kernels compiled.
+/// `compile` are the arguments with which it compiles them, `prepared` those that keep it from coming here again.
+/// Returns why it could not be started.
+pub fn restart(
+    spec: &DeviceSpec,
+    cache: Option<&Path>,
+    compile: &[OsString],
+    mut prepared: Vec<OsString>,
+) -> io::Error {
+    let cache = cache.filter(|_| spec.may_be_cuda());
+    let copy = cache.and_then(|cache| {
+        let copy = compile::copy_of(cache, &spec.to_string(), compile);
+        let cache = cache.display();
+        copy.inspect_err(|error| {
+            tracing::warn!(%error, %cache, "the GPU's kernels are compiled at every start");
+        })
+        .ok()
+    });
+    let set = copy.as_ref().map(|copy| (COMPUTE_CACHE, copy.as_os_str()));
+    if let Some((_, copy)) = set {
+        prepared.extend(["--compute-cache".into(), copy.to_owned()]);
+    }
+    environment::restart(&prepared, set.as_slice())
+}
+
+/// Goes on in a process of its own, with nothing of the one that started it but the three pipes. Call it first
+/// of all: this process has one thread, and no descriptor of its own yet.
+pub fn separate(allowed: &Allowed) -> Walls {
+    let mut walls = Walls::here(allowed);
+    walls.raise("environment", environment::verify);
+    walls.raise("descriptors", || {
+        let closed = process::close_others().map_err(words);
+        closed.map(|()| "the three standard ones".to_owned())
+    });
+    let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let memory = allowed
+        .memory
+        .or_else(resources::most_memory)
+        .unwrap_or(u64::MAX);
+    let group = Group::new(Path::new(cgroup::ROOT), &memberships, memory);
+    let wanted = walls.wants("cgroup");
+    let split = guard::split(
+        walls.wants("namespaces"),
+        group.as_ref().ok().filter(|_| wanted),
+        allowed.compute_cache.as_deref(),
+    );
+    walls.raise("cgroup", || match (&group, &split) {
+        (Err(error), _) | (Ok(_), Err(error)) => Err(words(error)),
+        (Ok(group), Ok(split)) => split.joined.as_ref().map(|()| group.words()).map_err(words),
+    });
+    walls.raise("namespaces", || {
+        let namespaces = split
+            .as_ref()
+            .map_err(words)?
+            .namespaces
+            .as_ref()
+            .map_err(words)?;
+        Ok(namespaces.words())
+    });
+    if let Ok(split) = &split {
+        walls.own_users = split
+            .namespaces
+            .as_ref()
+            .is_ok_and(|namespaces| namespaces.of_users());
+    }
+    walls
+}
+
+/// Raises all other walls around this process and opens the device behind them. Call it while the
 /// process has one thread: what landlock forbids, it forbids the calling thread and those it
 /// starts later.
-pub fn enter(spec: &DeviceSpec, allowed: &Allowed) -> Entered {
+pub fn enter(mut walls: Walls, spec: &DeviceSpec, allowed: &Allowed) -> Entered {
     // None can be found once the walls stand.
     let gpus = device::files();
-    let files = |gpu| restrict_files(allowed, &gpus, gpu);
-    let limits = limit_resources(allowed.memory);
-    let (opened, files, calls) = if spec.may_be_cuda() {
-        if let Some(folder) = &allowed.compute_cache
-            && let Err(error) = fs::create_dir_all(folder)
-        {
-            let folder = folder.display();
-            tracing::warn!(%error, %folder, "the GPU's kernels are compiled at every start");
+    let own_users = walls.own_users;
+    walls.raise("limits", || resources::limit(allowed.memory, own_users));
+    walls.raise("capabilities", privileges::drop_all);
+    let (wants_files, wants_calls) = (walls.wants("landlock"), walls.wants("seccomp"));
+    let left_out = || Err("left out as asked for".to_owned());
+    let files = |gpu| {
+        if wants_files {
+            files::restrict(allowed, &gpus, gpu)
+        } else {
+            left_out()
         }
+    };
+    let calls = |gpu| {
+        if wants_calls {
+            calls::restrict(gpu)
+        } else {
+            left_out()
+        }
+    };
+    let (opened, files, calls) = if spec.may_be_cuda() {
         // Rules are for inodes, and those of /proc last only as long as somebody holds them.
-        let _held = fs::File::open(OWN_THREADS);
-        let (first_files, first_calls) = (files(Gpu::Starting), restrict_calls(Gpu::Starting));
+        let _held = fs::File::open(files::OWN_THREADS);
+        let (first_files, first_calls) = (files(Gpu::Starting), calls(Gpu::Starting));
         let opened = spec.open();
         let gpu = match &opened {
             Ok(opened) if opened.device.is_cuda() => Gpu::Running,
             _ => Gpu::None,
         };
-        let calls = first_calls.and_then(|_| restrict_calls(gpu));
-        (opened, first_files.and_then(|_| files(gpu)), calls)
+        // Files first: the second filter refuses the calls that raise walls.
+        let files = first_files.and_then(|_| files(gpu));
+        (opened, files, first_calls.and_then(|_| calls(gpu)))
     } else {
-        let (files, calls) = (files(Gpu::None), restrict_calls(Gpu::None));
+        let (files, calls) = (files(Gpu::None), calls(Gpu::None));
         (spec.open(), files, calls)
     };
+    walls.raise("landlock", || files);
+    walls.raise("seccomp", || calls);
     let unused_gpu = opened.as_ref().ok().and_then(|o| o.unused_gpu(&gpus));
+    let lacking = walls.lacking().filter(|_| !allowed.no_sandbox);
+    let device = match lacking {
+        Some(why) => Err(Fault::machine(MachineFaultKind::Spawn, why)),
+        None => opened.map(|opened| opened.device),
+    };
     Entered {
-        device: opened.map(|opened| opened.device),
+        device,
         unused_gpu,
-        walls: vec![
-            wall("limits", limits),
-            wall("landlock", files),
-            wall("seccomp", calls),
-        ],
+        walls: walls.raised,
     }
 }
 
-fn wall(name: &str, stands: Result<String, String>) -> Wall {
-    Wall {
-        name: name.to_owned(),
-        stands,
-    }
-}
-
-fn limit_resources(memory: Option<u64>) -> Result<String, String> {
-    let memory = memory.or_else(nine_tenths_of_memory);
-    let memory = memory.ok_or_else(|| "the size of memory is not known".to_owned())?;
-    let limit = |resource, most: u64| {
-        let (_, hard) = getrlimit(resource).map_err(|errno| errno.to_string())?;
-        let most = most.min(hard);
-        setrlimit(resource, most, most).map_err(|errno| errno.to_string())
-    };
-    limit(Resource::RLIMIT_CORE, 0)?;
-    limit(Resource::RLIMIT_NOFILE, MAX_FILES)?;
-    // Not the address space: a GPU driver reserves terabytes of it.
-    limit(Resource::RLIMIT_DATA, memory)?;
-    Ok(format!(
-        "{} MiB of memory, {MAX_FILES} files, no core dumps",
-        memory >> 20
-    ))
-}
-
-fn nine_tenths_of_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let total = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: u64 = total
-        .trim()
-        .trim_end_matches("kB")
-        .trim_end()
-        .parse()
-        .ok()?;
-    Some(kibibytes * 1024 / 10 * 9)
-}
-
-fn restrict_files(allowed: &Allowed, gpus: &[PathBuf], gpu: Gpu) -> Result<String, String> {
-    let status = landlock(allowed, gpus, gpu).map_err(|error| error.to_string())?;
-    match status {
-        RulesetStatus::FullyEnforced => Ok("files, TCP, signals".to_owned()),
-        RulesetStatus::PartiallyEnforced => Ok("what this kernel knows of it".to_owned()),
-        RulesetStatus::NotEnforced => Err("this kernel does not have it".to_owned()),
-    }
-}
-
-fn landlock(allowed: &Allowed, gpus: &[PathBuf], gpu: Gpu) -> Result<RulesetStatus, RulesetError> {
-    // What later kernels add is added here once it was tried there.
-    let abi = ABI::V6;
-    let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let device = read | AccessFs::WriteFile | AccessFs::IoctlDev;
-    let write = AccessFs::WriteFile | AccessFs::Truncate;
-    let cache = match gpu {
-        Gpu::Starting => {
-            let make = AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::Refer;
-            read | write | make | AccessFs::RemoveFile | AccessFs::RemoveDir
-        }
-        Gpu::Running | Gpu::None => read,
-    };
-    let gpus = if gpu == Gpu::None { &[] } else { gpus };
-    let threads = (gpu == Gpu::Starting).then_some(OWN_THREADS);
-    let cached = (gpu != Gpu::None).then_some(&allowed.compute_cache);
-    let devices = DEVICES
-        .iter()
-        .map(Path::new)
-        .chain(gpus.iter().map(PathBuf::as_path));
-    let status = Ruleset::default()
-        .handle_access(AccessFs::from_all(abi))?
-        .handle_access(AccessNet::from_all(abi))?
-        .scope(Scope::from_all(abi))?
-        .create()?
-        .add_rules(path_beneath_rules(SYSTEM, read | AccessFs::Execute))?
-        .add_rules(path_beneath_rules(
-            &allowed.libraries,
-            read | AccessFs::Execute,
-        ))?
-        .add_rules(path_beneath_rules(devices, device))?
-        .add_rules(path_beneath_rules(threads, write))?
-        .add_rules(path_beneath_rules(cached.into_iter().flatten(), cache))?
-        .add_rules(path_beneath_rules(&allowed.readable, read))?
-        .restrict_self()?;
-    Ok(status.ruleset)
-}
-
-/// Calls that no computation needs: starting programs, looking into other processes, the network,
-/// and roads around the walls.
-const FORBIDDEN: [libc::c_long; 26] = [
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_connect,
-    libc::SYS_accept,
-    libc::SYS_accept4,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_bpf,
-    libc::SYS_userfaultfd,
-    libc::SYS_perf_event_open,
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_kexec_load,
-];
-
-/// What a driver needs besides while it starts.
-const FORBIDDEN_AFTER_START: [libc::c_long; 2] = [libc::SYS_bind, libc::SYS_listen];
-
-fn restrict_calls(gpu: Gpu) -> Result<String, String> {
-    let program = forbidding_program(gpu).map_err(|error| error.to_string())?;
-    seccompiler::apply_filter_all_threads(&program).map_err(|error| error.to_string())?;
-    Ok("no programs, no network".to_owned())
-}
-
-fn forbidding_program(gpu: Gpu) -> Result<BpfProgram, seccompiler::BackendError> {
-    let later = match gpu {
-        Gpu::Starting => &[][..],
-        Gpu::None | Gpu::Running => &FORBIDDEN_AFTER_START,
-    };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN
-        .iter()
-        .chain(later)
-        .map(|&call| (call, Vec::new()))
-        .collect();
-    // A GPU driver may ask the kernel things through a netlink or local socket; without connect
-    // neither leads anywhere.
-    let not = |family: libc::c_int| {
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family as u64)
-    };
-    let other = SeccompRule::new(vec![not(libc::AF_UNIX)?, not(libc::AF_NETLINK)?])?;
-    rules.insert(libc::SYS_socket, vec![other]);
-    SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EPERM as u32),
-        std::env::consts::ARCH.try_into()?,
-    )?
-    .try_into()
+fn words(error: impl ToString) -> String {
+    error.to_string()
 }

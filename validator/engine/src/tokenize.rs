@@ -2,6 +2,7 @@
 
 mod added;
 mod backend;
+mod current;
 mod directory;
 mod sentencepiece;
 
@@ -21,6 +22,9 @@ use tokenizers::Tokenizer;
 use self::{added::SpecialTokens, directory::Directory};
 use crate::template::Template;
 
+/// Words with their ids, and merges.
+type Vocabulary = (Vec<(String, u32)>, Vec<(String, String)>);
+
 /// A tokenizer with its chat template.
 #[derive(Debug)]
 pub struct ChatTokenizer {
@@ -39,25 +43,32 @@ impl ChatTokenizer {
 
     fn read(directory: &Path, compatibility: Compatibility) -> Result<Self, Fault> {
         let directory = Directory::open(directory, compatibility)?;
-        let mut tokenizer = backend::build(&directory)?;
-        let special = SpecialTokens::of(&directory)?;
-        special.check(&directory)?;
-        special.add_to(&mut tokenizer, &directory)?;
         let template = directory.chat_template()?;
-        let cut_left = directory.cuts_left(&tokenizer)?;
+        let (mut tokenizer, variables, end_of_text, cut_left) = match compatibility {
+            Compatibility::V4_40 => {
+                let mut tokenizer = backend::build(&directory)?;
+                let special = SpecialTokens::of(&directory)?;
+                special.check(&directory)?;
+                special.add_to(&mut tokenizer, &directory)?;
+                let cut_left = directory.cuts_left(&tokenizer)?;
+                let end = special.end_of_text().map(ToOwned::to_owned);
+                (tokenizer, special.variables(), end, cut_left)
+            }
+            Compatibility::Current => {
+                let current = current::build(&directory)?;
+                let end = current.end_of_text().map(ToOwned::to_owned);
+                let (variables, cut_left) = (current.variables(), current.cut_left);
+                let mut tokenizer = current.tokenizer;
+                let split = directory.config["split_special_tokens"] == true;
+                tokenizer.set_encode_special_tokens(split);
+                (tokenizer, variables, end, cut_left)
+            }
+        };
         // The caller's limit holds, whatever the file says.
         tokenizer.with_truncation(None).map_err(refused)?;
         tokenizer.with_padding(None);
-        if compatibility == Compatibility::Current {
-            let split = directory.config["split_special_tokens"]
-                .as_bool()
-                .unwrap_or(false);
-            tokenizer.set_encode_special_tokens(split);
-        }
-        let end_of_text = special
-            .end_of_text()
-            .and_then(|token| tokenizer.token_to_id(token));
-        let template = Template::compile(template, special.variables(), compatibility)?;
+        let end_of_text = end_of_text.and_then(|token| tokenizer.token_to_id(&token));
+        let template = Template::compile(&template, variables, compatibility)?;
         Ok(Self {
             tokenizer,
             template,
@@ -66,26 +77,52 @@ impl ChatTokenizer {
         })
     }
 
-    /// Tokenises conversations in parallel; samples come in their order, cut to `max_tokens`.
-    /// `on_done` is called once for each, from any thread.
+    /// Tokenizes conversations in parallel; samples come in their order, cut to `max_tokens`.
+    /// `on_done` is called once for each, from any thread. A conversation that the template or the
+    /// tokenizer refuses becomes a sample without tokens, which has no loss, and is named in the
+    /// second list.
+    ///
+    /// # Errors
+    /// The machine's, and the tokenizer's where it refuses all of them.
     pub fn tokenize(
         &self,
         conversations: &[Conversation],
         max_tokens: usize,
         on_done: &(dyn Fn() + Sync),
-    ) -> Result<Vec<TokenizedSample>, Fault> {
+    ) -> Result<(Vec<TokenizedSample>, Vec<String>), Fault> {
         let sample = |conversation: &Conversation| {
             let ids = self.encode(&conversation.messages, false, max_tokens)?;
             let prompt = self.encode(conversation.prompt(), true, max_tokens)?;
-            on_done();
             Ok(TokenizedSample {
                 ids,
                 prompt_len: prompt.len(),
             })
         };
-        on_own_threads(rayon::current_num_threads(), || {
-            conversations.par_iter().map(sample).collect()
-        })
+        let done = |conversation: &Conversation| {
+            let sample = sample(conversation);
+            on_done();
+            match sample {
+                Err(fault @ Fault::Machine(_)) => Err(fault),
+                sample => Ok(sample),
+            }
+        };
+        let outcomes: Vec<Result<_, Fault>> = on_own_threads(rayon::current_num_threads(), || {
+            conversations.par_iter().map(done).collect()
+        })?;
+        if let Some(Err(first)) = outcomes.first()
+            && outcomes.iter().all(Result::is_err)
+        {
+            return Err(first.clone());
+        }
+        let mut refused = Vec::new();
+        let samples = outcomes.into_iter().enumerate();
+        let samples = samples.map(|(index, outcome)| {
+            outcome.unwrap_or_else(|fault| {
+                refused.push(format!("conversation {}: {fault}", index + 1));
+                TokenizedSample::default()
+            })
+        });
+        Ok((samples.collect(), refused))
     }
 
     /// Returns the ids of a prompt, ready for an answer.
@@ -119,7 +156,7 @@ impl ChatTokenizer {
         })
     }
 
-    /// Returns the text of turns before it is tokenised.
+    /// Returns the text of turns before it is tokenized.
     pub fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, Fault> {
         self.template.render(messages, generation_prompt)
     }

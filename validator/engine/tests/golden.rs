@@ -99,6 +99,18 @@ fn number(value: &Value) -> f64 {
         .unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
 }
 
+/// The simulated GPU takes a fraction of a second for each tile of an attention: long sequences are left to the
+/// tests of the CPU.
+const LONGEST: Option<usize> = if cfg!(feature = "cudasim") {
+    Some(80)
+} else {
+    None
+};
+
+fn is_long(sample: &TokenizedSample) -> bool {
+    LONGEST.is_some_and(|longest| sample.ids.len() > longest)
+}
+
 /// NaN and infinity have to be the same, others to be near.
 fn assert_near(found: f64, expected: f64, tolerance: f64, what: &str) {
     let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
@@ -114,23 +126,33 @@ fn assert_near(found: f64, expected: f64, tolerance: f64, what: &str) {
 fn losses_in_f32_are_those_of_the_reference() {
     let golden = json("losses.json");
     for (name, golden) in golden["models"].as_object().unwrap() {
-        let all = samples(golden["tokenizer"].as_str().unwrap());
+        let mut all = samples(golden["tokenizer"].as_str().unwrap());
+        // They come last.
+        let longer = all.iter().position(is_long);
+        all.truncate(longer.unwrap_or(all.len()));
+        assert!(all.len() > 4);
         let (model, _) = model(name, Dtype::F32, Attention::Sdpa);
         let packed = losses(&model, &all, 8192);
-        let single = losses(&model, &all, 1);
+        // By themselves, a few are enough there.
+        let alone = if cfg!(feature = "cudasim") {
+            4
+        } else {
+            all.len()
+        };
+        let single = losses(&model, &all[..alone], 1);
         for run in ["float32/sdpa", "float32/eager"] {
             let run = &golden["runs"][run];
             let expected = run["losses"].as_array().unwrap();
             for (index, expected) in run["samples"].as_array().unwrap().iter().zip(expected) {
                 let index = index.as_u64().unwrap() as usize;
+                if index >= all.len() {
+                    continue;
+                }
                 let what = format!("{name} sample {index}");
                 assert_near(packed[index], number(expected), 1e-4, &what);
-                assert_near(
-                    packed[index],
-                    single[index],
-                    1e-5,
-                    &format!("{what}, packed"),
-                );
+                if let Some(single) = single.get(index) {
+                    assert_near(packed[index], *single, 1e-5, &format!("{what}, packed"));
+                }
             }
         }
     }
@@ -198,7 +220,8 @@ fn odd_inputs_give_what_the_reference_gives() {
         Dtype::F32,
         Attention::Sdpa,
     );
-    let rows = special["rows"].as_array().unwrap();
+    let mut rows = special["rows"].as_array().unwrap().clone();
+    rows.retain(|row| !is_long(&sample(row)));
     let samples: Vec<_> = rows.iter().map(sample).collect();
     for pack_tokens in [8192, 1] {
         let losses = losses(&model, &samples, pack_tokens);

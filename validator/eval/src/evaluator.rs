@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{
-    ContentHash, Fault, MachineFaultKind, TokenizedSample,
+    ContentHash, Conversation, Fault, MachineFaultKind, TokenizedSample,
     protocol::{
         Answer, Compare, Evaluate, Generate, Generation, Hello, Request, SelfTest, Tokenize,
     },
@@ -28,6 +28,9 @@ const SELF_TEST: TimeLimits = TimeLimits {
     total: Duration::from_mins(1),
     idle: Duration::from_mins(1),
 };
+
+/// So much text is tokenized in one request.
+const BATCH_BYTES: usize = 16 << 20;
 
 /// How many models a device is remembered to have met.
 const REMEMBERED: usize = 16;
@@ -64,6 +67,9 @@ struct SlotState {
     /// The idle worker. While it is asked something it is taken out, so that a request dropped
     /// half-way takes its worker along.
     worker: Option<Worker>,
+    /// The GPU that `auto` found: a worker that takes its place computes there or not at all, since on the CPU
+    /// a step takes hours and losses have other bits.
+    found: Option<String>,
     pause: Duration,
     not_before: Option<Instant>,
 }
@@ -128,20 +134,34 @@ impl Evaluator {
         tested
     }
 
-    /// Tokenises conversations, in order.
+    /// Tokenizes conversations, in order; many long ones in several requests.
     pub async fn tokenize(
         &self,
         request: Tokenize,
         limits: TimeLimits,
         on_progress: OnProgress<'_>,
     ) -> Result<Vec<TokenizedSample>, Fault> {
-        match self
-            .ask(Request::Tokenize(request), None, limits, on_progress)
-            .await?
-        {
-            Answer::Tokenized(samples) => Ok(samples),
-            other => Err(unexpected(&other)),
+        let deadline = Instant::now() + limits.total;
+        let mut all = Vec::with_capacity(request.conversations.len());
+        for conversations in batches(&request.conversations) {
+            let request = Tokenize {
+                conversations: conversations.to_vec(),
+                ..request.clone()
+            };
+            let limits = TimeLimits {
+                total: deadline.saturating_duration_since(Instant::now()),
+                ..limits
+            };
+            let wanted = request.conversations.len();
+            match self
+                .ask(Request::Tokenize(request), None, limits, on_progress)
+                .await?
+            {
+                Answer::Tokenized(samples) if samples.len() == wanted => all.extend(samples),
+                other => return Err(unexpected(&other)),
+            }
         }
+        Ok(all)
     }
 
     /// Computes the losses of a model.
@@ -223,7 +243,7 @@ impl Evaluator {
             RequestEnd::Answered(answer) => {
                 // A device that failed once may go on failing until its process is gone.
                 let lost = matches!(&answer, Err(Fault::Machine(fault))
-                    if fault.kind != MachineFaultKind::Storage);
+                    if !matches!(fault.kind, MachineFaultKind::Storage | MachineFaultKind::TooLarge));
                 if !lost {
                     state.worker = Some(worker);
                     slot.remember(hash);
@@ -291,16 +311,30 @@ impl Evaluator {
         if let Some(not_before) = state.not_before {
             tokio::time::sleep_until(not_before).await;
         }
-        let started = Worker::start(&self.options, &slot.device).await;
+        let device = state.found.as_deref().unwrap_or(&slot.device);
+        let started = Worker::start(&self.options, device).await;
         match &started {
             Ok(worker) => {
                 (state.pause, state.not_before) = (Duration::ZERO, None);
                 let hello = worker.hello();
+                let gpu = hello
+                    .device
+                    .as_ref()
+                    .ok()
+                    .filter(|device| device.memory.is_some());
+                if let Some(gpu) = gpu {
+                    state.found = Some(gpu.id.clone());
+                }
                 tracing::info!(
                     device = slot.device,
                     release = hello.release,
                     "eval-worker ready"
                 );
+                if let Some(why) = &hello.unused_gpu {
+                    tracing::error!(
+                        "this machine has a GPU and computes on its CPU: {why}; `validator check` says more"
+                    );
+                }
                 for wall in &hello.sandbox {
                     match &wall.stands {
                         Ok(how) => tracing::info!(wall = wall.name, how, "sandbox"),
@@ -335,10 +369,51 @@ impl Slot {
     }
 }
 
+/// Splits conversations, so that each part fits well into one frame. One that is longer is a part of
+/// its own.
+fn batches(conversations: &[Conversation]) -> Vec<&[Conversation]> {
+    if conversations.is_empty() {
+        return vec![conversations];
+    }
+    let mut batches = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (index, conversation) in conversations.iter().enumerate() {
+        let turns = conversation.messages.iter();
+        let more: usize = turns
+            .map(|turn| turn.role.len() + turn.content.len() + 32)
+            .sum();
+        if index > start && bytes + more > BATCH_BYTES {
+            batches.push(&conversations[start..index]);
+            (start, bytes) = (index, 0);
+        }
+        bytes += more;
+    }
+    batches.push(&conversations[start..]);
+    batches
+}
+
 fn unexpected(answer: &Answer) -> Fault {
     let text: String = format!("unexpected answer {answer:?}")
         .chars()
         .take(200)
         .collect();
     Fault::machine(MachineFaultKind::Protocol, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_all_of_the_conversations_and_none_is_too_large() {
+        let long = |bytes: usize| Conversation::of("x".repeat(bytes), "answer");
+        let all: Vec<Conversation> = [1, BATCH_BYTES, 5, BATCH_BYTES / 2, BATCH_BYTES / 2, 7]
+            .map(long)
+            .into();
+        let batches = batches(&all);
+        assert_eq!(batches.concat(), all);
+        let sizes: Vec<usize> = batches.iter().map(|batch| batch.len()).collect();
+        assert_eq!(sizes, [1, 1, 2, 2]);
+        assert_eq!(super::batches(&[]), [&[] as &[Conversation]]);
+    }
 }

@@ -16,7 +16,7 @@ use shared::{Exit, Failure};
 pub use self::{
     evaluator::{Evaluator, Started},
     limits::TimeLimits,
-    worker::{COMPUTE_CACHE, ENVIRONMENT, Options},
+    worker::Options,
 };
 
 /// What became of evaluating a model: its losses, or whose fault it is that there are none.

@@ -11,7 +11,7 @@ use std::{
 
 use model::{
     Fault, MachineFaultKind,
-    protocol::{self, Answer, Hello, ProtocolError, Reply, Request},
+    protocol::{self, Answer, Hello, ProtocolError, Reply, Request, SPIN_LIMIT},
 };
 use nix::sys::signal::Signal;
 use shared::{process, task::TaskSet};
@@ -23,20 +23,6 @@ use tokio::{
 };
 
 use super::{OnProgress, limits::TimeLimits};
-
-/// Environment variables passed on to workers, if set. No other is: a worker holds no secrets.
-pub const ENVIRONMENT: [&str; 7] = [
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-    "CUDA_DEVICE_ORDER",
-    COMPUTE_CACHE,
-    "RAYON_NUM_THREADS",
-    "RUST_BACKTRACE",
-];
-
-/// Names the folder where the GPU's driver keeps the kernels it compiled.
-pub const COMPUTE_CACHE: &str = "CUDA_CACHE_PATH";
 
 /// How long a worker may take to find its device and say hello.
 const HELLO_LIMIT: Duration = Duration::from_mins(2);
@@ -65,12 +51,14 @@ pub struct Options {
     pub device_memory: Option<u64>,
     /// Threads of a worker; its cores if not given.
     pub threads: Option<usize>,
-    /// The environment of workers: values of [`ENVIRONMENT`].
+    /// Whether models run even where a wall that they should not be without can't be had.
+    pub no_sandbox: bool,
+    /// The environment of workers: values of [`protocol::ENVIRONMENT`].
     pub environment: Vec<(String, String)>,
 }
 
 /// In 16 bits on a CPU, idle threads of the tensor library do not spin beside ours.
-const TUNING: (&str, &str) = ("CANDLE_BARRIER_POOL_SPIN_LIMIT", "1");
+const TUNING: (&str, &str) = (SPIN_LIMIT, "1");
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -121,6 +109,7 @@ impl Worker {
         for directory in &options.readable {
             command.arg("--readable").arg(directory);
         }
+        command.args(options.no_sandbox.then_some("--no-sandbox"));
         let numbers = [
             ("--memory", options.memory),
             ("--device-memory", options.device_memory),
@@ -189,7 +178,15 @@ impl Worker {
         on_progress: OnProgress<'_>,
     ) -> RequestEnd {
         let deadline = Instant::now() + limits.total;
-        match timeout_at(deadline, self.send(request)).await {
+        let frame = match protocol::frame(request) {
+            Ok(frame) => frame,
+            // Nothing of it was sent: the worker is as well as before.
+            Err(error) => {
+                let fault = Fault::machine(MachineFaultKind::TooLarge, chain(&error));
+                return RequestEnd::Answered(Err(fault));
+            }
+        };
+        match timeout_at(deadline, self.send(&frame)).await {
             Err(_) => return RequestEnd::Lost(self.hung(limits.total).await),
             Ok(Err(error)) => return RequestEnd::Lost(self.lost(error).await),
             Ok(Ok(())) => {}
@@ -215,15 +212,16 @@ impl Worker {
 
     /// Asks the worker to end, and makes sure that it does.
     pub(super) async fn shut_down(mut self) {
-        let sent = timeout(GOODBYE_LIMIT, self.send(&Request::Shutdown)).await;
+        let goodbye = protocol::frame(&Request::Shutdown).unwrap_or_default();
+        let sent = timeout(GOODBYE_LIMIT, self.send(&goodbye)).await;
         if matches!(sent, Ok(Ok(()))) {
             let _ = timeout(GOODBYE_LIMIT, self.child.wait()).await;
         }
         self.kill().await;
     }
 
-    async fn send(&mut self, request: &Request) -> Result<(), ProtocolError> {
-        self.stdin.write_all(&protocol::frame(request)?).await?;
+    async fn send(&mut self, frame: &[u8]) -> Result<(), ProtocolError> {
+        self.stdin.write_all(frame).await?;
         Ok(self.stdin.flush().await?)
     }
 

@@ -200,7 +200,8 @@ impl HttpClient {
                 .await
                 .map_err(|error| HttpError::connection(asked, &error))?;
             if !response.status().is_redirection() {
-                let at_origin = redirect::same_origin(asked, &url);
+                // A link remembered from before may have expired, whoever gave it.
+                let at_origin = outgoing.start.is_none() && redirect::same_origin(asked, &url);
                 let response = outgoing.success(response, at_origin).await?;
                 return Ok(Exchange {
                     response,

@@ -33,9 +33,15 @@ fn parse_retry_after(value: &str) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(clock::now())).unwrap_or_default())
 }
 
-/// Parses `"resolvers";r=0;t=55`: nothing remains of the quota for 55 s. `huggingface_hub` waits
-/// one second more (`utils/_http.py`), for `t` is rounded down.
+/// Parses `"resolvers";r=0;t=55`: nothing remains of the quota for 55 s. Several quotas are a list
+/// with commas (draft-ietf-httpapi-ratelimit-headers): the one that lasts longest counts.
 fn parse_rate_limit(value: &str) -> Option<Duration> {
+    value.split(',').filter_map(parse_quota).max()
+}
+
+/// Parses one quota. `huggingface_hub` waits one second more (`utils/_http.py`), for `t` is rounded
+/// down.
+fn parse_quota(value: &str) -> Option<Duration> {
     let parameter = |name: &str| {
         let mut parameters = value.split(';').map(str::trim);
         let found = parameters.find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
@@ -70,6 +76,8 @@ mod tests {
         );
         assert_eq!(pause("ratelimit", r#""resolvers";r=0;t=55"#), Some(56));
         assert_eq!(pause("ratelimit", r#""api"; r=0; t=0"#), Some(1));
+        let list = r#""api";r=3;t=99, "resolvers";r=0;t=55,"pages";r=0;t=7"#;
+        assert_eq!(pause("ratelimit", list), Some(56));
         // Something remains: the refusal has another reason.
         assert_eq!(pause("ratelimit", r#""api";r=3;t=55"#), None);
         for bad in ["", "soon", "-1", "NaN", "1e400", r#""api";t=5"#, "r=0;t=x"] {

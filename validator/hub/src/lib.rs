@@ -22,8 +22,9 @@ pub use file::HubFile;
 pub use listing::{ListedFile, Listing};
 pub use token::Token;
 
-/// How long a listing may take, all attempts together.
-const LISTING_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a listing may take, all attempts together: it has some kilobytes, and other repositories
+/// wait meanwhile.
+const LISTING_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Longest wait for the hub within one operation: meanwhile, other repositories can be looked at.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);

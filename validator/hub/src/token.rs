@@ -15,6 +15,11 @@ impl Token {
         (!text.is_empty()).then(|| Self(Zeroizing::new(text.to_owned())))
     }
 
+    /// Returns the token itself, for the one request it is for.
+    pub fn reveal_for_request(&self) -> &str {
+        self.reveal()
+    }
+
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }

@@ -3,14 +3,16 @@
 //! Defaults, refusals and the fields that are *not* looked at follow transformers 4.40
 //! ([`Compatibility::V4_40`]) or today's transformers ([`Compatibility::Current`]).
 
+mod admission;
 mod fields;
 mod parse;
 mod rope;
+mod window;
 
 use std::{fmt, str::FromStr};
 
 use fields::Fields;
-pub use rope::{Rotary, RotaryScaling};
+pub use rope::{LongRope, Rotary, RotaryScaling, Yarn};
 use serde::{Deserialize, Serialize};
 
 /// Largest `config.json` that is looked at, in bytes.
@@ -66,16 +68,29 @@ pub enum Architecture {
     /// `Qwen2ForCausalLM`.
     #[serde(rename = "Qwen2ForCausalLM")]
     Qwen2,
+    /// `Qwen3ForCausalLM`: Llama with norms of heads. Unknown to 4.40, as those below.
+    #[serde(rename = "Qwen3ForCausalLM")]
+    Qwen3,
+    /// `Gemma2ForCausalLM`: four norms a layer, capped scores and logits, every other layer with a
+    /// window.
+    #[serde(rename = "Gemma2ForCausalLM")]
+    Gemma2,
+    /// `Phi3ForCausalLM`: projections that share a tensor, long rotary scaling.
+    #[serde(rename = "Phi3ForCausalLM")]
+    Phi3,
 }
 
 impl Architecture {
     /// Every architecture the engine can run.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Llama,
         Self::Mistral,
         Self::StableLm,
         Self::Gemma,
         Self::Qwen2,
+        Self::Qwen3,
+        Self::Gemma2,
+        Self::Phi3,
     ];
 
     /// Returns the class name of transformers.
@@ -86,6 +101,19 @@ impl Architecture {
             Self::StableLm => "StableLmForCausalLM",
             Self::Gemma => "GemmaForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::Gemma2 => "Gemma2ForCausalLM",
+            Self::Phi3 => "Phi3ForCausalLM",
+        }
+    }
+
+    /// Returns whether a release has a class of this name.
+    pub const fn is_known_to(self, compatibility: Compatibility) -> bool {
+        match self {
+            Self::Llama | Self::Mistral | Self::StableLm | Self::Gemma | Self::Qwen2 => true,
+            Self::Qwen3 | Self::Gemma2 | Self::Phi3 => {
+                matches!(compatibility, Compatibility::Current)
+            }
         }
     }
 
@@ -175,8 +203,27 @@ pub enum Norm {
 pub struct Window {
     /// Tokens before the current one that are seen.
     pub left: usize,
-    /// First layer with the window; all after it have it too.
-    pub first_layer: usize,
+    /// Whether each layer has the window.
+    pub layers: Vec<bool>,
+}
+
+/// Norms of the heads of queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadNorms {
+    None,
+    /// StableLM: each head has its own layer norm (without bias).
+    Own,
+    /// Qwen3: the heads of a layer share one.
+    Shared,
+}
+
+/// How queries and keys become scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionScores {
+    /// AttentionScores are divided by the square root of this.
+    pub scalar: f64,
+    /// Gemma 2: scores are squashed to less than this.
+    pub cap: Option<f64>,
 }
 
 /// All that is needed to build and run one decoder; sizes are bounded and consistent.
@@ -211,8 +258,14 @@ pub struct DecoderSpec {
     pub o_bias: bool,
     /// Whether gate, up and down projections have a bias.
     pub mlp_bias: bool,
-    /// StableLM: each head of q and k has its own layer norm (without bias).
-    pub qk_layernorm: bool,
+    pub head_norms: HeadNorms,
+    pub scores: AttentionScores,
+    /// Gemma 2: what attention and feed-forward block give is normalized before it is added.
+    pub output_norms: bool,
+    /// Gemma 2: logits are squashed to less than this.
+    pub logit_cap: Option<f64>,
+    /// Phi-3: files hold q, k and v in one tensor, and gate and up in another.
+    pub fused: bool,
     /// StableLM: attention and feed-forward block read the same norm and are added together.
     pub parallel_residual: bool,
     /// Whether the head is the embedding.
@@ -228,7 +281,7 @@ impl DecoderSpec {
     pub fn window_of(&self, layer: usize) -> Option<usize> {
         self.window
             .as_ref()
-            .filter(|window| layer >= window.first_layer)
+            .filter(|window| window.layers.get(layer) == Some(&true))
             .map(|window| window.left)
     }
 }

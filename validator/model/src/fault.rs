@@ -72,6 +72,8 @@ pub enum MachineFaultKind {
     Crashed,
     /// The eval-worker did not answer in time and was killed.
     Hung,
+    /// A request or its answer is larger than a frame may be.
+    TooLarge,
     /// The eval-worker said something unintelligible, or is of another version.
     Protocol,
     Bug,
@@ -134,6 +136,7 @@ impl fmt::Display for MachineFaultKind {
             Self::Spawn => "eval-worker not started",
             Self::Crashed => "eval-worker crashed",
             Self::Hung => "eval-worker hung",
+            Self::TooLarge => "too large",
             Self::Protocol => "eval-worker protocol",
             Self::Bug => "bug",
         })

@@ -2,7 +2,7 @@
 //!
 //! A file is eight bytes of header length, the header as JSON, then the tensors. What is accepted
 //! is what every reader agrees on: tensors in bounds, without overlap or gap, sizes that fit their
-//! shapes, no name twice, and a `__metadata__` whose format is `pt` or `mlx`.
+//! shapes, no name twice. Which formats count is a matter of the release ([`crate::loading`]).
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +11,7 @@ use std::{
     ops::Range,
 };
 
+use half::f16;
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, Visitor},
@@ -34,9 +35,6 @@ pub enum HeaderError {
     /// The header is not what it should be: bad JSON, a name twice, an unknown dtype.
     #[error("the header can't be read: {0}")]
     Malformed(String),
-    /// `__metadata__` is missing or names another format.
-    #[error("the header's format is {}, only \"pt\" and \"mlx\" are accepted", .0.as_deref().map_or("missing".to_owned(), |name| format!("{name:?}")))]
-    Format(Option<String>),
     /// A tensor's byte range does not fit its dtype and shape.
     #[error("tensor {name:?} of shape {shape:?} and dtype {dtype} has {found} bytes")]
     Size {
@@ -94,6 +92,52 @@ impl Dtype {
             Self::F64 | Self::I64 | Self::U64 => 8,
         }
     }
+
+    /// Gives the values of whole elements as they lie in a file, in order; each is rounded to an
+    /// `f32` once, as casting a tensor does.
+    #[inline]
+    pub fn values(self, bytes: &[u8], give: impl FnMut(f32)) {
+        match self {
+            Self::F32 => each(bytes, f32::from_le_bytes, give),
+            // Shifting is all it takes, and keeps the loop free of branches on NaN.
+            Self::BF16 => each(
+                bytes,
+                |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16),
+                give,
+            ),
+            Self::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32(), give),
+            Self::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32, give),
+            Self::F8_E5M2 => each(bytes, |[b]| f16::from_le_bytes([0, b]).to_f32(), give),
+            Self::F8_E4M3 => each(bytes, |[b]| f8_e4m3(b), give),
+            Self::BOOL => each(bytes, |[b]| f32::from(u8::from(b != 0)), give),
+            Self::U8 => each(bytes, |[b]| f32::from(b), give),
+            Self::I8 => each(bytes, |b| f32::from(i8::from_le_bytes(b)), give),
+            Self::I16 => each(bytes, |b| f32::from(i16::from_le_bytes(b)), give),
+            Self::U16 => each(bytes, |b| f32::from(u16::from_le_bytes(b)), give),
+            Self::I32 => each(bytes, |b| i32::from_le_bytes(b) as f32, give),
+            Self::U32 => each(bytes, |b| u32::from_le_bytes(b) as f32, give),
+            Self::I64 => each(bytes, |b| i64::from_le_bytes(b) as f32, give),
+            Self::U64 => each(bytes, |b| u64::from_le_bytes(b) as f32, give),
+        }
+    }
+}
+
+#[inline]
+fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32, mut give: impl FnMut(f32)) {
+    for &element in bytes.as_chunks::<N>().0 {
+        give(value(element));
+    }
+}
+
+/// Widens a float of four bits of exponent and three of mantissa, without infinities ("e4m3fn").
+fn f8_e4m3(bits: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7));
+    let size = match (exponent, bits & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa / 512.0,
+        _ => (1.0 + mantissa / 8.0) * 2.0_f32.powi(exponent - 7),
+    };
+    if bits & 0x80 == 0 { size } else { -size }
 }
 
 impl fmt::Display for Dtype {
@@ -121,6 +165,8 @@ impl TensorInfo {
 /// A header that passed every check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
+    /// What `__metadata__` says of the format, if anything.
+    format: Option<String>,
     tensors: BTreeMap<String, TensorInfo>,
     data_start: u64,
     data_bytes: u64,
@@ -177,15 +223,26 @@ impl Header {
         let format = entries
             .metadata
             .and_then(|mut metadata| metadata.remove("format"));
-        if !matches!(format.as_deref(), Some("pt" | "mlx")) {
-            return Err(HeaderError::Format(format));
-        }
         check_layout(&entries.tensors, data_bytes)?;
         Ok(Self {
+            format,
             tensors: entries.tensors,
             data_start,
             data_bytes,
         })
+    }
+
+    /// Returns what the file says its tensors were written by, such as `pt`.
+    pub fn format(&self) -> Option<&str> {
+        self.format.as_deref()
+    }
+
+    /// Returns the header of the same file with other tensors, which lie within its data.
+    pub(crate) fn with_tensors(&self, tensors: BTreeMap<String, TensorInfo>) -> Self {
+        Self {
+            tensors,
+            ..self.clone()
+        }
     }
 
     /// Returns the tensors by name.
@@ -207,6 +264,11 @@ impl Header {
     /// Returns where the data start in the file.
     pub const fn data_start(&self) -> u64 {
         self.data_start
+    }
+
+    /// Returns the length of the file.
+    pub const fn file_bytes(&self) -> u64 {
+        self.data_start + self.data_bytes
     }
 
     /// Returns the length of the data.

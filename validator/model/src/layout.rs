@@ -12,14 +12,13 @@ use serde_json::Value;
 use crate::{
     config::MAX_CONFIG_BYTES,
     inventory::{INDEX_FILE, MAX_INDEX_BYTES, SINGLE_FILE, shards_of_index},
+    path::is_safe_path,
+    python_json,
     tokenizer_class::newest_accepted,
 };
 
 /// Name of the configuration.
 pub const CONFIG_FILE: &str = "config.json";
-
-const MAX_DEPTH: usize = 16;
-const MAX_NAME_BYTES: usize = 255;
 
 /// The files of a model, wherever they are.
 pub trait ModelFiles {
@@ -97,15 +96,15 @@ impl Layout {
         let json = files
             .read(CONFIG_FILE, MAX_CONFIG_BYTES as u64)
             .map_err(LayoutError::Read)?;
-        let config: Value = serde_json::from_slice(&json)
+        let config = python_json::parse(&json)
             .map_err(|error| wrong(&format_args!(" is not JSON: {error}")))?;
         if !config.is_object() {
-            return Err(wrong(&" is no JSON object"));
+            return Err(wrong(&" is not a JSON object"));
         }
         let names = match &config["configuration_files"] {
             Value::Null => return Ok(CONFIG_FILE.to_owned()),
             Value::Array(names) => names.iter().filter_map(Value::as_str),
-            _ => return Err(wrong(&": configuration_files is no list")),
+            _ => return Err(wrong(&": configuration_files is not a list")),
         };
         let newest = newest_accepted("config", names)
             .map_err(|error| wrong(&format_args!(": {error}")))?
@@ -158,52 +157,5 @@ fn require(files: &impl ModelFiles, path: &str) -> Result<(), LayoutDefect> {
         Ok(())
     } else {
         Err(LayoutDefect::Missing(path.to_owned()))
-    }
-}
-
-/// Returns whether a path can become a file inside a folder of ours: relative, no `..`, no control
-/// characters, names and nesting of a reasonable size.
-pub fn is_safe_path(path: &str) -> bool {
-    let safe_name = |name: &str| {
-        !matches!(name, "" | "." | "..")
-            && name.len() <= MAX_NAME_BYTES
-            && !name.contains(|c: char| c.is_control() || c == '\\')
-    };
-    path.split('/').count() <= MAX_DEPTH && path.split('/').all(safe_name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_stays_inside() {
-        for good in [
-            "config.json",
-            "shards/a/b.safetensors",
-            "\u{e9}.json",
-            "..a",
-            "a b",
-        ] {
-            assert!(is_safe_path(good), "{good:?}");
-        }
-        let deep = "d/".repeat(300) + "f";
-        let long = "x".repeat(256);
-        for bad in [
-            "",
-            "/etc/passwd",
-            "a/../b",
-            "..",
-            "a//b",
-            "a/",
-            "./a",
-            "a\0b",
-            "a\nb",
-            "a\\b",
-            &deep,
-            &long,
-        ] {
-            assert!(!is_safe_path(bad), "{bad:?}");
-        }
     }
 }

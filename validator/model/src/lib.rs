@@ -4,13 +4,17 @@
 pub mod config;
 pub mod dtype;
 pub mod fault;
+pub mod generation;
 pub mod hash;
 pub mod header;
 pub mod inventory;
 pub mod layout;
+pub mod loading;
 pub mod norms;
+pub mod path;
 pub mod plan;
 pub mod protocol;
+pub mod python_json;
 pub mod tokenizer_class;
 pub mod tokens;
 

@@ -22,10 +22,28 @@ use crate::{
 };
 
 /// Rises with every change of the wire form.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The most bytes in a frame: 400 samples of 2048 tokens take 4 MB.
 pub const MAX_FRAME: usize = 64 << 20;
+
+/// Environment variables that workers may have. No other is passed on: a worker holds no secrets.
+pub const ENVIRONMENT: [&str; 8] = [
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    COMPUTE_CACHE,
+    "RAYON_NUM_THREADS",
+    "RUST_BACKTRACE",
+    SPIN_LIMIT,
+];
+
+/// Names the folder where the GPU's driver keeps the kernels it compiled.
+pub const COMPUTE_CACHE: &str = "CUDA_CACHE_PATH";
+
+/// In 16 bits on a CPU, how long idle threads of the tensor library spin beside ours.
+pub const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
 
 const MAGIC: [u8; 4] = *b"EVAL";
 
@@ -82,7 +100,7 @@ pub struct Tokenize {
     pub compatibility: Compatibility,
     /// Samples are cut to this many tokens, on the right.
     pub sequence_length: usize,
-    /// What to tokenise.
+    /// What to tokenize.
     pub conversations: Vec<Conversation>,
 }
 
@@ -158,7 +176,7 @@ pub struct Progress {
 pub enum Phase {
     /// Weights are loaded (bytes).
     Load,
-    /// Samples are tokenised (samples).
+    /// Samples are tokenized (samples).
     Tokenize,
     /// Losses are computed (tokens).
     Evaluate,

@@ -1,9 +1,13 @@
 //! Tokenizer classes: which one a model directory means, and which files the Python validator
 //! fetches (and so hashes) for it.
 
-use serde_json::Value;
+mod current;
+mod versions;
 
-use crate::{config::Compatibility, inventory::stays_inside};
+use serde_json::Value;
+pub use versions::newest_accepted;
+
+use crate::{config::Compatibility, path::is_safe_path};
 
 /// The class of tokenizer a model directory asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +15,9 @@ pub struct TokenizerClass {
     name: &'static str,
     tokenizer_json: String,
     row: &'static ClassRow,
+    compatibility: Compatibility,
+    /// Today's releases distrust the class that is named if the tokenizer works on bytes.
+    by_file_if_byte_level: bool,
 }
 
 /// Why no tokenizer can be loaded.
@@ -50,6 +57,9 @@ type ClassRow = (KeyOrder, &'static [&'static str], &'static str);
 const TOKENIZER_JSON: &str = "tokenizer.json";
 const CONFIG_JSON: &str = "config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Where today's releases look for templates besides the default one.
+pub const MORE_TEMPLATES: &str = "additional_chat_templates";
+
 const LAST: [&str; 2] = ["added_tokens.json", "special_tokens_map.json"];
 
 /// Order of the common files, files of the class's own, and the classes that ask for them.
@@ -237,19 +247,37 @@ impl TokenizerClass {
         config: &Value,
         compatibility: Compatibility,
     ) -> Result<Self, TokenizerClassError> {
-        let named = match class_field(tokenizer_config, TOKENIZER_CONFIG)? {
-            None => class_field(Some(config), CONFIG_JSON)?,
-            named => named,
-        };
-        let (name, row) = match named {
-            Some(name) => known_class(name, compatibility)?,
-            None => known_class(class_of_model_type(config)?, compatibility)?,
+        let of_tokenizer = class_field(tokenizer_config, TOKENIZER_CONFIG)?;
+        let of_model = class_field(Some(config), CONFIG_JSON)?;
+        let model_type = config["model_type"].as_str();
+        let (name, row) = match (compatibility, of_tokenizer.or(of_model)) {
+            (Compatibility::Current, _) => {
+                let class = current::class(of_tokenizer, of_model, model_type);
+                known_class(class.unwrap_or(current::BY_FILE))?
+            }
+            (Compatibility::V4_40, Some(name)) => known_class(name)?,
+            (Compatibility::V4_40, None) => known_class(class_of_model_type(config)?)?,
         };
         Ok(Self {
             name,
             tokenizer_json: tokenizer_json_name(tokenizer_config)?,
             row,
+            compatibility,
+            by_file_if_byte_level: !model_type.is_some_and(current::is_misnamed),
         })
+    }
+
+    /// Returns the class to use once it is known whether `tokenizer.json` works on bytes.
+    pub fn name_for(&self, byte_level: bool) -> &'static str {
+        let distrusted = self.compatibility == Compatibility::Current
+            && self.name == "LlamaTokenizerFast"
+            && self.by_file_if_byte_level
+            && byte_level;
+        if distrusted {
+            current::BY_FILE
+        } else {
+            self.name
+        }
     }
 
     /// Returns the class's name, such as `LlamaTokenizerFast`.
@@ -273,11 +301,22 @@ impl TokenizerClass {
         self.row.1
     }
 
+    /// Returns whether a file is one of the templates that today's releases read besides.
+    pub fn reads_template(&self, path: &str) -> bool {
+        let name = path.strip_prefix(MORE_TEMPLATES);
+        let name = name.and_then(|name| name.strip_prefix('/')?.strip_suffix(".jinja"));
+        self.compatibility == Compatibility::Current && name.is_some_and(|name| !name.contains('/'))
+    }
+
     /// Returns every file asked for after `tokenizer_config.json`, in order. All are optional as
     /// files.
     pub fn files(&self) -> Vec<&str> {
         let json = self.tokenizer_json.as_str();
         let own = self.row.1.iter().copied();
+        if self.compatibility == Compatibility::Current {
+            let template = ["chat_template.jinja"];
+            return own.chain([json]).chain(LAST).chain(template).collect();
+        }
         // Whisper's vocabulary files list tokenizer.json themselves.
         if self.name.starts_with("Whisper") {
             let own = own.flat_map(|name| match name {
@@ -307,15 +346,7 @@ fn class_field<'a>(
     }
 }
 
-fn known_class(
-    name: &str,
-    compatibility: Compatibility,
-) -> Result<(&'static str, &'static ClassRow), TokenizerClassError> {
-    let name = match (name, compatibility) {
-        // What transformers 5 writes for any tokenizer it knows only by its tokenizer.json.
-        ("TokenizersBackend", Compatibility::Current) => "PreTrainedTokenizerFast",
-        (name, _) => name,
-    };
+fn known_class(name: &str) -> Result<(&'static str, &'static ClassRow), TokenizerClassError> {
     let fast = (!name.ends_with("Fast")).then(|| format!("{name}Fast"));
     fast.as_deref()
         .and_then(find)
@@ -365,74 +396,9 @@ fn tokenizer_json_name(config: Option<&Value>) -> Result<String, TokenizerClassE
         });
     };
     let name = newest_accepted("tokenizer", names)?.unwrap_or(TOKENIZER_JSON);
-    if stays_inside(name) {
+    if is_safe_path(name) {
         Ok(name.to_owned())
     } else {
         Err(TokenizerClassError::BadName(name.to_owned()))
-    }
-}
-
-/// Returns which of the files `stem.X.Y.Z.json` takes the place of `stem.json` (`config` or
-/// `tokenizer`): the newest of at most version 4.40.0, or `None`.
-///
-/// Versions are walked in the order of their *text* up to the first one too new, as the Python
-/// validator does: beside a `4.5.0` a `4.39.0` is used, and not the former.
-pub fn newest_accepted<'a>(
-    stem: &str,
-    names: impl IntoIterator<Item = &'a str>,
-) -> Result<Option<&'a str>, TokenizerClassError> {
-    let mut versions = std::collections::BTreeMap::new();
-    let dotted = format!("{stem}.");
-    for name in names {
-        let Some(start) = name.find(&dotted) else {
-            continue;
-        };
-        let rest = &name[start + dotted.len()..];
-        if let Some(end) = rest.rfind(".json") {
-            versions.insert(&rest[..end], name);
-        }
-    }
-    let mut newest = None;
-    for (version, name) in versions {
-        if !at_most_4_40_0(version)? {
-            break;
-        }
-        newest = Some(name);
-    }
-    Ok(newest)
-}
-
-fn at_most_4_40_0(version: &str) -> Result<bool, TokenizerClassError> {
-    let bad = || TokenizerClassError::BadVersion(version.to_owned());
-    let text = version.trim().trim_start_matches(['v', 'V']);
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (release, suffix) = text.split_at(digits);
-    let release = release
-        .strip_suffix('.')
-        .filter(|_| !suffix.is_empty())
-        .unwrap_or(release);
-    let mut numbers: Vec<u64> = release
-        .split('.')
-        .map(|number| number.parse().map_err(|_| bad()))
-        .collect::<Result<_, _>>()?;
-    while numbers.last() == Some(&0) {
-        numbers.pop();
-    }
-    let suffix = suffix
-        .trim_start_matches(['-', '_', '.'])
-        .to_ascii_lowercase();
-    let earlier = ["a", "b", "c", "rc", "dev", "pre"]
-        .iter()
-        .any(|mark| suffix.starts_with(mark));
-    let later = ["post", "rev", "r", "+"]
-        .iter()
-        .any(|mark| suffix.starts_with(mark))
-        && !earlier;
-    match numbers.as_slice().cmp(&[4, 40]) {
-        _ if !suffix.is_empty() && !earlier && !later => Err(bad()),
-        std::cmp::Ordering::Equal => Ok(!later),
-        order => Ok(order.is_lt()),
     }
 }

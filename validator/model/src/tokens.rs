@@ -1,4 +1,4 @@
-//! A conversation, and what becomes of it once tokenised.
+//! A conversation, and what becomes of it once tokenized.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +38,7 @@ impl Conversation {
     }
 }
 
-/// A tokenised conversation: what a model sees.
+/// A tokenized conversation: what a model sees.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TokenizedSample {
     /// Token ids of prompt and response, truncated to the sequence length.

@@ -38,7 +38,7 @@ fn evaluate(samples: Vec<TokenizedSample>) -> Request {
 #[test]
 fn the_wire_form_is_a_contract() {
     let hex = |bytes: Vec<u8>| hex::encode(bytes);
-    assert_eq!(protocol::VERSION, 2);
+    assert_eq!(protocol::VERSION, 3);
     let hello = Hello {
         release: "0.3.0".into(),
         device: Ok(Device {
@@ -108,7 +108,7 @@ fn another_version_is_named() {
     let decode = |bytes: &[u8]| Hello::decode(bytes).unwrap_err().to_string();
     let frame = protocol::frame(&(*b"EVAL", 9_u32, "what a later version says")).unwrap();
     insta::assert_snapshot!(decode(&frame[4..]),
-        @"the eval-worker speaks protocol version 9, the validator 2");
+        @"the eval-worker speaks protocol version 9, the validator 3");
     insta::assert_snapshot!(decode(b"Usage: eval-worker"), @"this is no eval-worker");
     insta::assert_snapshot!(decode(b""), @"this is no eval-worker");
 }

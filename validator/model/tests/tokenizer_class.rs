@@ -121,3 +121,71 @@ fn versioned_files_follow_the_text_of_their_versions() {
     ];
     assert_eq!(resolve(&config, &json!({})).unwrap().files(), files);
 }
+
+#[test]
+fn todays_releases_resolve_classes_their_own_way() {
+    let class = |tokenizer: Value, config: Value, bytes: bool| {
+        let class = TokenizerClass::resolve(Some(&tokenizer), &config, Current).unwrap();
+        class.name_for(bytes)
+    };
+    let named = |name: &str| json!({"tokenizer_class": name});
+    let typed = |name: &str| json!({"model_type": name});
+    let by_file = "PreTrainedTokenizerFast";
+    for (tokenizer, config, bytes, expected) in [
+        (
+            named("LlamaTokenizerFast"),
+            typed("llama"),
+            false,
+            "LlamaTokenizerFast",
+        ),
+        // A Llama tokenizer on bytes is one in name only.
+        (named("LlamaTokenizerFast"), typed("llama"), true, by_file),
+        // Types whose files are known to be wrong are not distrusted so, and overrule them.
+        (
+            named("LlamaTokenizer"),
+            typed("phi3"),
+            true,
+            "LlamaTokenizerFast",
+        ),
+        (
+            named("LlamaTokenizer"),
+            typed("qwen2"),
+            false,
+            "Qwen2TokenizerFast",
+        ),
+        (named("LlamaTokenizer"), typed("mistral"), false, by_file),
+        (
+            named("PreTrainedTokenizerFast"),
+            typed("gemma2"),
+            false,
+            by_file,
+        ),
+        (
+            named("GemmaTokenizer"),
+            typed("llama"),
+            false,
+            "GemmaTokenizerFast",
+        ),
+        (
+            named("Arcade100kTokenizer"),
+            typed("stablelm"),
+            false,
+            by_file,
+        ),
+        (named("TokenizersBackend"), json!({}), false, by_file),
+        (json!({}), typed("qwen3"), false, "Qwen2TokenizerFast"),
+        (json!({}), typed("llama"), false, by_file),
+        (json!({}), typed("nobody-knows"), false, by_file),
+    ] {
+        let found = class(tokenizer.clone(), config.clone(), bytes);
+        assert_eq!(found, expected, "{tokenizer} {config} {bytes}");
+    }
+    let files = |rules| {
+        let class = TokenizerClass::resolve(Some(&named("LlamaTokenizer")), &typed("llama"), rules);
+        let class = class.unwrap();
+        let more = class.reads_template("additional_chat_templates/tool_use.jinja");
+        (class.files().contains(&"chat_template.jinja"), more)
+    };
+    assert_eq!(files(Current), (true, true));
+    assert_eq!(files(V4_40), (false, false));
+}

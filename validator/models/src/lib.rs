@@ -5,6 +5,7 @@
 //! rest. What passed lies in the [`store`] once, whoever committed to it. [`sync`] decides when a
 //! commitment is looked at and remembers what came of it in the [`tracker`].
 
+mod claim;
 pub mod cleaner;
 pub mod copies;
 mod digest;
@@ -27,6 +28,6 @@ pub use report::Report;
 pub use rules::Rules;
 pub use store::Store;
 pub use sync::{Event, Sync, SyncOptions};
-pub use tokenizer::tokenizer;
+pub use tokenizer::{TokenizerPin, Tokenizers};
 pub use tracker::Tracker;
 pub use verify::{VerifiedModel, Verifier};

@@ -6,15 +6,17 @@ use std::{borrow::Cow, collections::BTreeMap};
 use hub::{ListedFile, Listing};
 use model::{
     Compatibility, Layout,
+    generation::{GENERATION_FILE, MAX_GENERATION_BYTES},
     inventory::{INDEX_FILE, SINGLE_FILE},
-    layout::{CONFIG_FILE, LayoutDefect, LayoutError, ModelFiles, is_safe_path},
+    layout::{CONFIG_FILE, LayoutDefect, LayoutError, ModelFiles},
+    path::is_safe_path,
+    python_json,
     tokenizer_class::TokenizerClass,
 };
 use serde_json::Value;
 
 /// Name of the tokenizer's configuration.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const GENERATION_CONFIG: &str = "generation_config.json";
 
 /// Largest configuration that is read, in bytes.
 const MAX_CONFIG: u64 = model::config::MAX_CONFIG_BYTES as u64;
@@ -63,11 +65,17 @@ impl Manifest {
         } else {
             None
         };
+        if repository.contains(GENERATION_FILE) {
+            repository.read(GENERATION_FILE, MAX_GENERATION_BYTES)?;
+        }
         let tokenizer = TokenizerClass::resolve(tokenizer_config.as_ref(), &config, compatibility)
             .map_err(|error| Missing::Never(error.to_string()))?;
         let mut files = BTreeMap::new();
-        let optional = [GENERATION_CONFIG, TOKENIZER_CONFIG].into_iter();
-        for path in layout.files().chain(optional).chain(tokenizer.files()) {
+        let optional = [GENERATION_FILE, TOKENIZER_CONFIG].into_iter();
+        let templates = listing.files.keys().map(String::as_str);
+        let templates = templates.filter(|path| tokenizer.reads_template(path));
+        let optional = optional.chain(tokenizer.files()).chain(templates);
+        for path in layout.files().chain(optional) {
             let Some(listed) = listing.files.get(path) else {
                 continue;
             };
@@ -143,10 +151,10 @@ impl ModelFiles for Repository<'_> {
 
 impl Repository<'_> {
     fn json(&self, path: &str, max_bytes: u64) -> Result<Value, Missing> {
-        let value: Result<Value, _> = serde_json::from_slice(&self.read(path, max_bytes)?);
+        let value = python_json::parse(&self.read(path, max_bytes)?);
         match value {
             Ok(value) if value.is_object() => Ok(value),
-            Ok(_) => Err(Missing::Never(format!("{path} is no JSON object"))),
+            Ok(_) => Err(Missing::Never(format!("{path} is not a JSON object"))),
             Err(error) => Err(Missing::Never(format!("{path} is not JSON: {error}"))),
         }
     }

@@ -70,6 +70,8 @@ pub(super) struct SeenHeader {
     /// The file, with what its server's answers have shown of it.
     pub(super) file: Arc<HubFile>,
     pub(super) header: Header,
+    /// The same with the decoder's names, for what is loaded.
+    pub(super) loaded: Header,
     /// Digest of the first bytes of the file up to the data: the download must bring the same.
     pub(super) digest: Digest,
 }
@@ -226,6 +228,7 @@ impl RepositorySource<'_> {
                 let digest = Digest::of(&head);
                 return Ok(SeenHeader {
                     file,
+                    loaded: header.clone(),
                     header,
                     digest,
                 });

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use model::{
     Architecture, Compatibility, Dtype,
     config::{ConfigError, DecoderSpec},
+    generation::{self, GENERATION_FILE},
     header::Header,
     inventory::Inventory,
     norms::NormLimits,
@@ -14,6 +15,7 @@ use serde_json::Value;
 use super::{
     manifest::{Contents, Manifest, TOKENIZER_CONFIG},
     rejection::{Judged, Rejection},
+    store::TensorDigest,
 };
 use subnet::{Competition, Parameters};
 
@@ -76,13 +78,11 @@ impl Rules {
             .map_or(&[][..], |bytes| bytes);
         let spec = DecoderSpec::parse(config, self.architecture, self.compatibility)
             .map_err(Rejection::refused)?;
-        let parameters = spec.parameters();
-        match self.max_parameters {
-            Some(max) if parameters > max => Err(Rejection::refused(format!(
-                "the model has {parameters} parameters, {max} are allowed"
-            ))),
-            _ => Ok(spec),
+        self.judge_size(spec.parameters())?;
+        if let Some(settings) = contents.get(GENERATION_FILE) {
+            generation::admit(settings, self.compatibility).map_err(Rejection::refused)?;
         }
+        Ok(spec)
     }
 
     /// Judges the weights by their headers: is every tensor there, of the right shape?
@@ -91,6 +91,27 @@ impl Rules {
         headers: &BTreeMap<String, Header>,
     ) -> Judged<Inventory> {
         Inventory::take(spec, headers).map_err(Rejection::refused)
+    }
+
+    /// Judges the size of a model again where its head turns out to be stored beside the embedding
+    /// it is tied to, with other content: then both count. Returns the number of parameters.
+    pub(super) fn judge_untied(
+        &self,
+        inventory: &Inventory,
+        digests: &BTreeMap<String, TensorDigest>,
+    ) -> Judged<u64> {
+        let parameters = inventory.parameters_if_untied(|stored| digests.get(stored).copied());
+        self.judge_size(parameters)?;
+        Ok(parameters)
+    }
+
+    fn judge_size(&self, parameters: u64) -> Judged<()> {
+        match self.max_parameters {
+            Some(max) if parameters > max => Err(Rejection::refused(format!(
+                "the model has {parameters} parameters, {max} are allowed"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Judges whether the tokenizer's files suffice to load it.

@@ -1,14 +1,13 @@
 //! One pass over the bytes of a file: SHA-256, norms and tensor digests together.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{Mutex, PoisonError},
 };
 
 use model::{
     Dtype,
-    header::Header,
     norms::{FileNorms, NormLimits, Projection, ProjectionNorms},
 };
 use sha2::{Digest as _, Sha256};
@@ -114,9 +113,9 @@ impl<'a> Scan<'a> {
             judge,
             head: Sha256::new(),
             head_digest: seen.digest,
-            norms: FileNorms::new(&seen.header),
+            norms: FileNorms::new(&seen.loaded),
             judged: 0,
-            tensors: TensorDigests::new(&seen.header),
+            tensors: TensorDigests::new(seen),
             position: 0,
             data_start: seen.header.data_start(),
         };
@@ -196,6 +195,8 @@ impl WeightsScan<'_> {
 struct TensorDigests {
     /// Tensors to come, the next one last: name, start and end in the file.
     ahead: Vec<(String, u64, u64)>,
+    /// Where the projections begin.
+    projections: BTreeSet<u64>,
     position: u64,
     crc32: crc32fast::Hasher,
     last_projection: Option<Evidence>,
@@ -203,8 +204,14 @@ struct TensorDigests {
 }
 
 impl TensorDigests {
-    fn new(header: &Header) -> Self {
+    fn new(seen: &SeenHeader) -> Self {
+        let header = &seen.header;
         let start = header.data_start();
+        let loaded = seen.loaded.tensors().iter();
+        let projections = loaded
+            .filter(|(name, _)| Projection::of_tensor(name).is_some())
+            .map(|(_, info)| start + info.bytes.start)
+            .collect();
         let mut ahead: Vec<_> = header
             .in_file_order()
             .into_iter()
@@ -219,6 +226,7 @@ impl TensorDigests {
         ahead.reverse();
         Self {
             ahead,
+            projections,
             position: 0,
             crc32: crc32fast::Hasher::new(),
             last_projection: None,
@@ -251,7 +259,7 @@ impl TensorDigests {
             }
             if let Some((name, start, end)) = self.ahead.pop() {
                 let crc32 = std::mem::take(&mut self.crc32).finalize();
-                if Projection::of_tensor(&name).is_some() {
+                if self.projections.range(start..end).next().is_some() {
                     self.last_projection = Some(Evidence {
                         bytes: start..end,
                         crc32,

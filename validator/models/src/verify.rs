@@ -1,17 +1,18 @@
 //! Verification: a claim is held against listing, small files and headers, then against the bytes.
 
-use std::{collections::BTreeMap, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use hub::{Hub, Listing, RepositoryKind, RepositoryName, address::is_commit};
+use hub::{Hub, Listing, RepositoryKind, RepositoryName};
 use indicatif::ProgressBar;
-use model::{ContentHash, norms::ProjectionNorms};
+use model::{ContentHash, config::DecoderSpec, inventory::Inventory, norms::ProjectionNorms};
 
 use super::{
     Rejection, Store,
+    claim::{claimed_hash, judge_claim, judge_listing, place},
     download::{Download, Wanted, blocking},
     metadata::{Metadata, RepositorySource, SeenHeader},
     rejection::Judged,
-    report::{ClaimMatch, Report, Stage},
+    report::{Report, Stage},
     rules::Rules,
     scan::{NormJudge, Scanned},
     store::{FileRecord, ModelRecord, StoredModel},
@@ -81,7 +82,25 @@ struct Examined {
     metadata: Metadata,
     headers: BTreeMap<String, SeenHeader>,
     layers: usize,
-    parameters: u64,
+    inventory: Inventory,
+}
+
+/// How the examination of a model ended.
+enum Examination {
+    /// It is in the store, and within the rules.
+    Known(Box<StoredModel>),
+    New(Box<Examined>),
+}
+
+/// How long listing, small files and headers of one repository may take: others wait meanwhile.
+/// Honest ones have some megabytes at most.
+const EXAMINATION_LIMIT: Duration = Duration::from_mins(2);
+
+fn too_slow() -> Rejection {
+    Rejection::outside(format_args!(
+        "the hub did not send listing, small files and headers within {} s",
+        EXAMINATION_LIMIT.as_secs()
+    ))
 }
 
 impl Verifier {
@@ -146,6 +165,32 @@ impl Verifier {
         report: &mut Report,
     ) -> Judged<Option<StoredModel>> {
         let claimed = claimed_hash(&assertion.model_id)?;
+        let known = self.examine(assertion, claimed, rules, report);
+        let known = tokio::time::timeout(EXAMINATION_LIMIT, known).await;
+        let examined = match known.unwrap_or_else(|_| Err(too_slow()))? {
+            Examination::Known(stored) => {
+                report.stage = Stage::Bytes;
+                return Ok(Some(*stored));
+            }
+            Examination::New(examined) => examined,
+        };
+        report.stage = Stage::Headers;
+        let Reach::Download { bar } = reach else {
+            return Ok(None);
+        };
+        self.fetch(*examined, assertion, claimed, rules, bar, report)
+            .await
+            .map(Some)
+    }
+
+    /// Finds out what can be known for kilobytes, or that the model is here already.
+    async fn examine(
+        &self,
+        assertion: &Assertion,
+        claimed: ContentHash,
+        rules: &Rules,
+        report: &mut Report,
+    ) -> Judged<Examination> {
         let (repository, revision) = place(&assertion.model_id)?;
         let listing = self
             .hub
@@ -162,32 +207,26 @@ impl Verifier {
         let spec = rules.judge_config(&metadata.manifest, &metadata.contents)?;
         report.parameters = Some(spec.parameters());
         rules.judge_tokenizer(&metadata.manifest, &metadata.contents)?;
-        if let Some(known) = self.known(foretold, rules, &metadata, spec.layers)? {
-            report.stage = Stage::Bytes;
-            return Ok(Some(known));
+        if let Some(known) = self.known(foretold, rules, &metadata, &spec).await? {
+            return Ok(Examination::Known(Box::new(known)));
         }
-        let headers = source.headers(&metadata.manifest).await?;
+        let mut headers = source.headers(&metadata.manifest).await?;
         let plain = headers
             .iter()
             .map(|(path, seen)| (path.clone(), seen.header.clone()))
             .collect();
-        Rules::judge_headers(&spec, &plain)?;
-        report.stage = Stage::Headers;
-        let Reach::Download { bar } = reach else {
-            return Ok(None);
-        };
-        let (layers, parameters) = (spec.layers, spec.parameters());
-        let examined = Examined {
+        let inventory = Rules::judge_headers(&spec, &plain)?;
+        for (path, seen) in &mut headers {
+            seen.loaded = inventory.header_of(path, &seen.header);
+        }
+        Ok(Examination::New(Box::new(Examined {
             repository,
             listing,
             metadata,
             headers,
-            layers,
-            parameters,
-        };
-        self.fetch(examined, assertion, claimed, rules, bar, report)
-            .await
-            .map(Some)
+            layers: spec.layers,
+            inventory,
+        })))
     }
 
     fn source<'a>(
@@ -203,13 +242,14 @@ impl Verifier {
         }
     }
 
-    /// Returns the model if it is in the store already and is within the norms.
-    fn known(
+    /// Returns the model if it is in the store already and is within the rules. What is wrong with
+    /// our copy is no word against the model: it may have decayed, and is fetched again then.
+    async fn known(
         &self,
         hash: Option<ContentHash>,
         rules: &Rules,
         metadata: &Metadata,
-        layers: usize,
+        spec: &DecoderSpec,
     ) -> Judged<Option<StoredModel>> {
         let (Some(store), Some(hash)) = (&self.store, hash) else {
             return Ok(None);
@@ -217,24 +257,31 @@ impl Verifier {
         let Some(model) = store.model(&hash)? else {
             return Ok(None);
         };
-        let headers = metadata.manifest.layout.weights.names().map(|name| {
-            let path = model.dir.join(name);
-            let mut file =
-                std::fs::File::open(&path).map_err(shared::file::FileError::on("open", &path))?;
-            let size = file.metadata().map_or(0, |found| found.len());
-            let header = model::header::Header::read(&mut file, size)
-                .map_err(shared::file::FileError::on("read", &path))?;
-            let header = header.map_err(|error| Rejection::refused(format!("{name}: {error}")))?;
-            Ok((name.to_owned(), header))
-        });
-        let headers: BTreeMap<_, _> = headers.collect::<Judged<_>>()?;
-        let config = rules.judge_config(&metadata.manifest, &metadata.contents)?;
-        Rules::judge_headers(&config, &headers)?;
+        let inventory = match judge_stored_headers(&model, metadata, spec) {
+            Ok(inventory) => inventory,
+            Err(rejection) => {
+                let judge = store.clone();
+                let damage = blocking(move || Ok(judge.judge_copy(&hash)?)).await?;
+                let Some(damage) = damage else {
+                    return Err(rejection);
+                };
+                tracing::error!(%hash, damage, found = %rejection, "our copy of a model is damaged; it is fetched again");
+                return Ok(None);
+            }
+        };
         let norms = model.record.norms.iter();
         let norms: ProjectionNorms = norms
             .map(|(layer, projection, norm)| (*layer, *projection, norm.unwrap_or(f64::NAN)))
             .collect();
-        NormJudge::new(layers, rules.dtype, rules.norms).add(&norms)?;
+        let judge = NormJudge::new(spec.layers, rules.dtype, rules.norms);
+        let judged = rules
+            .judge_untied(&inventory, &model.record.tensors)
+            .and_then(|_| judge.add(&norms));
+        if let Err(rejection) = judged {
+            // No hash vouches for the record: the weights themselves are scanned.
+            tracing::info!(%hash, found = %rejection, "judging the weights of a known model anew");
+            return Ok(None);
+        }
         store.note_use(&hash)?;
         Ok(Some(model))
     }
@@ -271,7 +318,7 @@ impl Verifier {
             assertion.hotkey,
             report,
         )?);
-        report.parameters = Some(examined.parameters);
+        report.parameters = Some(rules.judge_untied(&examined.inventory, &record.tensors)?);
         blocking(move || Ok(store.add_model(&record)?)).await
     }
 
@@ -302,6 +349,26 @@ impl Verifier {
             })
             .collect()
     }
+}
+
+/// Judges the headers of a model as it lies in the store.
+fn judge_stored_headers(
+    model: &StoredModel,
+    metadata: &Metadata,
+    spec: &DecoderSpec,
+) -> Judged<Inventory> {
+    let headers = metadata.manifest.layout.weights.names().map(|name| {
+        let path = model.dir.join(name);
+        let mut file =
+            std::fs::File::open(&path).map_err(shared::file::FileError::on("open", &path))?;
+        let size = file.metadata().map_or(0, |found| found.len());
+        let header = model::header::Header::read(&mut file, size)
+            .map_err(shared::file::FileError::on("read", &path))?;
+        let header = header.map_err(|error| Rejection::refused(format!("{name}: {error}")))?;
+        Ok((name.to_owned(), header))
+    });
+    let headers: BTreeMap<_, _> = headers.collect::<Judged<_>>()?;
+    Rules::judge_headers(spec, &headers)
 }
 
 /// Asks for room for what is to be fetched; what is here already is kept meanwhile.
@@ -359,70 +426,4 @@ fn record(
         tensors,
         added: shared::clock::now(),
     }
-}
-
-fn claimed_hash(model_id: &ModelId) -> Judged<ContentHash> {
-    let text = model_id.hash.as_deref().unwrap_or("None");
-    ContentHash::from_str(text)
-        .map_err(|error| Rejection::refused(format!("its hash {text:?} is {error}")))
-}
-
-/// Reads repository and revision. Only a full commit names a model: of a branch the Python
-/// validator hashes a folder that does not exist, and can't evaluate it later either.
-fn place(model_id: &ModelId) -> Judged<(RepositoryName, &str)> {
-    let repository =
-        RepositoryName::new(&model_id.namespace, &model_id.name).map_err(Rejection::refused)?;
-    let revision = model_id.revision.as_deref().unwrap_or("None");
-    if is_commit(revision) {
-        Ok((repository, revision))
-    } else {
-        Err(Rejection::refused(format!(
-            "its revision {revision:?} is no full commit hash"
-        )))
-    }
-}
-
-fn judge_listing(
-    listing: &Listing,
-    revision: &str,
-    rules: &Rules,
-    report: &mut Report,
-) -> Judged<()> {
-    if listing.commit != revision {
-        let commit = &listing.commit;
-        return Err(Rejection::refused(format!(
-            "its revision {revision} is a name for commit {commit}, not a commit"
-        )));
-    }
-    let Some(total) = listing.total_bytes() else {
-        return Err(Rejection::refused(
-            "the hub does not know the size of all its files",
-        ));
-    };
-    report.repository_bytes = Some(total);
-    let max = rules.max_repository_bytes;
-    if total > max {
-        return Err(Rejection::refused(format!(
-            "the repository has {total} bytes, {max} are allowed"
-        )));
-    }
-    Ok(())
-}
-
-/// Compares the claimed hash with the content hash, plain and bound to the hotkey.
-fn judge_claim(
-    claimed: ContentHash,
-    hash: ContentHash,
-    hotkey: Option<Hotkey>,
-    report: &mut Report,
-) -> Judged<ClaimMatch> {
-    report.content_hash = Some(hash);
-    if claimed == hash {
-        return Ok(ClaimMatch::Plain);
-    }
-    if hotkey.is_some_and(|hotkey| claimed == hash.bound_to(&hotkey.ss58())) {
-        return Ok(ClaimMatch::Bound);
-    }
-    let reason = format!("its content hash is {hash}, the commitment says {claimed}");
-    Err(Rejection::refused(reason))
 }

@@ -13,7 +13,10 @@ use shared::{
 };
 use tokio::sync::watch;
 
-use crate::status::{Activity, Cause, Details, Problem, SCHEMA, Status};
+use crate::{
+    rules::{self, Held},
+    status::{Activity, Cause, Details, Problem, RoundProgress, SCHEMA, Status},
+};
 
 /// The board: tasks write on it, the admin task reads it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ struct Content {
     details: Details,
     /// Reasons why a restart would hurt, each with the time until which at the latest.
     holds: BTreeMap<Hold, (String, Option<u64>)>,
+    /// Since when each condition of the health rules holds.
+    held: Held,
 }
 
 /// Why a restart would hurt.
@@ -51,6 +56,10 @@ pub struct Alarm {
 #[derive(Debug)]
 pub struct Alarms {
     pub chain: Alarm,
+    pub chain_lag: Alarm,
+    pub subnet: Alarm,
+    pub registration: Alarm,
+    pub commitments: Alarm,
     pub old_chain_data: Alarm,
     pub state: Alarm,
     pub tracker: Alarm,
@@ -58,6 +67,7 @@ pub struct Alarms {
     pub store: Alarm,
     pub samples: Alarm,
     pub step: Alarm,
+    pub tokenizer: Alarm,
     pub losses: Alarm,
     pub weights: Alarm,
     pub weights_age: Alarm,
@@ -77,6 +87,7 @@ impl Board {
             content: Mutex::new(Content {
                 details,
                 holds: BTreeMap::new(),
+                held: Held::new(),
             }),
             changes: watch::Sender::default(),
         }));
@@ -86,6 +97,10 @@ impl Board {
         };
         let alarms = Alarms {
             chain: alarm(Cause::Chain),
+            chain_lag: alarm(Cause::ChainLag),
+            subnet: alarm(Cause::Subnet),
+            registration: alarm(Cause::Registration),
+            commitments: alarm(Cause::Commitments),
             old_chain_data: alarm(Cause::OldChainData),
             state: alarm(Cause::State),
             tracker: alarm(Cause::Tracker),
@@ -93,6 +108,7 @@ impl Board {
             store: alarm(Cause::Store),
             samples: alarm(Cause::Samples),
             step: alarm(Cause::Step),
+            tokenizer: alarm(Cause::Tokenizer),
             losses: alarm(Cause::Losses),
             weights: alarm(Cause::Weights),
             weights_age: alarm(Cause::WeightsAge),
@@ -108,12 +124,48 @@ impl Board {
         self.change(|content| change(&mut content.details));
     }
 
+    /// Returns what is known, with the conditions that hold among the problems.
+    pub fn details(&self) -> Details {
+        let mut content = self.lock();
+        let mut details = content.details.clone();
+        rules::apply(&mut details, &mut content.held, clock::now());
+        details
+    }
+
     /// Says what is being done.
     pub fn activity(&self, activity: Activity) {
         let text = activity.to_string();
-        if self.change(|content| content.details.activity = activity) {
+        let changed = self.change(|content| {
+            if !matches!(activity, Activity::Evaluating { .. }) {
+                content.details.round = None;
+            }
+            content.details.activity = activity;
+        });
+        if changed {
             notify::status(&text);
         }
+    }
+
+    /// Says that the evaluation of so many models begins.
+    pub fn begin_round(&self, of: usize) {
+        self.note(|details| {
+            details.round = Some(RoundProgress {
+                done: 0,
+                of,
+                began_at: clock::now(),
+                done_at: None,
+            });
+        });
+    }
+
+    /// Says that one more model of the round is done.
+    pub fn model_done(&self) {
+        self.note(|details| {
+            if let Some(round) = &mut details.round {
+                round.done += 1;
+                round.done_at = Some(clock::now());
+            }
+        });
     }
 
     /// Says that the validator has ended, and why. Nothing but the next start ends that.
@@ -148,7 +200,8 @@ impl Board {
 
     /// Returns the board as the status file has it, which is renewed at least `every` so often.
     pub fn status(&self, version: &str, every: Duration) -> Status {
-        let Content { details, holds } = self.lock().clone();
+        let details = self.details();
+        let holds = self.lock().holds.clone();
         let health = details.alarms.values().map(|problem| problem.health).max();
         let reasons: Vec<&str> = holds.values().map(|(reason, _)| reason.as_str()).collect();
         Status {
@@ -157,7 +210,10 @@ impl Board {
             version: version.to_owned(),
             written_at: clock::unix_seconds(),
             renewed_every: Some(every.as_secs()),
-            phase: details.activity.to_string(),
+            phase: match details.round {
+                Some(round) => format!("{}, {round}", details.activity),
+                None => details.activity.to_string(),
+            },
             health: health.unwrap_or(Health::Green),
             problems: details
                 .alarms
@@ -237,6 +293,10 @@ mod tests {
         fn all(&self) -> Vec<&Alarm> {
             let Self {
                 chain,
+                chain_lag,
+                subnet,
+                registration,
+                commitments,
                 old_chain_data,
                 state,
                 tracker,
@@ -244,6 +304,7 @@ mod tests {
                 store,
                 samples,
                 step,
+                tokenizer,
                 losses,
                 weights,
                 weights_age,
@@ -253,6 +314,10 @@ mod tests {
             } = self;
             vec![
                 chain,
+                chain_lag,
+                subnet,
+                registration,
+                commitments,
                 old_chain_data,
                 state,
                 tracker,
@@ -260,6 +325,7 @@ mod tests {
                 store,
                 samples,
                 step,
+                tokenizer,
                 losses,
                 weights,
                 weights_age,
@@ -276,12 +342,15 @@ mod tests {
         let causes = alarms.all().into_iter().map(|alarm| alarm.cause);
         // The end of the process is the board's own.
         let causes: Vec<Cause> = causes.chain([Cause::Failure]).collect();
-        assert_eq!(causes, Cause::ALL);
+        let alarms_of = |rule: &&rules::Rule| matches!(rule.condition, rules::Condition::Alarm);
+        let rules = rules::RULES.iter().filter(alarms_of);
+        assert_eq!(causes, rules.map(|rule| rule.cause).collect::<Vec<_>>());
         for alarm in alarms.all() {
-            alarm.raise(Health::Red, alarm.cause.ends());
+            let text = alarm.cause.to_string();
+            alarm.raise(Health::Red, &text);
             let status = board.status("test", EVERY);
             assert_eq!(status.health, Health::Red);
-            assert_eq!(status.problems, [alarm.cause.ends()]);
+            assert_eq!(status.problems, [text]);
             alarm.end();
             assert_eq!(board.status("test", EVERY).health, Health::Green);
         }

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -71,7 +71,7 @@ pub enum JournalError {
     #[error("there is no step record {}", .0.display())]
     Missing(PathBuf),
     /// A line is no record.
-    #[error("{} line {line} is no step record", path.display())]
+    #[error("{} line {line} is not a step record", path.display())]
     Malformed {
         path: PathBuf,
         /// Line, counted from 1.
@@ -94,6 +94,7 @@ impl Journal {
     /// damaged. Beyond `rotate_at` bytes the current file is compressed; `keep` compressed ones stay.
     pub fn open(folder: &Path, rotate_at: u64, keep: usize) -> Result<Self, JournalError> {
         file::create_dir(folder)?;
+        file::clear_temporary(folder)?;
         let journal = Self {
             folder: folder.to_owned(),
             rotate_at,
@@ -134,8 +135,8 @@ impl Journal {
         line.push(b'\n');
         signed.push(b'\n');
         // The signature goes first: a record that is there is a signed one.
-        append(&signatures_of(&current), &signed)?;
-        append(&current, &line)?;
+        file::append(&signatures_of(&current), &signed)?;
+        file::append(&current, &line)?;
         // The record is written: whatever hinders the rotation must not make the step again.
         if fs::metadata(&current).is_ok_and(|meta| meta.len() > self.rotate_at)
             && let Err(error) = self.set_damage_aside().and_then(|()| self.rotate())
@@ -239,16 +240,31 @@ impl Journal {
 
     /// Returns the compressed files, oldest first.
     fn rotated(&self) -> Result<Vec<PathBuf>, FileError> {
-        let entries = fs::read_dir(&self.folder).map_err(FileError::on("list", &self.folder))?;
-        let mut paths: Vec<PathBuf> = entries
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter(|path| path.to_string_lossy().ends_with(".jsonl.zst"))
-            .collect();
-        // The numbers are padded, so names sort as steps do.
-        paths.sort();
-        Ok(paths)
+        rotated(&self.folder)
     }
+}
+
+/// Returns the compressed files of a journal's folder, oldest first.
+pub fn rotated(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let entries = fs::read_dir(folder).map_err(FileError::on("list", folder))?;
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(".jsonl.zst"))
+        .collect();
+    // The numbers are padded, so names sort as steps do.
+    paths.sort();
+    Ok(paths)
+}
+
+/// Returns the first and the last step of a compressed file, by its name.
+pub fn steps_of(rotated: &Path) -> Option<(u64, u64)> {
+    let name = rotated.file_name()?.to_str()?;
+    let (first, last) = name
+        .strip_prefix("steps-")?
+        .strip_suffix(".jsonl.zst")?
+        .split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
 }
 
 /// Reads a journal or a single record, compressed or not, with the signatures beside it.
@@ -309,19 +325,20 @@ fn first_entry(path: &Path) -> Result<Option<StepRecord>, JournalError> {
     let Ok(file) = File::open(path) else {
         return Ok(None);
     };
-    let mut line = Vec::new();
-    BufReader::new(file.take(MAX_LINE))
-        .read_until(b'\n', &mut line)
-        .map_err(FileError::on("read", path))?;
-    if line.is_empty() {
-        return Ok(None);
+    let reader = BufReader::new(file.take(MAX_LINE));
+    for (index, line) in reader.split(b'\n').enumerate() {
+        let line = line.map_err(FileError::on("read", path))?;
+        if line.is_empty() {
+            continue;
+        }
+        let malformed = |source| JournalError::Malformed {
+            path: path.to_owned(),
+            line: index + 1,
+            source,
+        };
+        return serde_json::from_slice(&line).map(Some).map_err(malformed);
     }
-    let malformed = |source| JournalError::Malformed {
-        path: path.to_owned(),
-        line: 1,
-        source,
-    };
-    serde_json::from_slice(&line).map(Some).map_err(malformed)
+    Ok(None)
 }
 
 /// Returns the file of signatures of a journal file.
@@ -338,21 +355,7 @@ fn rotated_name(first: u64, last: u64) -> String {
     format!("{}{last:010}.jsonl.zst", first_of_name(first))
 }
 
-/// Appends whole lines durably; what could not be written whole is taken back.
-fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let append = || {
-        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-        let before = file.metadata()?.len();
-        let written = file.write_all(bytes).and_then(|()| file.sync_data());
-        if written.is_err() {
-            file.set_len(before)?;
-        }
-        written
-    };
-    append().map_err(FileError::on("append to", path))
-}
-
-fn cut_half_line(path: &Path) -> io::Result<()> {
+pub(crate) fn cut_half_line(path: &Path) -> io::Result<()> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         read => read?,

@@ -1,9 +1,13 @@
 //! Reports: the step record, and what is made of it.
 
 pub mod board;
+pub mod events;
 pub mod journal;
+pub mod meters;
 pub mod metrics;
+pub mod notices;
 pub mod problem;
+pub mod rules;
 pub mod status;
 pub mod step_record;
 pub mod table;

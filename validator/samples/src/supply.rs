@@ -26,6 +26,10 @@ pub struct Drawn {
     pub set: SampleSet,
     /// A sentence for each source that failed.
     pub trouble: Vec<String>,
+    /// Records that could be used, of all sources.
+    pub usable: u64,
+    /// Records that could not.
+    pub dropped: u64,
 }
 
 /// Gives steps their sample sets. Sources are asked by one caller at a time: a step that comes
@@ -109,7 +113,10 @@ impl Supply {
 
     async fn draw(&self, order: Order) -> Result<Drawn, Fault> {
         let pool = self.fetcher.fetch(self.count, order.seed).await;
+        let reports = || pool.reports.iter();
         Ok(Drawn {
+            usable: reports().map(|report| report.usable as u64).sum(),
+            dropped: reports().flat_map(|report| report.dropped.0.values()).sum(),
             set: pool.draw(self.count, order.seed)?,
             trouble: pool.trouble(),
         })

@@ -28,7 +28,7 @@ async fn fetch(hub: &Hub, spec: &str, wanted: usize, seed: u64) -> Pool {
         http_token: None,
         hub: hub::HubAccess {
             endpoint: url.clone(),
-            viewer: url,
+            viewer: Some(url),
             token: None,
         },
         wandb: wandb::WandbAccess::default(),

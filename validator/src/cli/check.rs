@@ -1,6 +1,6 @@
 //! `validator check`: everything the validator needs, before it is needed.
 
-use shared::{Exit, Failure, term, version::Version};
+use shared::{Exit, Failure, cli::FullPath, term, version::Version};
 
 use super::{run::RunArgs, runtime::block_on};
 use crate::service::check::{self, Level, Line};
@@ -16,6 +16,10 @@ pub(crate) struct CheckArgs {
     /// Only what needs neither network nor device
     #[arg(long = "config-only", conflicts_with = "deep")]
     config_only: bool,
+    /// Only whether this version can use a runtime, by its metadata: what `validator inspect
+    /// metadata --out FILE` wrote, of a test network that was upgraded before
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["deep", "config_only"])]
+    metadata: Option<FullPath>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -23,18 +27,27 @@ pub(crate) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs, version: Version) -> Result<Exit, Failure> {
     args.run.log.init_quiet();
+    if let Some(path) = &args.metadata {
+        let lines = check::metadata(path)?;
+        report(&lines, args.json);
+        return Ok(check::verdict(&lines));
+    }
     let settings = args.run.settings(version)?;
     let lines = if args.config_only {
         check::configuration(&settings)
     } else {
         block_on(async { Ok(check::everything(&settings, args.deep).await) })?
     };
-    if args.json {
+    report(&lines, args.json);
+    Ok(check::verdict(&lines))
+}
+
+fn report(lines: &[Line], json: bool) {
+    if json {
         term::json(&lines);
     } else {
-        show(&lines);
+        show(lines);
     }
-    Ok(check::verdict(&lines))
 }
 
 fn show(lines: &[Line]) {

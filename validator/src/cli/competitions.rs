@@ -14,6 +14,9 @@ pub(crate) struct CompetitionsArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print a whole subnet file, as --subnet takes it
+    #[arg(long, conflicts_with = "json")]
+    toml: bool,
     #[command(flatten)]
     subnet: SubnetFlag,
 }
@@ -53,6 +56,11 @@ pub(super) fn run(args: &CompetitionsArgs) -> Result<Exit, Failure> {
         term::json(&parameters);
         return Ok(Exit::Ok);
     }
+    if args.toml {
+        let text = toml::to_string(&parameters).map_err(|error| Failure::of(Exit::Bug, &error))?;
+        term::line(text.trim_end());
+        return Ok(Exit::Ok);
+    }
     let block = args.block.unwrap_or(BlockNumber::MAX);
     let mut table = term::table(["id", "architecture", "max parameters", "tokenizer", "share"]);
     for competition in parameters.competitions_at(block) {
@@ -62,12 +70,24 @@ pub(super) fn run(args: &CompetitionsArgs) -> Result<Exit, Failure> {
             competition.max_parameters.to_string(),
             competition
                 .tokenizer
-                .clone()
-                .unwrap_or_else(|| "the model's own".into()),
+                .as_ref()
+                .map_or_else(|| "the model's own".into(), ToString::to_string),
             competition.reward_share.to_string(),
         ]);
     }
     term::line(table);
     term::line(summary(&parameters));
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_hint_calls_a_valid_file_is_one() {
+        let parameters = Parameters::embedded();
+        let text = toml::to_string(&parameters).unwrap();
+        assert_eq!(Parameters::parse("printed", &text).unwrap(), parameters);
+    }
 }

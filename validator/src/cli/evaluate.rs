@@ -200,7 +200,7 @@ async fn evaluate(
             conversations,
         } => {
             let request = tokenize::request(tokenizer, conversations, parameters);
-            evaluator.tokenize(request, patience, &show).await?
+            workers::tokenize(evaluator, &request, patience, &bar).await?
         }
     };
     let plan = PackingPlan::new(&samples, args.pack_tokens);

@@ -1,20 +1,25 @@
 //! The command line: one file per subcommand; the only place that reads the environment.
 
+mod alerts;
 mod check;
 mod competitions;
 mod connect;
 mod diff;
 mod evaluate;
+mod export;
 mod flags;
 mod inspect;
+mod page;
 mod records;
 mod reference;
 mod replay;
+mod report;
 mod run;
 mod runtime;
 mod samples;
 mod score;
 mod set_weights;
+mod show;
 mod status;
 mod tokenize;
 mod verify;
@@ -55,6 +60,15 @@ enum Command {
     SetWeights(Box<set_weights::SetWeightsArgs>),
     /// Show what conversations become before a model sees them
     Tokenize(tokenize::TokenizeArgs),
+    /// Answer a question about steps, models and weights, from the records
+    #[command(subcommand)]
+    Show(show::Show),
+    /// Write a table of the records for other programs
+    Export(Box<export::ExportArgs>),
+    /// Write the pages as files, for a bucket or a web server
+    Page(Box<page::PageArgs>),
+    /// Print the alert rules for Prometheus
+    Alerts(alerts::AlertsArgs),
     /// Show how the running validator is
     Status(Box<status::StatusArgs>),
     /// Check wallet, chain, device, disk, samples and state, without running
@@ -65,10 +79,18 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Judge a model as the validator would
     Verify(Box<verify::VerifyArgs>),
+    /// Make a bundle for a bug report, without secrets
+    Report(Box<report::ReportArgs>),
+    /// Print completions for a shell
+    Completions(cli::CompletionsArgs),
+    /// Write pages for man
+    Man(cli::ManArgs),
 }
 
 /// Parses the command line and does what it says.
 pub fn main(version: Version) -> Exit {
+    // The key would be in it. Only a limit that is lower already can be in the way.
+    let _ = shared::process::no_core_dumps();
     let line = with_command(env::args_os().collect());
     cli::main(
         command(&version),
@@ -102,11 +124,18 @@ fn run(cli: Cli, version: Version) -> Result<Exit, Failure> {
         Command::Score(args) => score::run(&args),
         Command::SetWeights(args) => set_weights::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Show(what) => show::run(&what),
+        Command::Export(args) => export::run(&args),
+        Command::Page(args) => page::run(&args),
+        Command::Alerts(_) => Ok(alerts::run()),
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args, version),
         Command::Replay(args) => replay::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Report(args) => report::run(&args, &version),
+        Command::Completions(args) => Ok(args.run(command(&version))),
+        Command::Man(args) => args.run(command(&version)),
     }
 }
 
@@ -173,6 +202,6 @@ mod tests {
             .iter()
             .map(|(heading, count)| format!("{heading} {count}"))
             .collect();
-        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 2, Samples 10, Evaluation 10, Weights 2, W&B 8, State 5, Log 5");
+        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 2, Samples 10, Evaluation 11, Weights 2, W&B 8, Watching 5, State 5, Log 5");
     }
 }

@@ -1,6 +1,6 @@
 //! Step records named on the command line: read, chosen, and their signatures checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use report::journal::{self, Entry, JournalError};
 /// Which record.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RecordFlags {
-    /// A journal of step records (.jsonl, .jsonl.zst) or a single record, with its .sig beside it
+    /// A journal of step records (.jsonl, .jsonl.zst), a folder of them, or a single record, with its .sig beside it
     #[arg(value_name = "RECORD")]
     pub(crate) record: FullPath,
     /// The step [default: the last in the file]
@@ -26,19 +26,43 @@ pub(crate) struct RecordFlags {
 impl RecordFlags {
     /// Reads the record and checks its signature.
     pub(crate) fn entry(&self) -> Result<Entry, Failure> {
-        let mut entries = read(&self.record)?;
+        let mut entries = read(&file_with(&self.record, self.step)?)?;
         let entry = match self.step {
             None => entries.pop(),
             Some(step) => entries.into_iter().find(|entry| entry.record.step == step),
         };
         let name = self.record.display();
         let entry = entry
-            .ok_or_else(|| Failure::new(Exit::BadInput, format_args!("{name} has no such step")))?;
+            .ok_or_else(|| Failure::new(Exit::BadInput, format_args!("{name} has no such step")))
+            .map_err(|failure| failure.hint("older steps are in compressed files beside it: name the folder, --step finds the file"))?;
         check_signature(&entry, self.unsigned).map_err(|failure| {
             failure.because(format_args!("step {} of {name}", entry.record.step))
         })?;
         Ok(entry)
     }
+}
+
+/// Returns the file that has a step, or the newest, of a journal's folder; any other path is the file itself.
+fn file_with(path: &Path, step: Option<u64>) -> Result<PathBuf, Failure> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let rotated = journal::rotated(path).map_err(|error| Failure::of(Exit::Machine, &error))?;
+    let current = path.join(journal::CURRENT);
+    let has = |file: &&PathBuf| {
+        let range = journal::steps_of(file);
+        step.zip(range)
+            .is_some_and(|(step, (first, last))| (first..=last).contains(&step))
+    };
+    if let Some(file) = rotated.iter().find(has) {
+        return Ok(file.clone());
+    }
+    // Just after a rotation the newest step is in a compressed file.
+    let newest = rotated
+        .into_iter()
+        .next_back()
+        .filter(|_| !current.exists());
+    Ok(newest.unwrap_or(current))
 }
 
 /// Reads all records of a file.

@@ -22,7 +22,7 @@ use crate::step::{
 use ::samples::SampleSet;
 use eval::Evaluator;
 use models::{
-    Rejection, Report, Rules, Store, Verifier,
+    Rejection, Report, Rules, Store, Tokenizers, Verifier,
     verify::{Assertion, Reach},
 };
 use report::{
@@ -166,23 +166,32 @@ impl ReplayArgs {
         competition: &Competition,
         store: &Store,
     ) -> Result<Option<PathBuf>, Failure> {
-        let Some(repository) = &competition.tokenizer else {
+        let Some(wanted) = &competition.tokenizer else {
             return Ok(None);
         };
+        let is_recorded = |directory: &PathBuf| {
+            let hash = ContentHash::of_directory(directory);
+            hash.is_ok_and(|hash| record.plans.contains_key(&hash.to_string()))
+        };
+        let here = store.tokenizers(&wanted.repository);
+        if let Some(directory) = here.iter().find(|directory| is_recorded(directory)) {
+            return Ok(Some(directory.clone()));
+        }
         let directory = if self.offline {
-            let missing = || offline(format_args!("the tokenizer {repository}"));
-            store.newest_tokenizer(repository).ok_or_else(missing)?
+            let missing = || offline(format_args!("the tokenizer {wanted}"));
+            here.into_iter().next().ok_or_else(missing)?
         } else {
             let hub = self.fetch.hub(&self.hub)?;
-            models::tokenizer(&hub, store, repository, parameters.compatibility)
-                .await
-                .map_err(Failure::from)?
+            let tokenizers = Tokenizers {
+                hub: Some(&hub),
+                store,
+                compatibility: parameters.compatibility,
+            };
+            let found = tokenizers.find(wanted, None).await;
+            found.map_err(Failure::from)?.dir
         };
-        let hash = ContentHash::of_directory(&directory).map_err(|error| {
-            Failure::new(Exit::Machine, "the tokenizer can't be read").because(error)
-        })?;
-        if !record.plans.contains_key(&hash.to_string()) {
-            tracing::warn!(repository, "the tokenizer is not the one the record names");
+        if !is_recorded(&directory) {
+            tracing::warn!(tokenizer = %wanted, "the tokenizer is not the one the record names");
         }
         Ok(Some(directory))
     }

@@ -8,7 +8,7 @@ use shared::{Exit, Failure, cli::FullPath, log_file::LogFile, status, version::V
 use super::{
     flags::{
         ChainFlags, ConfigFlag, EngineFlags, FetchFlags, HubFlags, KeepFlags, LoggingFlags,
-        SampleFlags, StateFlags, StoreFlags, WalletFlags, WandbFlags, WandbLogFlags,
+        SampleFlags, StateFlags, StoreFlags, WalletFlags, WandbFlags, WandbLogFlags, WatchFlags,
     },
     runtime::block_on,
     workers,
@@ -53,6 +53,8 @@ pub(crate) struct RunArgs {
     wandb: WandbFlags,
     #[command(flatten)]
     rows: WandbLogFlags,
+    #[command(flatten)]
+    watch: WatchFlags,
     #[command(flatten)]
     state: StateFlags,
     #[command(flatten)]
@@ -241,6 +243,13 @@ impl RunArgs {
             limits: self.store.limits(),
             hub: self.fetch.options(&self.hub)?,
             max_steps: self.steps.max_steps,
+            dashboard: self.watch.dashboard.map(|address| service::Dashboard {
+                address,
+                token: self.watch.dashboard_token.clone(),
+            }),
+            site: self.watch.page_dir.clone().map(Into::into),
+            notify: self.watch.notify.clone(),
+            metrics_addr: self.watch.metrics_addr,
         })
     }
 

@@ -6,10 +6,11 @@ use chain::Endpoints;
 use shared::{Exit, Failure, cli::FullPath, file, term};
 
 use super::{
-    connect::{chain_failure, connect},
+    connect::connect,
     flags::{ChainFlags, HubFlags, LoggingFlags, SampleFlags, WandbFlags},
     runtime::block_on,
 };
+use crate::hints::chain_failure;
 use samples::{Fetcher, Pool, SampleSet, Seed, sample_set};
 use subnet::{BlockNumber, Fault, Parameters};
 

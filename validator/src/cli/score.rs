@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use shared::{Exit, Failure, cli::FullPath, file, term};
 
-use super::flags::SubnetFlag;
+use super::{flags::SubnetFlag, records::RecordFlags};
 use report::{StepRecord, step_record::Rules};
 use score::{Entrant, Weights, WinTable, survivors, weights::softmax};
 use subnet::{BlockNumber, CompetitionId, Parameters, Real, Uid, parameters::Epsilon};
@@ -20,9 +20,15 @@ const MAX_BYTES: u64 = 256 << 20;
 /// Compute wins and weights from a losses table or a step record
 #[derive(Debug, clap::Args)]
 pub(crate) struct ScoreArgs {
-    /// A losses table or a step record (JSON); `-` reads standard input
+    /// A losses table or a step record (JSON), or a journal (.jsonl, .jsonl.zst) or its folder; `-` reads standard input
     #[arg(value_name = "FILE", value_parser = input)]
     input: Input,
+    /// The step of a journal [default: the last]
+    #[arg(long, value_name = "N")]
+    step: Option<u64>,
+    /// Accept a record of a journal without signature
+    #[arg(long)]
+    unsigned: bool,
     /// Head start of the older model, as a fraction of its loss
     #[arg(long, value_name = "FRACTION")]
     epsilon: Option<f64>,
@@ -108,6 +114,12 @@ pub(super) fn run(args: &ScoreArgs) -> Result<Exit, Failure> {
     let bad = |error: &dyn fmt::Display| {
         Failure::new(Exit::BadInput, format_args!("{name} can't be scored")).because(error)
     };
+    if let Some(record) = args.record() {
+        let mut step = Step::of_record(&record.entry()?.record);
+        args.override_rules(&mut step.rules)?;
+        term::json(&step.score());
+        return Ok(Exit::Ok);
+    }
     let text = read(&args.input)?;
     // The shape is told from a key, so that an error names what is wrong with that shape.
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(&e))?;
@@ -145,6 +157,22 @@ fn read(input: &Input) -> Result<Vec<u8>, Failure> {
 }
 
 impl ScoreArgs {
+    /// Returns the record of a journal, if one is named.
+    fn record(&self) -> Option<RecordFlags> {
+        let Input::File(path) = &self.input else {
+            return None;
+        };
+        let is_journal = path.is_dir()
+            || path
+                .extension()
+                .is_some_and(|end| end == "jsonl" || end == "zst");
+        (is_journal || self.step.is_some()).then(|| RecordFlags {
+            record: path.clone(),
+            step: self.step,
+            unsigned: self.unsigned,
+        })
+    }
+
     fn override_rules(&self, rules: &mut Rules) -> Result<(), Failure> {
         let refuse = |flag: &str, range: &str| {
             Err(Failure::new(
@@ -208,6 +236,9 @@ impl Step {
             let known: Vec<&str> = competitions.iter().map(|c| c.id.0.as_str()).collect();
             format!("\"competition\" must be one of {}", known.join(", "))
         })?;
+        if table.uids.is_empty() {
+            return Err("\"uids\" is empty: there is nothing to score".to_owned());
+        }
         let mut entrants = BTreeMap::new();
         for row in table.uids {
             let entrant = Entrant {

@@ -6,10 +6,11 @@ use serde::Serialize;
 use shared::{Exit, Failure, file, term};
 
 use super::{
-    connect::{chain_failure, connect, open},
+    connect::{connect, open},
     flags::{ChainFlags, ConfigFlag, LoggingFlags, WalletFlags},
     runtime::block_on,
 };
+use crate::hints::chain_failure;
 use chain::weights::{self, Method, Preflight, SetWeightsError, WeightsReceipt, WeightsRequest};
 use subnet::{Fault, Uid};
 
@@ -22,9 +23,9 @@ pub(crate) struct SetWeightsArgs {
     /// Weights as JSON, or a file of it: {"uid": weight, ...}; any scale
     #[arg(long, value_name = "FILE|JSON")]
     weights: String,
-    /// Mechanism of the subnet
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    mechanism: u8,
+    /// Mechanism of the subnet [default: the subnet file's]
+    #[arg(long, value_name = "N")]
+    mechanism: Option<u8>,
     /// Version key sent with the weights [default: the subnet file's]
     #[arg(long = "version-key", value_name = "N")]
     version_key: Option<u64>,
@@ -61,12 +62,12 @@ pub(super) fn run(args: &SetWeightsArgs) -> Result<Exit, Failure> {
     let parameters = args.chain.parameters()?;
     let endpoints = args.chain.endpoints()?;
     let weighed = read(&args.weights)?;
-    let emitted = weights::emit(weighed).map_err(|error| {
+    let emitted = weights::emit(weighed.clone()).map_err(|error| {
         Failure::of(Exit::BadInput, &error).hint("weights are finite numbers, 0 or above")
     })?;
-    let request = WeightsRequest {
+    let mut request = WeightsRequest {
         netuid: parameters.netuid,
-        mechanism: args.mechanism,
+        mechanism: args.mechanism.unwrap_or(parameters.mechanism),
         weights: emitted,
         version_key: args.version_key.unwrap_or(parameters.weights_version),
         window: Duration::from_secs(args.window),
@@ -74,11 +75,21 @@ pub(super) fn run(args: &SetWeightsArgs) -> Result<Exit, Failure> {
     let wallet = open(&args.wallet)?;
     block_on(async {
         let client = connect(&endpoints).await?;
+        let head = client.head().await.map_err(|error| chain_failure(&error))?;
+        let look = async |request: &WeightsRequest| {
+            let preflight = weights::preflight(&head, &wallet.hotkey(), request).await;
+            preflight.map_err(|error| chain_failure(&error))
+        };
+        let preflight = look(&request).await?;
+        let limit = preflight.hyperparameters.max_weight_limit;
+        if let Ok(cut) = weights::emit_within(weighed, limit)
+            && cut != request.weights
+        {
+            term::note("the largest weights are cut to what the chain allows");
+            request.weights = cut;
+        }
         if args.dry_run {
-            let head = client.head().await.map_err(|error| chain_failure(&error))?;
-            let preflight = weights::preflight(&head, &wallet.hotkey(), &request)
-                .await
-                .map_err(|error| chain_failure(&error))?;
+            let preflight = look(&request).await?;
             return Ok(report_dry_run(args, &request, &preflight));
         }
         let receipt = weights::set(&client, &wallet, &request)

@@ -49,11 +49,9 @@ pub(super) fn run(args: &TokenizeArgs) -> Result<Exit, Failure> {
         let evaluator = Evaluator::new(options);
         let bar = Bar::new();
         let patience = workers::patience(args.time_limit);
-        let samples = evaluator
-            .tokenize(request, patience, &|progress| bar.show(progress))
-            .await;
+        let samples = workers::tokenize(&evaluator, &request, patience, &bar).await;
         evaluator.shut_down().await;
-        samples.map_err(|fault| workers::failure("could not tokenise", &fault))
+        samples.map_err(|fault| workers::failure("could not tokenize", &fault))
     })?;
     if args.json {
         let text = serde_json::to_string(&samples);
@@ -70,7 +68,7 @@ pub(super) fn run(args: &TokenizeArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Makes the request that tokenises conversations by the rules of the subnet.
+/// Makes the request that tokenizes conversations by the rules of the subnet.
 pub(super) fn request(
     directory: PathBuf,
     conversations: Vec<Conversation>,
@@ -97,7 +95,7 @@ pub(super) fn read_conversations(path: &Path) -> Result<Vec<Conversation>, Failu
     let refuse = |where_: &str, cause: &dyn std::fmt::Display| {
         Failure::new(
             Exit::BadInput,
-            format_args!("{}{where_} is no conversation", path.display()),
+            format_args!("{}{where_} is not a conversation", path.display()),
         )
         .because(cause)
         .hint(r#"expected {"messages": [{"role", "content"}, ..]} or {"prompt", "response"}"#)

@@ -8,13 +8,13 @@ use std::{
 
 use indicatif::ProgressBar;
 use model::{
-    Fault, MachineFaultKind,
-    protocol::{Phase, Progress},
+    Fault, MachineFaultKind, ModelFaultKind, TokenizedSample,
+    protocol::{COMPUTE_CACHE, ENVIRONMENT, Phase, Progress, Tokenize},
 };
 use shared::{Exit, Failure, cli::FullPath, term};
 
 use super::flags::{Devices, WorkerFlag};
-use eval::{self, COMPUTE_CACHE, Options, TimeLimits};
+use eval::{self, Evaluator, Options, TimeLimits};
 
 /// Makes the options of workers for devices, which may read what lies in `readable`.
 pub(crate) fn options(
@@ -27,7 +27,7 @@ pub(crate) fn options(
         reason = "the command line reads the environment"
     )]
     let value = |name: &str| env::var(name).ok().map(|value| (name.to_owned(), value));
-    let mut environment: Vec<_> = eval::ENVIRONMENT.into_iter().filter_map(value).collect();
+    let mut environment: Vec<_> = ENVIRONMENT.into_iter().filter_map(value).collect();
     if !environment.iter().any(|(name, _)| name == COMPUTE_CACHE) {
         // Not the user's own ~/.nv: what a worker may write, no other program should run.
         let folder = FullPath::of(Path::new("~/.cache/finetune-vali/kernels"))
@@ -41,6 +41,7 @@ pub(crate) fn options(
         memory: None,
         device_memory: None,
         threads: None,
+        no_sandbox: worker.no_sandbox,
         environment,
     })
 }
@@ -69,6 +70,38 @@ pub(super) fn directory(path: &Path) -> Result<(PathBuf, Vec<PathBuf>), Failure>
 pub(super) fn patience(seconds: u64) -> TimeLimits {
     let total = Duration::from_secs(seconds);
     TimeLimits { total, idle: total }
+}
+
+/// How many workers a tokenizer may bring down before it is said to be the reason.
+const CHANCES: usize = 3;
+
+/// Tokenizes. A tokenizer that brings down worker after worker, each of which is followed by one that
+/// passes its self-test, is itself the reason.
+pub(super) async fn tokenize(
+    evaluator: &Evaluator,
+    request: &Tokenize,
+    patience: TimeLimits,
+    bar: &Bar,
+) -> Result<Vec<TokenizedSample>, Fault> {
+    let show = |progress| bar.show(progress);
+    let mut lost = 0;
+    loop {
+        let asked = evaluator.tokenize(request.clone(), patience, &show);
+        let fault = match asked.await {
+            // The limit is the caller's: with more time it might be done.
+            Err(Fault::Machine(fault))
+                if fault.kind.may_be_provoked() && fault.kind != MachineFaultKind::Hung =>
+            {
+                fault
+            }
+            tokenized => return tokenized,
+        };
+        lost += 1;
+        if lost == CHANCES {
+            let text = format!("it brought down {lost} workers, the machine is well: {fault}");
+            return Err(Fault::model(ModelFaultKind::Tokenizer, text));
+        }
+    }
 }
 
 /// Turns a fault into what a person reads.
@@ -101,7 +134,7 @@ impl Bar {
     pub(super) fn show(&self, progress: Progress) {
         self.0.set_message(match progress.phase {
             Phase::Load => "loading (bytes)",
-            Phase::Tokenize => "tokenising (samples)",
+            Phase::Tokenize => "tokenizing (samples)",
             Phase::Evaluate => "evaluating (tokens)",
             Phase::Generate => "generating (tokens)",
         });

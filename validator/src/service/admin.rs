@@ -5,12 +5,13 @@ use std::{
     time::Duration,
 };
 
-use shared::{Failure, file, shutdown::Shutdown};
+use shared::{Failure, causes, file, shutdown::Shutdown};
 use tokio::time::{sleep, timeout};
 
 use super::Settings;
 use report::{
     board::Board,
+    meters::Meters,
     metrics,
     status::{self, Status},
 };
@@ -21,7 +22,7 @@ pub const STATUS: &str = "status.json";
 pub const METRICS: &str = "metrics.prom";
 
 /// The file is renewed at least this often while we live.
-const EVERY: Duration = Duration::from_secs(15);
+pub(super) const EVERY: Duration = Duration::from_secs(15);
 
 /// Changes that come close together are written once.
 const CALM: Duration = Duration::from_millis(200);
@@ -30,6 +31,7 @@ const CALM: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Admin {
     board: Board,
+    meters: Meters,
     version: String,
     /// Our own file, and the one the supervisor asked for.
     files: Vec<PathBuf>,
@@ -40,16 +42,27 @@ pub(super) struct Admin {
 /// Returns the status that the process before this one left.
 pub(super) fn left_behind(folder: &Path) -> Option<Status> {
     status::read(&folder.join(STATUS))
-        .inspect_err(|error| tracing::warn!(%error, "ignoring the status left behind"))
+        .inspect_err(|error| {
+            tracing::warn!(
+                error = causes::one_line(error),
+                "ignoring the status left behind"
+            );
+        })
         .ok()
         .flatten()
 }
 
 impl Admin {
-    pub(super) fn new(settings: &Settings, board: Board, shutdown: Shutdown) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        board: Board,
+        meters: Meters,
+        shutdown: Shutdown,
+    ) -> Self {
         let own = settings.folder.join(STATUS);
         Self {
             board,
+            meters,
             version: settings.version.clone(),
             files: settings.status_file.iter().cloned().chain([own]).collect(),
             metrics: settings.folder.join(METRICS),
@@ -77,11 +90,16 @@ impl Admin {
         let status = self.board.status(&self.version, EVERY);
         for path in &self.files {
             if let Err(error) = status.write(path) {
-                tracing::warn!(path = %path.display(), %error, "could not write the status");
+                let error = causes::one_line(&error);
+                tracing::warn!(path = %path.display(), error, "could not write the status");
             }
         }
-        if let Err(error) = file::write_atomic(&self.metrics, metrics::render(&status).as_bytes()) {
-            tracing::warn!(%error, "could not write the metrics");
+        let metrics = metrics::render(&status, &self.meters);
+        if let Err(error) = file::write_atomic(&self.metrics, metrics.as_bytes()) {
+            tracing::warn!(
+                error = causes::one_line(&error),
+                "could not write the metrics"
+            );
         }
     }
 }

@@ -7,8 +7,9 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::gate::{Gate, Hindrance};
 use chain::{ChainError, ChainSnapshot, Client};
-use subnet::{BlockNumber, Netuid};
+use subnet::{BlockNumber, CommitmentRules, Netuid, Uid};
 
 /// The last snapshot, for work without the chain, in the folder of the state.
 const SNAPSHOT: &str = "snapshot.json";
@@ -22,6 +23,9 @@ pub(super) struct ChainView {
     head: watch::Sender<BlockNumber>,
     /// Where each snapshot is kept.
     file: PathBuf,
+    gate: Gate,
+    /// How miners commit to models.
+    commitments: CommitmentRules,
 }
 
 /// Returns the file of the last snapshot.
@@ -30,12 +34,20 @@ pub(super) fn file(folder: &Path) -> PathBuf {
 }
 
 impl ChainView {
-    pub(super) fn new(client: Option<Client>, snapshot: ChainSnapshot, folder: &Path) -> Self {
+    pub(super) fn new(
+        client: Option<Client>,
+        snapshot: ChainSnapshot,
+        gate: Gate,
+        commitments: CommitmentRules,
+        folder: &Path,
+    ) -> Self {
         let view = Self {
             client,
             head: watch::Sender::new(snapshot.block),
             snapshots: watch::Sender::new(Arc::new(snapshot)),
             file: file(folder),
+            gate,
+            commitments,
         };
         view.keep(&view.snapshot());
         view
@@ -51,6 +63,16 @@ impl ChainView {
 
     pub(super) fn snapshot(&self) -> Arc<ChainSnapshot> {
         Arc::clone(&self.snapshots.borrow())
+    }
+
+    /// Returns why nothing is evaluated and no weights are set, if so.
+    pub(super) fn hindrance(&self) -> Option<Hindrance> {
+        self.gate.hindrance(&self.snapshot())
+    }
+
+    /// Returns our uid.
+    pub(super) fn uid(&self) -> Option<Uid> {
+        self.gate.uid(&self.snapshot())
     }
 
     /// Returns a receiver that sees every snapshot.
@@ -78,7 +100,7 @@ impl ChainView {
         let Some(client) = &self.client else {
             return Ok(());
         };
-        let snapshot = client.snapshot(self.netuid()).await?;
+        let snapshot = client.snapshot_by(self.netuid(), &self.commitments).await?;
         self.keep(&snapshot);
         self.head.send_if_modified(|head| {
             let newer = snapshot.block > *head;
@@ -91,7 +113,8 @@ impl ChainView {
 
     fn keep(&self, snapshot: &ChainSnapshot) {
         if let Err(error) = snapshot.save(&self.file) {
-            tracing::warn!(%error, "could not keep the snapshot for offline work");
+            let error = shared::causes::one_line(&error);
+            tracing::warn!(error, "could not keep the snapshot for offline work");
         }
     }
 }

@@ -1,14 +1,18 @@
 //! The cleaner: after steps and now and then, removes models that nobody has needed for a while.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use model::ContentHash;
-use shared::{Failure, status::Health};
+use shared::{Failure, causes, status::Health};
 use tokio::time::sleep;
 
 use super::{library::Library, wakeups::Wakeups};
-use crate::state::Kept;
-use models::{cleaner, tracker::Outcome};
+use crate::{state::Kept, step::attribution};
+use models::{Tracker, cleaner, tracker::Outcome};
 use report::board::Alarm;
 
 const EVERY: Duration = Duration::from_secs(600);
@@ -37,6 +41,7 @@ impl Cleaner {
 
     async fn sweep(&self) {
         let (store, tracker) = (self.library.store.clone(), self.library.sync.tracker());
+        self.forgive(&tracker);
         let (evaluated, grace) = (self.evaluated(), self.grace);
         let swept = tokio::task::spawn_blocking(move || {
             cleaner::sweep(&store, &tracker, &evaluated, grace)
@@ -44,11 +49,33 @@ impl Cleaner {
         match swept.await {
             Ok(Ok(_)) => self.alarm.end(),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "could not clean up the models");
+                let error = causes::one_line(&error);
+                tracing::warn!(error, "could not clean up the models");
                 self.alarm
                     .raise(Health::Yellow, format_args!("models: {error}"));
             }
             Err(panic) => tracing::error!(%panic, "cleaning up the models failed"),
+        }
+    }
+
+    /// Forgets strikes against models that nobody commits to any more.
+    fn forgive(&self, tracker: &Tracker) {
+        let committed: BTreeSet<String> = tracker
+            .holders()
+            .keys()
+            .map(ContentHash::to_string)
+            .collect();
+        let is_committed = |name: &str| committed.contains(attribution::subject(name));
+        let mut names = self.state.look(|state| {
+            let strikes = state.strikes.keys().cloned();
+            strikes
+                .chain(state.suspects.keys().cloned())
+                .collect::<Vec<_>>()
+        });
+        names.retain(|name| !is_committed(name));
+        // What can't be written is on the board, and the next sweep tries again.
+        if !names.is_empty() {
+            let _ = self.state.update(|state| state.forgive(is_committed));
         }
     }
 

@@ -7,6 +7,7 @@ use shared::{Exit, Failure, status::Health};
 use tokio::{sync::watch, time::timeout};
 
 use super::{Settings, chain_view};
+use crate::hints::chain_failure;
 use chain::{Attempts, ChainError, ChainSnapshot, Client, Deadlines};
 use report::board::{Alarm, Board};
 
@@ -20,10 +21,7 @@ pub(super) async fn connect(
     alarm: &Alarm,
 ) -> Result<(Client, ChainSnapshot), Failure> {
     let connected = tell(board, alarm, |attempts| reach(settings, attempts)).await;
-    connected.map_err(|error| {
-        Failure::of(error.kind().exit(), &error)
-            .hint("check --subtensor.network or --subtensor.chain_endpoint")
-    })
+    connected.map_err(|error| chain_failure(&error))
 }
 
 /// Connects as well, but takes the snapshot on disk where no chain answers.
@@ -68,7 +66,10 @@ async fn reach(
 ) -> Result<(Client, ChainSnapshot), ChainError> {
     let (endpoints, deadlines) = (&settings.endpoints, Deadlines::default());
     let client = Client::connect_telling(endpoints, deadlines, attempts).await?;
-    let snapshot = client.snapshot(settings.step.parameters.netuid).await?;
+    let parameters = &settings.step.parameters;
+    let snapshot = client
+        .snapshot_by(parameters.netuid, &parameters.commitment)
+        .await?;
     Ok((client, snapshot))
 }
 

@@ -9,6 +9,8 @@
 //!  hub ──models──> model sync ──news, syncing──> step loop ──completed──> cleaner
 //!  sources ──samples──> prefetch <──taken── step loop ──records──> wandb ──rows──> W&B
 //!  every task ──changes──> board ──> admin ──> status.json, metrics.prom
+//!                                ├──> metrics, notifier ──> whoever watches
+//!                                └──> history ──> events.jsonl, index.sqlite
 //!  SIGTERM, first task to end ──shutdown──> every task
 //! ```
 //!
@@ -21,23 +23,34 @@ mod chain_watcher;
 pub mod check;
 mod cleaner;
 mod connect;
+mod dashboard;
+mod disk;
+mod gate;
+mod history;
+mod known;
 mod library;
 mod losses;
+mod metrics;
 mod model_sync;
+mod notifier;
 mod origin;
+mod pages;
+mod patience;
+mod postponed;
 mod samples;
 mod start;
 mod step_loop;
+mod tokenizers;
 mod wakeups;
 mod wandb;
 mod weights;
 mod wiring;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use shared::{
     Exit, Failure, clock,
-    file::FileLock,
+    file::{self, FileLock},
     notify,
     shutdown::{Shutdown, Stop},
     status::Health,
@@ -48,20 +61,28 @@ use tokio::time::{Instant, timeout_at};
 
 use self::{
     admin::Admin,
+    notifier::Notifier,
     wiring::{Tasks, WeightsOrNot},
 };
-use crate::step;
+use crate::{hints::lock_failure, step};
 use ::samples::FetcherSettings;
 use chain::{Endpoints, Passwords, WalletPath};
 use hub::HubOptions;
 use models::store::StoreLimits;
 use report::{
     board::{Alarms, Board},
+    meters::Meters,
     status::{Activity, Details, Start},
 };
 use subnet::{Fault, FaultKind};
 
-pub use self::admin::{METRICS, STATUS};
+pub use self::{
+    admin::{METRICS, STATUS},
+    dashboard::{Dashboard, Token},
+    known::Known,
+    notifier::Target,
+    pages::write_site,
+};
 
 /// How long the tasks may take to stop before they are aborted.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -102,6 +123,14 @@ pub struct Settings {
     pub wandb: Option<report::wandb::LoggerSettings>,
     /// Stop after this many steps.
     pub max_steps: Option<u64>,
+    /// Whom to tell of problems that last.
+    pub notify: Vec<Target>,
+    /// Where metrics are served, if anywhere.
+    pub metrics_addr: Option<SocketAddr>,
+    /// Where the pages are served, if anywhere.
+    pub dashboard: Option<Dashboard>,
+    /// Where the pages are written after each step, if anywhere.
+    pub site: Option<PathBuf>,
 }
 
 /// Runs the validator until it is told to stop, or fails.
@@ -110,8 +139,9 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
     let mut tasks = TaskSet::new();
     tasks.spawn("signals", listen(shutdown.clone()));
     // Before the status: that of whoever runs on this state is not ours to write.
-    let _lock =
-        FileLock::try_acquire(&settings.folder.join("lock"), "validator").map_err(start::held)?;
+    let _lock = FileLock::try_acquire(&settings.folder.join("lock"), "validator")
+        .map_err(|error| lock_failure(&error))?;
+    file::clear_temporary(&settings.folder).map_err(|error| Failure::of(Exit::Machine, &error))?;
     let left = admin::left_behind(&settings.folder);
     let (board, alarms) = Board::new(Details {
         netuid: settings.step.parameters.netuid,
@@ -119,9 +149,33 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
         activity: Activity::OpeningWallet,
         ..Details::default()
     });
-    let admin = Admin::new(&settings, board.clone(), shutdown.clone());
+    let meters = Meters::default();
+    let admin = Admin::new(&settings, board.clone(), meters.clone(), shutdown.clone());
+    if let Some(address) = settings.metrics_addr {
+        let listener = http_server::listen(address, "--metrics-addr")?;
+        let serving = metrics::serve(
+            listener,
+            board.clone(),
+            settings.version.clone(),
+            meters.clone(),
+        );
+        tasks.spawn("metrics", serving);
+    }
     tasks.spawn("admin", admin.clone().run());
-    let ended = work(settings, &mut tasks, &board, alarms, &shutdown).await;
+    if let Some(dashboard) = settings.dashboard.clone() {
+        let listener = http_server::listen(dashboard.address, "--dashboard")?;
+        let folder = settings.folder.clone();
+        tasks.spawn(
+            "dashboard",
+            dashboard::serve(listener, dashboard, board.clone(), folder),
+        );
+    }
+    if !settings.notify.is_empty() {
+        let targets = settings.notify.clone();
+        let notifier = Notifier::new(board.clone(), targets, shutdown.clone())?;
+        tasks.spawn("notifier", notifier.run());
+    }
+    let ended = work(settings, &mut tasks, &board, alarms, &shutdown, meters).await;
     board.ended(ended.as_ref().err());
     admin.write();
     ended
@@ -134,6 +188,7 @@ async fn work(
     board: &Board,
     alarms: Alarms,
     shutdown: &Shutdown,
+    meters: Meters,
 ) -> Result<Exit, Failure> {
     let opened = tokio::select! {
         opened = start::open(&settings, board, &alarms) => opened?,
@@ -146,10 +201,11 @@ async fn work(
         model_sync,
         prefetch,
         cleaner,
+        history,
         wandb,
         step_loop,
         weights,
-    } = wiring::tasks(settings, opened, board, alarms, shutdown)?;
+    } = wiring::tasks(settings, opened, board, alarms, shutdown, meters)?;
     notify::ready();
     board.note(|details| details.start.ready_at = Some(clock::now()));
     term::note(format_args!("ready: hotkey {hotkey} on subnet {netuid}"));
@@ -159,6 +215,7 @@ async fn work(
     tasks.spawn("model sync", model_sync.run());
     tasks.spawn("samples", prefetch.run());
     tasks.spawn("cleaner", cleaner.run());
+    tasks.spawn("history", history.run());
     if let Some(wandb) = wandb {
         tasks.spawn("wandb", wandb.run());
     }
@@ -208,7 +265,12 @@ async fn supervise(tasks: &mut TaskSet, shutdown: &Shutdown) -> Result<Exit, Fai
                 break;
             }
         }
-        if tasks.running() == ["signals"] {
+        // They have nothing to finish.
+        if tasks
+            .running()
+            .iter()
+            .all(|name| ["dashboard", "metrics", "signals"].contains(name))
+        {
             break;
         }
     }

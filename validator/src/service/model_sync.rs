@@ -195,23 +195,14 @@ fn commitments(snapshot: &ChainSnapshot) -> Vec<Commitment> {
 impl TrackerFile {
     pub(super) fn new(folder: &Path, alarm: Alarm) -> Self {
         Self {
-            path: folder.join(TRACKER),
+            path: tracker_file(folder),
             alarm,
         }
     }
 
     /// Reads the tracker; a damaged one is begun anew, which costs requests and no model.
     pub(super) fn load(&self) -> Result<Tracker, Failure> {
-        let path = &self.path;
-        let bytes = file::read_limited(path, MAX_BYTES)
-            .map_err(|error| Failure::of(Exit::Machine, &error))?;
-        let Some(bytes) = bytes else {
-            return Ok(Tracker::default());
-        };
-        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-            tracing::error!(path = %path.display(), %error, "the tracker is damaged: every commitment is looked at again");
-            Tracker::default()
-        }))
+        read_tracker(&self.path)
     }
 
     fn save(&self, tracker: &Tracker) -> Result<(), Failure> {
@@ -232,6 +223,23 @@ impl TrackerFile {
     fn failed(&self) -> bool {
         self.alarm.is_raised()
     }
+}
+
+/// Returns the file of what came of the commitments.
+pub(super) fn tracker_file(folder: &Path) -> PathBuf {
+    folder.join(TRACKER)
+}
+
+pub(super) fn read_tracker(path: &Path) -> Result<Tracker, Failure> {
+    let bytes =
+        file::read_limited(path, MAX_BYTES).map_err(|error| Failure::of(Exit::Machine, &error))?;
+    let Some(bytes) = bytes else {
+        return Ok(Tracker::default());
+    };
+    Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+        tracing::error!(path = %path.display(), %error, "the tracker is damaged: every commitment is looked at again");
+        Tracker::default()
+    }))
 }
 
 #[cfg(test)]

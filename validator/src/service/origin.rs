@@ -108,6 +108,9 @@ fn from_consensus(
     if let Some(old) = old {
         state.step = old.step;
         state.strikes = old.strikes;
+        state.suspects = old.suspects;
+        state.tokenizers = old.tokenizers;
+        state.unusable = old.unusable;
         state.known = old.known;
         state.receipt = old.receipt;
     }

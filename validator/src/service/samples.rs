@@ -5,21 +5,34 @@ use std::sync::Arc;
 use shared::{Failure, shutdown::Shutdown};
 
 use super::chain_view::ChainView;
-use crate::state::Kept;
+use crate::{state::Kept, step};
 use samples::{Order, Seed, Supply, sample_set};
 use subnet::{BlockNumber, Fault};
 
 /// Decides which samples a step is to have.
 #[derive(Debug)]
 pub(super) struct Draws {
-    pub(super) seed: Seed,
+    seed: Seed,
     /// Blocks over which the block seed stays the same.
-    pub(super) sync_blocks: u64,
-    pub(super) chain: Arc<ChainView>,
-    pub(super) supply: Arc<Supply>,
+    sync_blocks: u64,
+    chain: Arc<ChainView>,
+    supply: Arc<Supply>,
 }
 
 impl Draws {
+    pub(super) fn new(
+        settings: &step::Settings,
+        chain: &Arc<ChainView>,
+        supply: &Arc<Supply>,
+    ) -> Self {
+        Self {
+            seed: settings.seed,
+            sync_blocks: settings.sync_blocks,
+            chain: Arc::clone(chain),
+            supply: Arc::clone(supply),
+        }
+    }
+
     /// Returns the block at which a competition's samples change: at most one step is made on each
     /// without news.
     pub(super) fn turn_at(&self, head: BlockNumber) -> BlockNumber {

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use shared::{Exit, Failure, file::LockError, term};
+use shared::{Exit, Failure, term};
 
-use super::{Settings, connect, origin};
-use crate::state::{self, Identity, State};
+use super::{Settings, connect, gate::Gate, origin};
+use crate::{
+    hints::{lock_failure, wallet_failure},
+    state::{self, Identity, State},
+};
 use chain::{ChainSnapshot, Client, Wallet, weights::TwinGuard};
 use eval::Evaluator;
 use hub::Hub;
+use model::protocol::Wall;
 use models::Store;
 use report::{
     Journal,
@@ -26,11 +30,12 @@ const JOURNAL_FILES: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) wallet: Arc<Wallet>,
-    /// Nobody else on this machine validates with our hotkey.
+    /// No other process of this user validates with our hotkey.
     pub(super) twin: TwinGuard,
     /// `None` without a chain.
     pub(super) client: Option<Client>,
     pub(super) snapshot: ChainSnapshot,
+    pub(super) gate: Gate,
     pub(super) uid: Option<Uid>,
     /// Where models come from, and where they lie.
     pub(super) models: (Hub, Store),
@@ -48,7 +53,8 @@ pub(super) async fn open(
     board: &Board,
     alarms: &Alarms,
 ) -> Result<Opened, Failure> {
-    let wallet = open_wallet(settings)?;
+    let wallet =
+        Wallet::open(&settings.wallet, &settings.passwords).map_err(|e| wallet_failure(&e))?;
     board.note(|details| details.hotkey = Some(wallet.hotkey()));
     let network = settings.endpoints.network.clone();
     progress(board, Activity::Connecting { network });
@@ -58,7 +64,14 @@ pub(super) async fn open(
         let (client, snapshot) = connect::connect(settings, board, &alarms.chain).await?;
         (Some(client), snapshot)
     };
-    let twin = TwinGuard::acquire(&wallet, &snapshot).map_err(held)?;
+    let twin = TwinGuard::acquire(&wallet, &snapshot).map_err(|e| lock_failure(&e))?;
+    let gate = Gate::open(
+        &settings.folder,
+        &settings.step.parameters.identity,
+        wallet.hotkey(),
+        settings.offline,
+        &snapshot,
+    )?;
     let uid = registered(settings, &wallet, &snapshot)?;
     board.note(|details| {
         details.uid = uid;
@@ -70,8 +83,11 @@ pub(super) async fn open(
     let hub = Hub::new(settings.hub.clone()).map_err(|error| Failure::of(Exit::Config, &error))?;
     progress(board, Activity::StartingWorkers);
     let evaluator = Arc::new(Evaluator::new(settings.workers.clone()));
-    let device = device(&evaluator).await?;
-    board.note(|details| details.device = Some(device.clone()));
+    let (device, sandbox) = device(&evaluator).await?;
+    board.note(|details| {
+        details.device = Some(device.clone());
+        details.sandbox = Some(sandbox);
+    });
     board.activity(Activity::ReadingState);
     let (state, journal) = state(settings, &wallet, &snapshot)?;
     let fetcher = Fetcher::new(settings.samples.clone())
@@ -81,6 +97,7 @@ pub(super) async fn open(
         twin,
         client,
         snapshot,
+        gate,
         uid,
         models: (hub, store),
         evaluator,
@@ -94,26 +111,6 @@ pub(super) async fn open(
 fn progress(board: &Board, activity: Activity) {
     term::note(&activity);
     board.activity(activity);
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it maps the error of a result"
-)]
-pub(super) fn held(error: LockError) -> Failure {
-    match &error {
-        LockError::Held { .. } => Failure::of(Exit::Denied, &error)
-            .hint("another validator runs with this hotkey or state; stop it first"),
-        LockError::File(_) => Failure::of(Exit::Machine, &error),
-    }
-}
-
-fn open_wallet(settings: &Settings) -> Result<Wallet, Failure> {
-    Wallet::open(&settings.wallet, &settings.passwords).map_err(|error| {
-        Failure::of(Exit::Config, &error).hint(
-            "name it with --wallet.name and --wallet.hotkey; without a wallet, try `localnet`",
-        )
-    })
 }
 
 /// Returns our uid; without one there is nothing to validate with, unless offline.
@@ -140,20 +137,16 @@ fn registered(
     }
 }
 
-/// Starts the workers and tests them; returns the devices they found.
-async fn device(evaluator: &Evaluator) -> Result<String, Failure> {
-    let mut devices = Vec::new();
+/// Starts the workers and tests them; returns the devices they found, and the walls around them.
+async fn device(evaluator: &Evaluator) -> Result<(String, String), Failure> {
+    let (mut devices, mut sandbox) = (Vec::new(), String::new());
     for started in evaluator.start().await {
         let fault = match started.hello {
             Err(fault) => fault,
             Ok(hello) => match hello.device {
                 Ok(device) => {
-                    if let Some(why) = hello.unused_gpu {
-                        tracing::error!(
-                            "this machine has a GPU and computes on its CPU: {why}; `validator check` says more"
-                        );
-                    }
                     devices.push(device.id);
+                    sandbox = walls(&hello.sandbox);
                     continue;
                 }
                 Err(fault) => fault,
@@ -175,7 +168,22 @@ async fn device(evaluator: &Evaluator) -> Result<String, Failure> {
             .because(fault));
         }
     }
-    Ok(devices.join(","))
+    Ok((devices.join(","), sandbox))
+}
+
+/// Names the walls that stand, then those that don't.
+fn walls(walls: &[Wall]) -> String {
+    let names = |stand| {
+        let those = walls
+            .iter()
+            .filter(move |wall| wall.stands.is_ok() == stand);
+        let names: Vec<&str> = those.map(|wall| wall.name.as_str()).collect();
+        names.join(", ")
+    };
+    match names(false).as_str() {
+        "" => names(true),
+        missing => format!("{}; without {missing}", names(true)),
+    }
 }
 
 /// Chooses the state to start from and opens the journal.

@@ -7,12 +7,12 @@ use std::{
 };
 
 use model::ContentHash;
-use shared::{Exit, Failure, clock, notify, shutdown::Stop};
+use shared::{Exit, Failure, back_off::BackOff, clock, notify, shutdown::Stop};
 use tokio::{sync::broadcast, time::sleep};
 
 use super::{
-    chain_view::ChainView, library::Library, losses::Losses, samples::Draws, severity,
-    wakeups::Wakeups,
+    chain_view::ChainView, library::Library, losses::Losses, patience::Patience,
+    postponed::Postponed, samples::Draws, severity, tokenizers::TokenizerWatch, wakeups::Wakeups,
 };
 use crate::{
     state::{OpenStep, State},
@@ -25,20 +25,19 @@ use report::{
     status::{Activity, LastStep, ModelSummary},
     step_record::ModelRow,
 };
-use subnet::{BlockNumber, Competition, Fault, FaultKind, Hotkey, Real};
+use subnet::{BlockNumber, Competition, CompetitionId, Fault, FaultKind, Hotkey, Real};
 
-/// First pause after a fault; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The pause after a fault.
+const PAUSE: BackOff = BackOff {
+    first: Duration::from_secs(2),
+    longest: Duration::from_mins(5),
+};
 
 /// How long an idle loop waits before it looks again and says that it is alive.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How long a step waits for models that are just being fetched, so that they run together.
 const SETTLE: Duration = Duration::from_secs(120);
-
-/// How long a step waits for members of its pool that are not on disk yet.
-const POOL_PATIENCE: Duration = Duration::from_secs(1800);
 
 #[derive(Debug)]
 pub(super) struct StepLoop {
@@ -48,6 +47,7 @@ pub(super) struct StepLoop {
     pub(super) draws: Arc<Draws>,
     pub(super) alarm: Alarm,
     pub(super) losses: Losses,
+    pub(super) tokenizers: TokenizerWatch,
     /// Stop after this many steps.
     pub(super) max_steps: Option<u64>,
     /// Who listens gets every record.
@@ -60,8 +60,11 @@ pub(super) struct StepLoop {
 #[derive(Debug)]
 pub(super) struct Memory {
     began: Instant,
+    patience: Patience,
+    postponed: Postponed,
     /// Refusals already reported, by commitment.
     reported: BTreeMap<Hotkey, BlockNumber>,
+    /// Faults in a row that no competition's step met.
     faults: u32,
     /// Steps completed in this run.
     done: u64,
@@ -78,6 +81,8 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             began: Instant::now(),
+            patience: Patience::default(),
+            postponed: Postponed::new(PAUSE),
             reported: BTreeMap::new(),
             faults: 0,
             done: 0,
@@ -96,25 +101,33 @@ impl StepLoop {
             notify::watchdog();
             match turn {
                 Ok(Some(record)) => {
-                    self.no_fault();
                     self.completed(record);
+                    self.no_fault();
                 }
                 Ok(None) => {
                     self.no_fault();
-                    self.context.board.activity(Activity::WaitingForNews);
+                    let postponed = self.memory.postponed.next();
+                    self.context.board.activity(if postponed.is_some() {
+                        Activity::WaitingAfterFault
+                    } else {
+                        Activity::WaitingForNews
+                    });
                     let mut heads = self.chain.heads();
+                    let pause = postponed.map_or(IDLE, |at| {
+                        at.saturating_duration_since(Instant::now()).min(IDLE)
+                    });
                     tokio::select! {
                         () = wakeups.shutdown.requested() => return Ok(()),
                         () = wakeups.news.notified() => {}
                         _ = heads.changed() => {}
-                        () = sleep(IDLE) => {}
+                        () = sleep(pause) => {}
                     }
                 }
                 Err(fault) if fault.kind == FaultKind::Config => {
                     return Err(Failure::from(fault));
                 }
                 Err(fault) => {
-                    let pause = self.postponed(&fault);
+                    let pause = self.troubled(&fault);
                     tokio::select! {
                         () = wakeups.shutdown.requested() => return Ok(()),
                         () = sleep(pause) => {}
@@ -141,14 +154,23 @@ impl StepLoop {
             details.step = Some(open.step);
             details.competition = Some(open.competition.clone());
         });
-        step::run(&self.context, &ready.start, &ready.field)
-            .await
-            .map(Some)
+        match step::run(&self.context, &ready.start, &ready.field).await {
+            Ok(record) => Ok(Some(record)),
+            Err(fault) if fault.kind == FaultKind::Config => Err(fault),
+            Err(fault) => {
+                self.postpone(&ready.start.competition.id, &fault);
+                Ok(None)
+            }
+        }
     }
 
     /// Chooses the next step: the one begun before a restart, else the next competition in turn
     /// that has something new to say.
     async fn next(&mut self) -> Result<Option<Ready>, Fault> {
+        // The watcher of the chain says why.
+        if self.chain.hindrance().is_some() {
+            return Ok(None);
+        }
         let block = self.chain.snapshot().block;
         let parameters = &self.context.settings.parameters;
         let competitions = parameters.competitions_at(block).to_vec();
@@ -158,7 +180,8 @@ impl StepLoop {
             )));
         }
         let ids = competitions.iter().map(|competition| &competition.id);
-        self.losses.keep(ids);
+        self.losses.keep(ids.clone());
+        self.memory.postponed.keep(ids);
         if *self.wakeups.syncing.borrow() && self.memory.began.elapsed() < SETTLE {
             return Ok(None);
         }
@@ -167,19 +190,33 @@ impl StepLoop {
         let count = competitions.len() as u64;
         if let Some(open) = state.open.as_ref().filter(|open| !open.samples.is_empty())
             && let Some(competition) = competitions.iter().find(|c| c.id == open.competition)
+            && self
+                .memory
+                .postponed
+                .is_due(&competition.id, Instant::now())
             && let Some((field, pins)) = self.field(competition, &state)?
         {
-            return self.ready(competition, open.clone(), field, pins).await;
+            let open = open.clone();
+            return self.ready(competition, open, field, pins, &state).await;
         }
         for offset in 0..count {
             let number = state.step + offset;
             let competition = &competitions[usize::try_from(number % count).unwrap_or(0)];
+            if !self
+                .memory
+                .postponed
+                .is_due(&competition.id, Instant::now())
+            {
+                continue;
+            }
             let Some((field, pins)) = self.field(competition, &state)? else {
+                self.memory.postponed.end(&competition.id);
                 continue;
             };
             let turn = self.draws.turn_at(head);
             let fresh = state.turns.get(&competition.id) != Some(&turn);
             if !fresh && !field.has_news(&state) {
+                self.memory.postponed.end(&competition.id);
                 continue;
             }
             let order = self.draws.order(number, turn).await?;
@@ -192,21 +229,22 @@ impl StepLoop {
                 turn,
                 samples: String::new(),
             };
-            return self.ready(competition, open, field, pins).await;
+            return self.ready(competition, open, field, pins, &state).await;
         }
         Ok(None)
     }
 
     async fn ready(
-        &self,
+        &mut self,
         competition: &Competition,
         open: OpenStep,
         field: Field,
         pins: Vec<Pin>,
+        state: &State,
     ) -> Result<Option<Ready>, Fault> {
         let snapshot = self.chain.snapshot();
         let tokenizer = match &competition.tokenizer {
-            Some(repository) => Some(self.library.tokenizer(repository).await?),
+            Some(wanted) => Some(self.tokenizers.find(&self.library, wanted, state).await?),
             None => None,
         };
         let tracker = self.library.sync.tracker();
@@ -248,7 +286,8 @@ impl StepLoop {
             .collect();
         let commitments = &snapshot.commitments;
         let joined = join::join(commitments, &tracker, &stored, &competition.id, state);
-        if joined.awaited && self.memory.began.elapsed() < POOL_PATIENCE {
+        let patience = &mut self.memory.patience;
+        if patience.waits(&competition.id, &joined.awaited, Instant::now()) {
             return Ok(None);
         }
         let field = joined.field;
@@ -263,12 +302,16 @@ impl StepLoop {
 
     fn completed(&mut self, record: StepRecord) {
         self.memory.done += 1;
+        self.memory.postponed.end(&record.competition);
         for refusal in &record.refused {
             self.memory.reported.insert(refusal.hotkey, refusal.block);
         }
         let (done, last) = (self.memory.done, last_step(&record));
         self.context.board.note(|details| {
             details.steps_done = done;
+            details
+                .last_steps
+                .insert(last.competition.clone(), last.clone());
             details.last_step = Some(last);
         });
         let mut losses = record.models.values().map(ModelRow::mean_loss);
@@ -282,21 +325,32 @@ impl StepLoop {
         }
     }
 
-    /// Tells of a fault; returns how long to pause.
-    fn postponed(&mut self, fault: &Fault) -> Duration {
+    /// Tells of a fault that holds all competitions up; returns how long to pause.
+    fn troubled(&mut self, fault: &Fault) -> Duration {
         self.memory.faults += 1;
         let times = self.memory.faults;
-        tracing::warn!(%fault, times, "the step is postponed");
+        tracing::warn!(%fault, times, "no step can begin");
         self.alarm.raise(severity(fault, times), fault);
         self.context.board.activity(Activity::WaitingAfterFault);
-        let doublings = times.saturating_sub(1).min(10);
-        (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+        PAUSE.after(times)
     }
 
-    /// The step was made, or it is no longer due: either way nothing is postponed.
+    /// Tells of a fault of a competition's step, which is tried again after a pause; the other
+    /// competitions have their turns meanwhile.
+    fn postpone(&mut self, competition: &CompetitionId, fault: &Fault) {
+        let times = self.memory.postponed.add(competition, Instant::now());
+        tracing::warn!(%fault, times, %competition, "the step is postponed");
+        self.alarm.raise(severity(fault, times), fault);
+        // Another competition may be due now.
+        self.wakeups.news.notify_one();
+    }
+
+    /// Steps are made, or no longer due: nothing is postponed but what is known to be.
     fn no_fault(&mut self) {
         self.memory.faults = 0;
-        self.alarm.end();
+        if self.memory.postponed.next().is_none() {
+            self.alarm.end();
+        }
     }
 }
 

@@ -8,18 +8,23 @@ use tokio::sync::broadcast;
 use super::{
     Settings,
     chain_view::ChainView,
-    chain_watcher::ChainWatcher,
+    chain_watcher::{self, ChainWatcher},
     cleaner::Cleaner,
+    disk::DiskWatch,
+    gate::Gate,
+    history::History,
     library::Library,
     losses::Losses,
     model_sync::{ModelSync, TrackerFile},
     samples::{Draws, Prefetch},
     start::Opened,
     step_loop::{Memory, StepLoop},
+    tokenizers::TokenizerWatch,
     wakeups::Wakeups,
     wandb::{self, Wandb},
     weights::{
         self, Terms, Weights,
+        footing::Footing,
         watch::{Reveals, Twins},
     },
 };
@@ -27,13 +32,15 @@ use crate::{
     state::Kept,
     step::{Context, Sign},
 };
-use chain::{Client, Wallet, weights::TwinGuard};
+use chain::{ChainSnapshot, Client, Wallet, weights::TwinGuard};
 use hub::Hub;
 use models::{Store, Sync, SyncOptions, Tracker, Verifier};
 use report::{
     StepRecord,
     board::{Alarm, Alarms, Board},
+    meters::Meters,
 };
+use subnet::{Hotkey, Parameters};
 
 /// So many records of steps wait for those who listen; then the oldest is dropped.
 const RECORDS: usize = 16;
@@ -46,6 +53,7 @@ pub(super) struct Tasks {
     pub(super) model_sync: ModelSync,
     pub(super) prefetch: Prefetch,
     pub(super) cleaner: Cleaner,
+    pub(super) history: History,
     pub(super) wandb: Option<Wandb>,
     pub(super) step_loop: StepLoop,
     pub(super) weights: WeightsOrNot,
@@ -75,12 +83,14 @@ pub(super) fn tasks(
     board: &Board,
     alarms: Alarms,
     shutdown: &Shutdown,
+    meters: Meters,
 ) -> Result<Tasks, Failure> {
     let Opened {
         wallet,
         twin,
         client,
         snapshot,
+        gate,
         uid,
         models,
         evaluator,
@@ -92,20 +102,16 @@ pub(super) fn tasks(
     let state = Kept::new(&settings.folder, state, alarms.state)
         .map_err(|error| Failure::of(Exit::Machine, &error))?;
     let tracker = TrackerFile::new(&settings.folder, alarms.tracker);
-    let chain = Arc::new(ChainView::new(client.clone(), snapshot, &settings.folder));
+    let chain = Arc::new(chain_view(&settings, client.clone(), snapshot, gate));
     let handles = Handles {
         library: Arc::new(library(&settings, models, tracker.load()?, &state)),
-        draws: Arc::new(Draws {
-            seed: settings.step.seed,
-            sync_blocks: settings.step.sync_blocks,
-            chain: Arc::clone(&chain),
-            supply: Arc::clone(&supply),
-        }),
+        draws: Arc::new(Draws::new(&settings.step, &chain, &supply)),
         chain,
         state: Arc::new(state),
         board: board.clone(),
         wakeups: Arc::new(Wakeups::new(shutdown.clone())),
     };
+    let parameters = settings.step.parameters.clone();
     let weights_alarms = weights::Alarms {
         not_set: alarms.weights,
         overdue: alarms.weights_age,
@@ -114,7 +120,7 @@ pub(super) fn tasks(
         Some(client) if !settings.offline && !settings.dont_set_weights => {
             let twins = Twins::new(twin, alarms.twin);
             let reveals = Reveals::new(alarms.reveal);
-            let (terms, wallet) = (Terms::of(&settings.step.parameters), Arc::clone(&wallet));
+            let (terms, wallet) = (Terms::of(&parameters), Arc::clone(&wallet));
             let task = handles.weights(client, wallet, terms, weights_alarms, twins, reveals);
             WeightsOrNot::Set(Box::new(task))
         }
@@ -122,6 +128,8 @@ pub(super) fn tasks(
     };
     // The loop alone holds the sender: its listeners end after it, with its last record.
     let (records, rows) = broadcast::channel(RECORDS);
+    let (hotkey, heard) = (wallet.hotkey(), records.subscribe());
+    let history = handles.history(&settings, hotkey, client.clone(), heard, meters);
     let wandb = settings.wandb.map(|given| Wandb {
         settings: wandb::complete(given, uid, &settings.version, &wallet),
         rows,
@@ -143,17 +151,36 @@ pub(super) fn tasks(
         sources_alarm: alarms.samples,
         snapshots: handles.chain.snapshots(),
     };
-    let losses = Losses::new(alarms.losses);
+    let told = (alarms.step, alarms.losses, alarms.tokenizer);
     Ok(Tasks {
-        chain_watcher: client
-            .map(|client| handles.chain_watcher(client, alarms.chain, settings.update_delay)),
+        chain_watcher: client.map(|client| {
+            let alarms = chain_watcher::WatchAlarms {
+                chain: alarms.chain,
+                lag: alarms.chain_lag,
+                subnet: alarms.subnet,
+                registration: alarms.registration,
+                commitments: alarms.commitments,
+            };
+            handles.chain_watcher(client, alarms, parameters, settings.update_delay)
+        }),
         model_sync: handles.model_sync(tracker, alarms.models, settings.update_delay),
         prefetch: handles.prefetch(),
         cleaner: handles.cleaner(alarms.store, settings.grace),
+        history,
         wandb,
-        step_loop: handles.step_loop(context, alarms.step, losses, settings.max_steps, records),
+        step_loop: handles.step_loop(context, told, settings.max_steps, records),
         weights,
     })
+}
+
+fn chain_view(
+    settings: &Settings,
+    client: Option<Client>,
+    snapshot: ChainSnapshot,
+    gate: Gate,
+) -> ChainView {
+    let commitments = settings.step.parameters.commitment.clone();
+    ChainView::new(client, snapshot, gate, commitments, &settings.folder)
 }
 
 fn library(settings: &Settings, models: (Hub, Store), tracker: Tracker, state: &Kept) -> Library {
@@ -182,13 +209,20 @@ fn signer(wallet: Arc<Wallet>) -> Sign {
 }
 
 impl Handles {
-    fn chain_watcher(&self, client: Client, alarm: Alarm, update_delay: Duration) -> ChainWatcher {
+    fn chain_watcher(
+        &self,
+        client: Client,
+        alarms: chain_watcher::WatchAlarms,
+        parameters: Parameters,
+        update_delay: Duration,
+    ) -> ChainWatcher {
         ChainWatcher {
             client,
+            parameters,
             chain: Arc::clone(&self.chain),
             state: Arc::clone(&self.state),
             board: self.board.clone(),
-            alarm,
+            alarms,
             update_delay,
             shutdown: self.wakeups.shutdown.clone(),
         }
@@ -225,11 +259,36 @@ impl Handles {
         }
     }
 
+    fn history(
+        &self,
+        settings: &Settings,
+        hotkey: Hotkey,
+        client: Option<Client>,
+        records: broadcast::Receiver<Arc<StepRecord>>,
+        meters: Meters,
+    ) -> History {
+        History {
+            board: self.board.clone(),
+            version: settings.version.clone(),
+            hotkey,
+            folder: settings.folder.clone(),
+            client,
+            snapshots: self.chain.snapshots(),
+            records,
+            meters,
+            disk: DiskWatch {
+                store: self.library.store.clone(),
+                limits: settings.limits,
+            },
+            site: settings.site.clone(),
+            shutdown: self.wakeups.shutdown.clone(),
+        }
+    }
+
     fn step_loop(
         &self,
         context: Context,
-        alarm: Alarm,
-        losses: Losses,
+        (alarm, losses, tokenizer): (Alarm, Alarm, Alarm),
         max_steps: Option<u64>,
         records: broadcast::Sender<Arc<StepRecord>>,
     ) -> StepLoop {
@@ -239,7 +298,8 @@ impl Handles {
             library: Arc::clone(&self.library),
             draws: Arc::clone(&self.draws),
             alarm,
-            losses,
+            losses: Losses::new(losses),
+            tokenizers: TokenizerWatch::new(tokenizer),
             max_steps,
             records,
             wakeups: Arc::clone(&self.wakeups),
@@ -266,6 +326,8 @@ impl Handles {
             alarms,
             twins,
             reveals,
+            footing: Footing::default(),
+            mechanism_update: None,
             shutdown: self.wakeups.shutdown.clone(),
         }
     }

@@ -11,9 +11,12 @@ use shared::{
     status::Health,
 };
 
-use super::{FORMAT, Identity, State};
-use report::board::Alarm;
-use subnet::Fault;
+use super::{
+    FORMAT, Identity, ModelLosses, State,
+    losses::{self, LossFile, LossLine},
+};
+use report::{board::Alarm, step_record::Engine};
+use subnet::{CompetitionId, Fault};
 
 const NAME: &str = "state.json";
 const MAX_BYTES: u64 = 256 << 20;
@@ -74,8 +77,11 @@ pub fn read(folder: &Path, identity: &Identity) -> Result<Option<State>, StateEr
                 expected: Box::new(identity.clone()),
             });
         }
-        Ok(_) => match serde_json::from_slice(&bytes) {
-            Ok(state) => return Ok(Some(state)),
+        Ok(_) => match serde_json::from_slice::<State>(&bytes) {
+            Ok(mut state) => {
+                losses::read(folder, &mut state.known);
+                return Ok(Some(state));
+            }
             Err(error) => format!("it is damaged: {error}"),
         },
     };
@@ -116,8 +122,14 @@ fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
 #[derive(Debug)]
 pub struct Kept {
     path: PathBuf,
-    state: Mutex<State>,
+    content: Mutex<Content>,
     alarm: Alarm,
+}
+
+#[derive(Debug)]
+struct Content {
+    state: State,
+    losses: LossFile,
 }
 
 impl Kept {
@@ -125,7 +137,10 @@ impl Kept {
     pub fn new(folder: &Path, state: State, alarm: Alarm) -> Result<Self, StateError> {
         let kept = Self {
             path: folder.join(NAME),
-            state: Mutex::new(state),
+            content: Mutex::new(Content {
+                losses: LossFile::begin(folder, &state.known)?,
+                state,
+            }),
             alarm,
         };
         kept.update(|_| ())?;
@@ -134,22 +149,50 @@ impl Kept {
 
     /// Changes the state. If it can't be written the old one stays, on disk and here.
     pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, StateError> {
-        let mut state = self.lock();
-        let mut next = state.clone();
+        let mut content = self.lock();
+        let mut next = content.state.clone();
         let result = change(&mut next);
         next.format = FORMAT;
         next.written_at = clock::now();
         let written = self.write(&next);
+        if written.is_ok() {
+            content.state = next;
+        }
+        self.told(written).map(|()| result)
+    }
+
+    /// Remembers the losses of a model, so that a restart does not compute them again.
+    pub fn learn(
+        &self,
+        competition: &CompetitionId,
+        samples: &str,
+        engine: &Engine,
+        content: &str,
+        losses: ModelLosses,
+    ) -> Result<(), StateError> {
+        let line = LossLine {
+            competition: competition.clone(),
+            samples: samples.to_owned(),
+            engine: engine.clone(),
+            content: content.to_owned(),
+            losses,
+        };
+        let mut content = self.lock();
+        let Content { state, losses } = &mut *content;
+        losses::learn(&mut state.known, line.clone());
+        let written = losses.append(&line, &state.known);
+        self.told(written)
+    }
+
+    /// Tells of a write that failed, until one succeeds.
+    fn told(&self, written: Result<(), StateError>) -> Result<(), StateError> {
         match &written {
-            Ok(()) => {
-                self.alarm.end();
-                *state = next;
-            }
+            Ok(()) => self.alarm.end(),
             Err(error) => self
                 .alarm
                 .raise(Health::Yellow, Failure::of(Exit::Machine, error)),
         }
-        written.map(|()| result)
+        written
     }
 
     fn write(&self, state: &State) -> Result<(), StateError> {
@@ -158,14 +201,14 @@ impl Kept {
 
     /// Returns a copy of the state.
     pub fn get(&self) -> State {
-        self.lock().clone()
+        self.lock().state.clone()
     }
 
     pub fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
-        at(&self.lock())
+        at(&self.lock().state)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

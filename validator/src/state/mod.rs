@@ -1,13 +1,15 @@
 //! What survives a restart: running weights, pools, losses of the step in progress.
 
 mod file;
+mod losses;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::file::{Kept, StateError, peek, read};
+use models::TokenizerPin;
 use report::{
     StepRecord,
     step_record::{Engine, Plan, Receipt},
@@ -18,6 +20,9 @@ use subnet::{BlockNumber, CompetitionId, Hotkey, Netuid, Real, Uid};
 /// The current format. It rises when the previous release would misread the file; fields may be
 /// added without. A release reads this format and one above it, so that a rollback works.
 pub const FORMAT: u32 = 1;
+
+/// More strikes than that say nothing new.
+const MAX_STRIKES: usize = 8;
 
 /// Whose state it is: state of another subnet, hotkey or chain is never used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,12 +66,23 @@ pub struct State {
     pub turns: BTreeMap<CompetitionId, BlockNumber>,
     #[serde(default)]
     pub open: Option<OpenStep>,
-    /// Losses known for the sample set last used, by competition.
-    #[serde(default)]
+    /// Losses known for the sample set last used, by competition. They have a file of their own; the
+    /// release before kept them here.
+    #[serde(default, skip_serializing)]
     pub known: BTreeMap<CompetitionId, KnownLosses>,
-    /// Models that brought down a worker, by content hash.
+    /// Work that brought down workers while others were well, by its subject: how often, and how.
     #[serde(default)]
     pub strikes: BTreeMap<String, Vec<String>>,
+    /// Work that brought down a worker since anything like it went through: perhaps the machine is
+    /// the reason.
+    #[serde(default)]
+    pub suspects: BTreeMap<String, String>,
+    /// The fixed tokenizer that worked last, by repository: no other is taken for it.
+    #[serde(default)]
+    pub tokenizers: BTreeMap<String, TokenizerPin>,
+    /// Sample sets that no step could use, the last ones.
+    #[serde(default)]
+    pub unusable: Vec<String>,
     /// The last weight set that was confirmed.
     #[serde(default)]
     pub receipt: Option<Receipt>,
@@ -137,6 +153,9 @@ impl State {
             open: None,
             known: BTreeMap::new(),
             strikes: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+            tokenizers: BTreeMap::new(),
+            unusable: Vec::new(),
             receipt: None,
         }
     }
@@ -155,24 +174,29 @@ impl State {
             .unwrap_or_default()
     }
 
-    /// Remembers the losses of a model.
-    pub fn learn(
-        &mut self,
-        competition: &CompetitionId,
-        samples: &str,
-        engine: &Engine,
-        content: &str,
-        losses: ModelLosses,
-    ) {
-        let known = self.known.entry(competition.clone()).or_default();
-        if known.samples != samples || known.engine != *engine {
-            *known = KnownLosses {
-                samples: samples.to_owned(),
-                engine: engine.clone(),
-                models: BTreeMap::new(),
-            };
+    /// Remembers that work like others' went through: whatever brought down a worker since the last
+    /// such work was not the machine, and counts against its subject. `work` begins the names of
+    /// such work, and all of `name` is the one that went through; `unproven` was under way with it.
+    pub fn went_through(&mut self, work: &str, name: &str, unproven: &BTreeSet<String>) {
+        self.strikes.remove(name);
+        self.suspects.remove(name);
+        let all = std::mem::take(&mut self.suspects);
+        for (suspect, fault) in all {
+            if !suspect.starts_with(work) || unproven.contains(&suspect) {
+                self.suspects.insert(suspect, fault);
+                continue;
+            }
+            let strikes = self.strikes.entry(suspect).or_default();
+            if strikes.len() < MAX_STRIKES {
+                strikes.push(fault);
+            }
         }
-        known.models.insert(content.to_owned(), losses);
+    }
+
+    /// Forgets what brought down workers, but for the subjects that somebody still commits to.
+    pub fn forgive(&mut self, is_committed: impl Fn(&str) -> bool) {
+        self.strikes.retain(|name, _| is_committed(name));
+        self.suspects.retain(|name, _| is_committed(name));
     }
 
     /// Takes over what a completed step decided. Members of the pool that took no part, because

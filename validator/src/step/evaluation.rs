@@ -1,27 +1,23 @@
 //! Losses of a step: what is known is kept, what is missing is computed, faults find their owner.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream::FuturesUnordered};
 use model::{
-    Architecture, ContentHash, Fault as EvalFault, MachineFault, PackingPlan, TokenizedSample,
+    Architecture, ContentHash, Fault as EvalFault, MachineFault, MachineFaultKind, PackingPlan,
+    TokenizedSample,
     protocol::{Evaluate, Evaluation, ModelSource, Progress},
 };
 use shared::term;
 use tokio::time::Instant;
 
-use super::{Candidate, Context, Field};
+use super::{
+    Candidate, Context, Field,
+    attribution::{self, Court, Docket, Halt, Trouble, Work},
+};
 use crate::state::ModelLosses;
 use eval::TimeLimits;
 use report::{status::Activity, step_record::Plan};
 use subnet::{Competition, Fault, Real};
-
-/// A model that brings down this many workers while the machine is sound is itself the reason.
-const STRIKES: usize = 3;
 
 /// The samples as one tokenizer sees them.
 #[derive(Debug)]
@@ -57,89 +53,53 @@ impl Round<'_> {
         &self,
         context: &Context,
         field: &Field,
-    ) -> Result<BTreeMap<ContentHash, Verdict>, Fault> {
-        let (mut verdicts, mut queue) = self.known(context, field);
-        let bar = term::bar(
-            queue.len() as u64,
-            format!("evaluating {}", self.competition.id),
-        );
-        let mut running = FuturesUnordered::new();
-        let mut finished = verdicts.values().filter(|verdict| verdict.is_ok()).count();
-        loop {
-            while running.len() < context.evaluator.width()
-                && let Some(job) = queue.pop_front()
-            {
-                context.board.activity(Activity::Evaluating {
-                    model: job.0.model.repository(),
-                    competition: self.competition.id.clone(),
-                });
-                let next = queue.front().map(|(next, _)| self.source(context, next));
-                running.push(self.evaluate(context, job, next));
-            }
-            let Some((job, outcome)) = running.next().await else {
-                break;
-            };
-            shared::notify::watchdog();
-            let (candidate, tokens) = &job;
-            match outcome {
-                Ok(evaluation) => {
-                    bar.inc(1);
-                    finished += 1;
-                    let verdict = self.judge(context, candidate, tokens, evaluation)?;
-                    verdicts.insert(candidate.content, verdict);
-                }
-                Err(EvalFault::Model(fault)) => {
-                    judge_copy(context, candidate, &fault).await?;
-                    bar.inc(1);
-                    let fault = Fault::model(fault);
-                    tracing::info!(model = %candidate.model, %fault, "model at fault");
-                    verdicts.insert(candidate.content, Err(fault));
-                }
-                Err(EvalFault::Machine(fault)) => {
-                    if Instant::now() >= self.deadline {
-                        return Err(Fault::machine(format_args!(
-                            "the step's time limit came while {} was evaluated; what is done is \
-                             kept, see --step-minutes",
-                            candidate.model.repository()
-                        )));
-                    }
-                    if !fault.kind.may_be_provoked() {
-                        judge_copy(context, candidate, &fault).await?;
-                        return Err(Fault::machine(fault));
-                    }
-                    let strikes = strike(context, candidate.content, &fault)?;
-                    // Until another model went through, it may be the machine after all.
-                    if strikes < STRIKES || (finished == 0 && !queue.is_empty()) {
-                        queue.push_back(job);
-                    } else if finished == 0 {
-                        return Err(Fault::machine(fault));
-                    } else {
-                        bar.inc(1);
-                        let fault = Fault::model(format_args!(
-                            "it brought down {strikes} workers while others were well: {fault}"
-                        ));
-                        tracing::warn!(model = %candidate.model, %fault, "model at fault");
-                        verdicts.insert(candidate.content, Err(fault));
-                    }
-                }
-            }
-        }
+    ) -> Result<BTreeMap<ContentHash, Verdict>, Halt> {
+        let (mut verdicts, mut waiting) = self.known(context, field);
+        let sizes = field.originals();
+        let sizes = sizes.map(|(_, candidate)| (candidate.content, candidate.parameters));
+        let width = context.evaluator.width();
+        let bench = Bench {
+            round: self,
+            context,
+            candidates: by_content(field),
+            shares: attribution::shares(&sizes.collect(), context.settings.limit, width),
+        };
+        // Those under suspicion come last: what goes through before them clears the machine.
+        waiting.sort_by_key(|content| bench.is_suspect(*content));
+        let control = verdicts.iter().find(|(_, verdict)| verdict.is_ok());
+        let control = control.map(|(content, _)| *content);
+        let text = format!("evaluating {}", self.competition.id);
+        let bar = term::bar(waiting.len() as u64, text);
+        context.board.begin_round(waiting.len());
+        let docket = Docket::new(waiting, control);
+        let settled = attribution::settle(&bench, docket, width, |_| {
+            bar.inc(1);
+            context.board.model_done();
+        })
+        .await?;
         bar.finish_and_clear();
+        for (content, found) in settled {
+            let verdict = found.and_then(|verdict| verdict);
+            if let (Err(fault), Some(candidate)) = (&verdict, bench.candidates.get(&content)) {
+                tracing::warn!(model = %candidate.model, %fault, "model at fault");
+            }
+            verdicts.insert(content, verdict);
+        }
         Ok(verdicts)
     }
 
     /// Splits the field into verdicts that need no work and models still to be evaluated.
-    fn known<'f>(
+    fn known(
         &self,
         context: &Context,
-        field: &'f Field,
-    ) -> (BTreeMap<ContentHash, Verdict>, VecDeque<Job<'f>>) {
+        field: &Field,
+    ) -> (BTreeMap<ContentHash, Verdict>, Vec<ContentHash>) {
         let engine = context.engine();
         let known = context
             .state
             .look(|state| state.known_losses(&self.competition.id, self.samples, &engine));
         let mut verdicts = BTreeMap::new();
-        let mut queue = VecDeque::new();
+        let mut waiting = Vec::new();
         for (_, candidate) in field.originals() {
             let content = candidate.content;
             match self.tokens.get(&content) {
@@ -149,7 +109,7 @@ impl Round<'_> {
                         losses.seconds = 0.0;
                         verdicts.insert(content, Ok(losses));
                     }
-                    _ => queue.push_back((candidate, Arc::clone(tokens))),
+                    _ => waiting.push(content),
                 },
                 Some(Err(fault)) => {
                     verdicts.insert(content, Err(fault.clone()));
@@ -157,7 +117,7 @@ impl Round<'_> {
                 None => {}
             }
         }
-        (verdicts, queue)
+        (verdicts, waiting)
     }
 
     pub(super) fn source(&self, context: &Context, candidate: &Candidate) -> ModelSource {
@@ -171,29 +131,6 @@ impl Round<'_> {
             max_parameters: Some(self.competition.max_parameters),
             norm_limits: context.settings.parameters.norms,
         }
-    }
-
-    async fn evaluate<'f>(
-        &self,
-        context: &Context,
-        job: Job<'f>,
-        next: Option<ModelSource>,
-    ) -> (Job<'f>, Result<Evaluation, EvalFault>) {
-        let (candidate, tokens) = &job;
-        let request = Evaluate {
-            model: self.source(context, candidate),
-            samples: tokens.samples.clone(),
-            plan: tokens.packs.clone(),
-            next,
-        };
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        let patience = TimeLimits::within(left.max(Duration::from_secs(1)));
-        let on_progress = |_: Progress| shared::notify::watchdog();
-        let outcome = context
-            .evaluator
-            .evaluate(request, patience, &on_progress)
-            .await;
-        (job, outcome)
     }
 
     /// Remembers the losses of a model, so that a restart does not compute them again.
@@ -218,17 +155,10 @@ impl Round<'_> {
             seconds: evaluation.load_seconds + evaluation.compute_seconds,
         };
         let content = candidate.content.to_string();
-        let engine = context.engine();
-        context.state.update(|state| {
-            state.strikes.remove(&content);
-            state.learn(
-                &self.competition.id,
-                self.samples,
-                &engine,
-                &content,
-                losses.clone(),
-            );
-        })?;
+        let (engine, kept) = (context.engine(), losses.clone());
+        context
+            .state
+            .learn(&self.competition.id, self.samples, &engine, &content, kept)?;
         // Only now: a line of the log stands for losses that are never computed again.
         tracing::info!(
             step = self.step,
@@ -252,7 +182,8 @@ pub(super) async fn judge_copy(
     let (store, content) = (context.store.clone(), candidate.content);
     let judged = tokio::task::spawn_blocking(move || store.judge_copy(&content));
     let judged = judged.await.map_err(Fault::machine)?;
-    let Some(damage) = judged.map_err(Fault::machine)? else {
+    let failed = |error| Fault::machine(shared::Failure::of(shared::Exit::Machine, &error));
+    let Some(damage) = judged.map_err(failed)? else {
         return Ok(());
     };
     let model = candidate.model.repository();
@@ -262,15 +193,156 @@ pub(super) async fn judge_copy(
     )))
 }
 
-type Job<'f> = (&'f Candidate, Arc<Tokens>);
+/// Returns the models of a field that are worked on, by content.
+pub(super) fn by_content(field: &Field) -> BTreeMap<ContentHash, &Candidate> {
+    field
+        .originals()
+        .map(|(_, candidate)| (candidate.content, candidate))
+        .collect()
+}
 
-/// Notes that a model's worker was lost, and returns how often that has happened.
-fn strike(context: &Context, content: ContentHash, fault: &MachineFault) -> Result<usize, Fault> {
+/// Remembers that work on a model lost its worker.
+pub(super) fn suspect(
+    context: &Context,
+    work: Work,
+    content: ContentHash,
+    fault: &MachineFault,
+) -> Result<(), Fault> {
     tracing::warn!(%content, %fault, "a worker was lost, the self-test passed");
-    let strikes = context.state.update(|state| {
-        let strikes = state.strikes.entry(content.to_string()).or_default();
-        strikes.push(fault.to_string());
-        strikes.len()
-    })?;
-    Ok(strikes)
+    let (name, fault) = (work.on(&content), fault.to_string());
+    let noted = context
+        .state
+        .update(|state| state.suspects.insert(name, fault));
+    noted?;
+    Ok(())
+}
+
+/// Remembers that work went through on a model, if that makes a difference to any.
+pub(super) fn passed(
+    context: &Context,
+    work: Work,
+    content: ContentHash,
+    unproven: &[ContentHash],
+) -> Result<(), Fault> {
+    let (prefix, name) = (work.prefix(), work.on(&content));
+    let differs = context.state.look(|state| {
+        state.strikes.contains_key(&name)
+            || state.suspects.keys().any(|other| other.starts_with(prefix))
+    });
+    if differs {
+        let unproven = unproven.iter().map(|other| work.on(other)).collect();
+        context
+            .state
+            .update(|state| state.went_through(prefix, &name, &unproven))?;
+    }
+    Ok(())
+}
+
+/// Returns how many lost workers count against work on a model.
+pub(super) fn strikes(context: &Context, work: Work, content: ContentHash) -> usize {
+    let name = work.on(&content);
+    context
+        .state
+        .look(|state| state.strikes.get(&name).map_or(0, Vec::len))
+}
+
+/// Evaluates the models of a round.
+struct Bench<'a> {
+    round: &'a Round<'a>,
+    context: &'a Context,
+    candidates: BTreeMap<ContentHash, &'a Candidate>,
+    /// How long each may take.
+    shares: BTreeMap<ContentHash, Duration>,
+}
+
+impl Bench<'_> {
+    fn is_suspect(&self, content: ContentHash) -> bool {
+        let name = Work::Evaluate.on(&content);
+        self.context
+            .state
+            .look(|state| state.strikes.contains_key(&name) || state.suspects.contains_key(&name))
+    }
+}
+
+fn time_limit(candidate: &Candidate) -> Trouble {
+    Trouble::Ours(Fault::machine(format_args!(
+        "the step's time limit came while {} was evaluated; what is done is kept, see \
+         --step-minutes",
+        candidate.model.repository()
+    )))
+}
+
+impl Court<ContentHash> for Bench<'_> {
+    type Found = Verdict;
+
+    async fn attempt(
+        &self,
+        content: ContentHash,
+        next: Option<ContentHash>,
+    ) -> Result<Verdict, Trouble> {
+        let (round, context) = (self.round, self.context);
+        let unknown = || Trouble::Ours(Fault::machine("a model is not in the field of its step"));
+        let candidate = *self.candidates.get(&content).ok_or_else(unknown)?;
+        let Some(Ok(tokens)) = round.tokens.get(&content) else {
+            return Err(unknown());
+        };
+        let left = round.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(time_limit(candidate));
+        }
+        context.board.activity(Activity::Evaluating {
+            model: candidate.model.repository(),
+            competition: round.competition.id.clone(),
+        });
+        let next = next.and_then(|next| self.candidates.get(&next));
+        let request = Evaluate {
+            model: round.source(context, candidate),
+            samples: tokens.samples.clone(),
+            plan: tokens.packs.clone(),
+            next: next.map(|next| round.source(context, next)),
+        };
+        let share = self.shares.get(&content).copied();
+        let share = share.unwrap_or(context.settings.limit);
+        let patience = TimeLimits::within(share.min(left));
+        let on_progress = |_: Progress| shared::notify::watchdog();
+        let evaluated = context
+            .evaluator
+            .evaluate(request, patience, &on_progress)
+            .await;
+        match evaluated {
+            Ok(evaluation) => round
+                .judge(context, candidate, tokens, evaluation)
+                .map_err(Trouble::Ours),
+            // It did not have all of its share.
+            Err(EvalFault::Machine(fault))
+                if fault.kind == MachineFaultKind::Hung && left < share =>
+            {
+                Err(time_limit(candidate))
+            }
+            Err(fault) => Err(Trouble::Worker(fault)),
+        }
+    }
+
+    async fn judge_copy(
+        &self,
+        content: ContentHash,
+        found: &impl std::fmt::Display,
+    ) -> Result<(), Fault> {
+        match self.candidates.get(&content) {
+            Some(candidate) => judge_copy(self.context, candidate, found).await,
+            None => Ok(()),
+        }
+    }
+
+    fn suspect(&self, content: ContentHash, fault: &MachineFault) -> Result<(), Fault> {
+        suspect(self.context, Work::Evaluate, content, fault)
+    }
+
+    fn passed(&self, content: ContentHash, unproven: &[ContentHash]) -> Result<(), Fault> {
+        passed(self.context, Work::Evaluate, content, unproven)
+    }
+
+    fn strikes(&self, content: ContentHash) -> usize {
+        strikes(self.context, Work::Evaluate, content)
+    }
 }

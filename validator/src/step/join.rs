@@ -23,8 +23,8 @@ use subnet::{BlockNumber, CompetitionId, FaultKind, Hotkey, Uid};
 pub struct Joined {
     /// The models that are there.
     pub field: Field,
-    /// Whether members of the pool are still on their way to the disk.
-    pub awaited: bool,
+    /// The members of the pool that are still on their way to the disk.
+    pub awaited: BTreeSet<Hotkey>,
 }
 
 /// Returns the contents that a competition's next step may evaluate: they are to be held on disk
@@ -140,10 +140,11 @@ pub fn join(
             Some((verified.uid, candidate))
         })
         .collect();
-    let mut pool = state.pools.get(competition).into_iter().flatten();
+    let pool = state.pools.get(competition).into_iter().flatten();
+    let awaited = pool
+        .filter(|(uid, hotkey)| is_awaited((**uid, **hotkey), commitments, tracker, &candidates));
     Joined {
-        awaited: pool
-            .any(|(uid, hotkey)| is_awaited((*uid, *hotkey), commitments, tracker, &candidates)),
+        awaited: awaited.map(|(_, hotkey)| *hotkey).collect(),
         field: Field::of(candidates, competition, state),
     }
 }
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(uids(&joined.field), [1]);
         let candidate = &joined.field.candidates[&Uid(1)];
         assert_eq!(candidate.directory, PathBuf::from("1"));
-        assert!(!joined.awaited, "nobody is in the pool");
+        assert!(joined.awaited.is_empty(), "nobody is in the pool");
     }
 
     #[test]
@@ -301,7 +302,8 @@ mod tests {
                 Some(outcome) => tracker([entry(1, L3, outcome)]),
                 None => Tracker::default(),
             };
-            join(commitments, &tracker, &stored(on_disk), &id(), &state).awaited
+            let joined = join(commitments, &tracker, &stored(on_disk), &id(), &state);
+            joined.awaited == [Hotkey([1; 32])].into()
         };
         let here = [commitment(1)];
         assert!(awaited(&here, None, &[]), "not looked at yet");

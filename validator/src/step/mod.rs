@@ -1,5 +1,6 @@
 //! One evaluation cycle, in order: field, samples, tokens, losses, wins, weights, record.
 
+pub mod attribution;
 mod evaluation;
 mod field;
 mod generation;
@@ -20,13 +21,13 @@ use model::{Architecture, Attention, Dtype};
 use shared::term;
 use tokio::sync::watch;
 
-use self::{evaluation::Round, scoring::Found};
+use self::{attribution::Halt, evaluation::Round, scoring::Found};
 pub use self::{
     field::{Candidate, Field},
     tokens::Tokenizer,
 };
 use crate::state::{Kept, OpenStep};
-use ::samples::{Seed, Supply};
+use ::samples::{SampleSet, Seed, Supply};
 use chain::ChainSnapshot;
 use eval::Evaluator;
 use models::Store;
@@ -100,12 +101,32 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
     let mut timer = Timer::default();
     let set = samples::of_step(context, &start.open).await?;
     timer.lap("samples");
+    match on_samples(context, start, field, &set, timer).await {
+        Ok(record) => Ok(record),
+        Err(Halt::Postponed(fault)) => Err(fault),
+        Err(Halt::Unusable(fault)) => {
+            samples::drop_set(context, &set.digest)?;
+            Err(Fault::outside(format_args!(
+                "the sample set {} can't be used, others are drawn: {fault}",
+                set.digest
+            )))
+        }
+    }
+}
+
+async fn on_samples(
+    context: &Context,
+    start: &Start,
+    field: &Field,
+    set: &SampleSet,
+    mut timer: Timer,
+) -> Result<StepRecord, Halt> {
     let tokens = tokens::of_field(
         context,
         &start.competition,
         start.tokenizer.as_ref(),
         field,
-        &set,
+        set,
     )
     .await?;
     timer.lap("tokens");
@@ -121,7 +142,7 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
     timer.lap("losses");
     let mut generated = BTreeMap::new();
     if context.settings.do_sample {
-        generated = generation::of_field(context, start, &round, field, &set, &verdicts).await;
+        generated = generation::of_field(context, start, &round, field, set, &verdicts).await;
         timer.lap("answers");
     }
     let field = &field.clone().still_owned(&context.snapshots.borrow());
@@ -130,14 +151,17 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
         Found {
             start,
             field,
-            set: &set,
+            set,
             verdicts: &verdicts,
             generated,
             timings: timer.seconds,
         },
     );
     context.commit(&record, start.open.turn)?;
-    term::line(table::step(&record));
+    // Machines have the journal.
+    if !term::is_for_machines() {
+        term::line(table::step(&record));
+    }
     Ok(record)
 }
 

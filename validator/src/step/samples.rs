@@ -24,13 +24,17 @@ const MAX_BYTES: u64 = 256 << 20;
 /// How many sets are kept for replays.
 const KEPT: usize = 200;
 
+/// So many sets that can't be used are remembered.
+const UNUSABLE: usize = 8;
+
 const ZSTD_LEVEL: i32 = 3;
 
 /// Returns the sample set of a step. It is on disk, and the step open, before any model is
 /// evaluated on it.
 pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<SampleSet, Fault> {
     let path = |digest: &str| path_of(&context.sample_folder, digest);
-    if !open.samples.is_empty() {
+    let unusable = context.state.look(|state| state.unusable.clone());
+    if !open.samples.is_empty() && !unusable.contains(&open.samples) {
         match read(&path(&open.samples)) {
             Ok(set) if set.digest == open.samples => return Ok(set),
             Ok(_) => tracing::warn!("the kept samples are not those of the step: drawing again"),
@@ -38,11 +42,12 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
         }
     }
     context.board.activity(Activity::FetchingSamples);
-    let order = Order {
-        seed: open.seed,
-        block: open.seed_block,
-    };
-    let Drawn { set, trouble } = context.supply.take(order).await?;
+    let Drawn {
+        set,
+        trouble,
+        usable,
+        dropped,
+    } = draw(context, open, &unusable).await?;
     if trouble.is_empty() {
         context.sources_alarm.end();
     } else {
@@ -54,6 +59,8 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
             used: set.sources.clone(),
             failing: trouble,
             cached_age: set.cached_age,
+            usable: Some(usable),
+            dropped: Some(dropped),
         });
     });
     write(&path(&set.digest), &set)
@@ -61,8 +68,37 @@ pub(super) async fn of_step(context: &Context, open: &OpenStep) -> Result<Sample
     prune(&context.sample_folder, &path(&set.digest), clock::now());
     let mut open = open.clone();
     open.samples.clone_from(&set.digest);
+    open.seed = set.seed;
     context.state.update(|state| state.open = Some(open))?;
     Ok(set)
+}
+
+/// Draws a set that no step has found unusable: the seeds that follow are tried after the first, so
+/// that validators which find the same one unusable agree on the next.
+async fn draw(context: &Context, open: &OpenStep, unusable: &[String]) -> Result<Drawn, Fault> {
+    for more in 0..=UNUSABLE {
+        let order = Order {
+            seed: open.seed.wrapping_add(more as u64),
+            block: open.seed_block,
+        };
+        let drawn = context.supply.take(order).await?;
+        if !unusable.contains(&drawn.set.digest) {
+            return Ok(drawn);
+        }
+    }
+    Err(Fault::outside(
+        "the sources give only sample sets that can't be used",
+    ))
+}
+
+/// Gives up a sample set that no model can be evaluated on, also after a restart.
+pub(super) fn drop_set(context: &Context, digest: &str) -> Result<(), Fault> {
+    Ok(context.state.update(|state| {
+        state.open = None;
+        state.unusable.push(digest.to_owned());
+        let surplus = state.unusable.len().saturating_sub(UNUSABLE);
+        state.unusable.drain(..surplus);
+    })?)
 }
 
 /// Returns the file of a sample set.

@@ -6,7 +6,10 @@ pub use model::{Compatibility, norms::NormLimits};
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::file::{self, FileError};
 
-use super::{BlockNumber, Competition, CompetitionId, Netuid};
+use super::{
+    BlockNumber, CommitmentRules, Competition, CompetitionId, FixedTokenizer, Netuid,
+    SubnetIdentity,
+};
 
 /// The subnet file of the fine-tuning subnet.
 pub const EMBEDDED: &str = include_str!("../data/subnet.toml");
@@ -100,6 +103,12 @@ impl Default for StepLimits {
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
     pub netuid: Netuid,
+    /// Which subnet of this number is meant.
+    #[serde(default)]
+    pub identity: SubnetIdentity,
+    /// Which of the subnet's mechanisms the weights are for.
+    #[serde(default)]
+    pub mechanism: u8,
     /// Block at which the subnet began; epochs of the consensus start are counted from it.
     pub start_block: BlockNumber,
     /// Head start of the older of two models.
@@ -125,6 +134,9 @@ pub struct Parameters {
     pub samples: Vec<String>,
     #[serde(default)]
     pub limits: StepLimits,
+    /// How miners commit to models.
+    #[serde(default)]
+    pub commitment: CommitmentRules,
     /// What older library versions refused.
     #[serde(default)]
     pub compatibility: Compatibility,
@@ -281,6 +293,9 @@ impl Schedule {
                     format!("{architecture:?} is none of {known}"),
                 ));
             }
+            if let Some(problem) = competition.tokenizer.as_ref().and_then(tokenizer_problem) {
+                return Some((key("tokenizer"), problem));
+            }
             if competition.max_parameters == 0 {
                 return Some((key("max_parameters"), "must not be 0".into()));
             }
@@ -302,8 +317,23 @@ impl Schedule {
     }
 }
 
+fn tokenizer_problem(tokenizer: &FixedTokenizer) -> Option<String> {
+    let is_commit = |text: &str| {
+        text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    match (&tokenizer.revision, &tokenizer.content_hash) {
+        (Some(revision), _) if !is_commit(revision) => Some(format!(
+            "has the revision {revision:?}, which must be a full commit: 40 hexadecimal digits"
+        )),
+        (None, Some(_)) => Some("has a content_hash, which needs a revision".to_owned()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use model::ContentHash;
+
     use super::*;
 
     #[test]
@@ -333,6 +363,40 @@ mod tests {
         insta::assert_snapshot!(refused("\"LlamaFor", "\"LamaFor"), @r#"s.toml: schedules[0].competitions[0].architecture "LamaForCausalLM" is none of LlamaForCausalLM, MistralForCausalLM, StableLmForCausalLM, GemmaForCausalLM, Qwen2ForCausalLM"#);
         insta::assert_snapshot!(refused("step_minutes = 20", "step_minutes = 0"), @"s.toml: limits.step_minutes must not be 0 or empty");
         insta::assert_snapshot!(refused("id = \"s1\"", "id = \"l3\""), @r#"s.toml: schedules[0].competitions[1].id "l3" is used twice"#);
+    }
+
+    #[test]
+    fn a_fixed_tokenizer_may_be_pinned() {
+        let plain = "tokenizer = \"stabilityai/stablelm-2-zephyr-1_6b\"";
+        let parse = |pins: &str| {
+            let pinned = format!(
+                "tokenizer = {{ repository = \"stabilityai/stablelm-2-zephyr-1_6b\"{pins} }}"
+            );
+            let text = EMBEDDED.replace(plain, &pinned);
+            assert_ne!(text, EMBEDDED);
+            Parameters::parse("s.toml", &text).map_err(|error| error.to_string())
+        };
+        let tokenizer = |parameters: &Parameters| {
+            let s1 = parameters.competition_at(1, &CompetitionId::from("s1"));
+            s1.unwrap().tokenizer.clone().unwrap()
+        };
+        assert_eq!(
+            tokenizer(&parse("").unwrap()),
+            tokenizer(&Parameters::embedded())
+        );
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let hash = ContentHash::from_digest([7; 32]);
+        let both = format!(", revision = \"{commit}\", content_hash = \"{hash}\"");
+        let parameters = parse(&both).unwrap();
+        let pinned = tokenizer(&parameters);
+        assert_eq!(pinned.revision.as_deref(), Some(commit));
+        assert_eq!(pinned.content_hash, Some(hash));
+        let written = serde_json::to_string(&pinned).unwrap();
+        let read: FixedTokenizer = serde_json::from_str(&written).unwrap();
+        assert_eq!(read, pinned);
+        insta::assert_snapshot!(parse(", revision = \"main\"").unwrap_err(), @r#"s.toml: schedules[0].competitions[1].tokenizer has the revision "main", which must be a full commit: 40 hexadecimal digits"#);
+        insta::assert_snapshot!(parse(&format!(", content_hash = \"{hash}\"")).unwrap_err(), @"s.toml: schedules[0].competitions[1].tokenizer has a content_hash, which needs a revision");
+        assert!(parse(", content_hash = \"short\"").is_err());
     }
 
     #[test]

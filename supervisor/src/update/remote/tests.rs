@@ -1,26 +1,24 @@
 //! Whatever is pushed, rewritten, pulled, committed locally and restarted: what is to be built was
-//! signed or asked for, and never holds what upstream took back.
+//! signed or asked for, and never holds what upstream took back. So with pins, and with the release
+//! channel in between.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod repositories;
 
-use git2::{Commit, Oid, Repository, RepositoryInitOptions, Signature, Tree, TreeWalkMode};
+use std::collections::BTreeSet;
+
+use git2::{Oid, Repository, RepositoryInitOptions};
 use proptest::prelude::*;
-use ssh_key::{HashAlg, LineEnding, PrivateKey, private::Ed25519Keypair};
+use ssh_key::{PrivateKey, private::Ed25519Keypair};
 use tempfile::TempDir;
 
+use self::repositories::{add_commit, config, files, head, own};
 use super::poll;
 use crate::{
-    child::spec::Spec,
-    config::{BuildConfig, BuildSandbox, Config, GitSource, Hooks, LogConfig, Source},
-    home::Home,
-    job::{Answer, Poll, Reach},
+    config::{Config, GitSource, ReleaseSource, Source},
+    job::{Answer, Job, Poll, Reach, Task},
     update::{
         release::Release,
-        state::{Polled, UpdatePolicy, UpdateState, Version},
+        state::{Polled, UpdateState, Version},
     },
 };
 
@@ -42,6 +40,17 @@ enum Action {
     },
     Restart,
     LoseClone,
+    /// Upstream tags a commit that is not on the branch, and the operator pins it.
+    Pin {
+        signed: bool,
+    },
+    Unpin,
+    /// The operator checks out the pinned commit that is accepted.
+    CheckOutPinned,
+    /// The release channel is asked for a while.
+    AskReleases,
+    /// The checkout's memory of the branch expires after a poll.
+    ExpireReflog,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -55,13 +64,18 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(local, forced)| Action::Poll { local, forced }),
         1 => Just(Action::Restart),
         1 => Just(Action::LoseClone),
+        1 => prop::bool::weighted(0.8).prop_map(|signed| Action::Pin { signed }),
+        2 => Just(Action::Unpin),
+        2 => Just(Action::CheckOutPinned),
+        1 => Just(Action::AskReleases),
+        1 => Just(Action::ExpireReflog),
     ]
 }
 
 /// A remote, a checkout, and what a supervisor remembers. Each commit adds one file that is named
 /// after where it was made, so that a tree tells what is in it.
 struct World {
-    _dir: TempDir,
+    dir: TempDir,
     config: Config,
     key: PrivateKey,
     remote: Repository,
@@ -89,7 +103,7 @@ impl World {
         let signers = require_signed.then_some(signers);
         let config = config(&at("state"), at("checkout"), signers);
         let mut world = Self {
-            _dir: dir,
+            dir,
             config,
             key,
             remote,
@@ -161,14 +175,81 @@ impl World {
             Action::LoseClone => {
                 let _ = std::fs::remove_dir_all(self.config.home.source());
             }
+            Action::Pin { signed } => self.pin(*signed),
+            Action::Unpin => self.git_source().pin = None,
+            Action::CheckOutPinned => self.check_out_pinned(),
+            Action::AskReleases => self.ask_releases(),
+            Action::ExpireReflog => {
+                self.poll(false, false);
+                let _ = std::fs::remove_dir_all(self.checkout.path().join("logs"));
+            }
         }
     }
 
-    fn poll(&mut self, local: bool, forced: bool) {
-        let Source::Git(git) = &self.config.source else {
+    fn git_source(&mut self) -> &mut GitSource {
+        match &mut self.config.source {
+            Source::Git(git) => git,
+            Source::Releases(_) => unreachable!("the world is made with a branch"),
+        }
+    }
+
+    fn pin(&mut self, signed: bool) {
+        let before = head(&self.remote).id();
+        self.push(signed);
+        let tag = format!("tag-{}", self.made);
+        let pinned = head(&self.remote);
+        let name = format!("refs/tags/{tag}");
+        self.remote.reference(&name, pinned.id(), true, "").unwrap();
+        let main = "refs/heads/main";
+        self.remote.reference(main, before, true, "").unwrap();
+        drop(pinned);
+        self.git_source().pin = Some(tag);
+    }
+
+    fn check_out_pinned(&mut self) {
+        let (Some(pin), Some(accepted)) = (self.git_source().pin.clone(), &self.state.accepted)
+        else {
             return;
         };
-        let job = Poll {
+        let name = format!("refs/tags/{pin}");
+        let pinned = self.remote.refname_to_id(&name).unwrap();
+        if accepted.commit != pinned.to_string() {
+            return;
+        }
+        let mut origin = self.checkout.find_remote("origin").unwrap();
+        let refspec = format!("+{name}:{name}");
+        origin.fetch(&[refspec], None, None).unwrap();
+        let pinned = self.checkout.find_object(pinned, None).unwrap();
+        self.checkout
+            .reset(&pinned, git2::ResetType::Hard, None)
+            .unwrap();
+    }
+
+    /// As the supervisor does it; nobody answers there.
+    fn ask_releases(&mut self) {
+        let source = Source::Releases(ReleaseSource {
+            repository: "us/app".into(),
+            api: Some("http://127.0.0.1:9".into()),
+            keys: Vec::new(),
+            threshold: 1,
+            pin: None,
+            allow_incompatible: false,
+        });
+        let job = Job {
+            config: Config {
+                source,
+                ..self.config.clone()
+            },
+            task: Task::Poll(self.job(false, false)),
+        };
+        let Ok(Answer::Polled { upstream, .. }) = crate::worker::carry_out(&job) else {
+            unreachable!("a poll answers with what it found");
+        };
+        self.state.upstream = upstream;
+    }
+
+    fn job(&self, local: bool, forced: bool) -> Poll {
+        Poll {
             accepted: self.state.accepted.clone(),
             trusted: self.state.trusted.clone(),
             upstream: self.state.upstream.clone(),
@@ -176,7 +257,14 @@ impl World {
             forced,
             local,
             reach: Reach::Remote,
+        }
+    }
+
+    fn poll(&mut self, local: bool, forced: bool) {
+        let Source::Git(git) = &self.config.source else {
+            return;
         };
+        let job = self.job(local, forced);
         let Answer::Polled { upstream, found } = poll(&self.config, git, &job) else {
             unreachable!("a poll answers with what it found");
         };
@@ -221,6 +309,7 @@ impl World {
 
     /// From here on all goes well: a new signed commit is taken, and nothing else with it.
     fn settle(&mut self) {
+        self.git_source().pin = None;
         self.push(true);
         self.pull();
         self.poll(false, false);
@@ -228,123 +317,6 @@ impl World {
         let accepted = self.state.accepted.as_ref().unwrap();
         assert_eq!((&accepted.commit, &accepted.release), (&tip, &tip));
     }
-}
-
-fn config(state: &Path, repo: PathBuf, signers: Option<PathBuf>) -> Config {
-    Config {
-        child_name: "app".into(),
-        home: Home::of(state, "app"),
-        child: Spec {
-            program: "app".into(),
-            args: Vec::new(),
-            cwd: repo.clone(),
-            nice: 0,
-            watchdog: Duration::ZERO,
-            memory_max: None,
-        },
-        stop_timeout: Duration::ZERO,
-        policy: UpdatePolicy {
-            interval: Duration::ZERO,
-            jitter: Duration::ZERO,
-            hold_off: Duration::ZERO,
-            ready_timeout: Duration::ZERO,
-            probation: Duration::ZERO,
-            max_wait: Duration::ZERO,
-            updates: true,
-        },
-        window: None,
-        repo,
-        source: Source::Git(GitSource {
-            remote: None,
-            branch: None,
-            pin: None,
-            ssh_keys: Vec::new(),
-            signers,
-            every_commit: false,
-            follow_rewrites: true,
-        }),
-        build: BuildConfig {
-            bins: Vec::new(),
-            profile: "dev".into(),
-            features: Vec::new(),
-            target_dir: state.join("target"),
-            check: None,
-            sandbox: BuildSandbox::Full,
-            environment: Vec::new(),
-            paths: Vec::new(),
-            fetch_timeout: Duration::ZERO,
-            build_timeout: Duration::ZERO,
-            min_disk: 0,
-            min_memory: 0,
-        },
-        keep_releases: 3,
-        log: LogConfig {
-            dir: state.to_owned(),
-            max_bytes: 0,
-            keep: 0,
-            echo: false,
-            filter: "info".into(),
-            json: false,
-        },
-        hooks: Hooks::default(),
-        notify: Vec::new(),
-        manager: None,
-        metrics_addr: None,
-    }
-}
-
-fn head(repository: &Repository) -> Commit<'_> {
-    let main = repository.refname_to_id("refs/heads/main").unwrap();
-    repository.find_commit(main).unwrap()
-}
-
-/// Commits one more file onto the branch.
-fn add_commit(repository: &Repository, name: &str, key: Option<&PrivateKey>) {
-    let parent = repository.refname_to_id("refs/heads/main").ok();
-    let parent = parent.map(|id| repository.find_commit(id).unwrap());
-    let tree = parent.as_ref().map(|parent| parent.tree().unwrap());
-    let mut builder = repository.treebuilder(tree.as_ref()).unwrap();
-    let blob = repository.blob(name.as_bytes()).unwrap();
-    builder.insert(name, blob, 0o100_644).unwrap();
-    let tree: Tree<'_> = repository.find_tree(builder.write().unwrap()).unwrap();
-    let who = Signature::now("t", "t@example.org").unwrap();
-    let parents: Vec<&Commit<'_>> = parent.iter().collect();
-    let buffer = repository.commit_create_buffer(&who, &who, name, &tree, &parents);
-    let buffer = buffer.unwrap();
-    let text = std::str::from_utf8(&buffer).unwrap();
-    let commit = match key {
-        Some(key) => {
-            let signature = key.sign("git", HashAlg::Sha512, text.as_bytes()).unwrap();
-            let pem = signature.to_pem(LineEnding::LF).unwrap();
-            repository.commit_signed(text, pem.trim_end(), None)
-        }
-        None => repository
-            .odb()
-            .unwrap()
-            .write(git2::ObjectType::Commit, text.as_bytes()),
-    };
-    let main = "refs/heads/main";
-    repository
-        .reference(main, commit.unwrap(), true, "")
-        .unwrap();
-}
-
-fn files(commit: &Commit<'_>) -> BTreeSet<String> {
-    let mut files = BTreeSet::new();
-    let walk = commit
-        .tree()
-        .unwrap()
-        .walk(TreeWalkMode::PreOrder, |_, entry| {
-            files.insert(entry.name().unwrap().to_owned());
-            0
-        });
-    walk.unwrap();
-    files
-}
-
-fn own(files: &BTreeSet<String>) -> BTreeSet<String> {
-    let own = files.iter().filter(|name| name.starts_with("own-"));
-    own.cloned().collect()
 }
 
 proptest! {
@@ -360,4 +332,74 @@ proptest! {
         }
         world.settle();
     }
+}
+
+#[test]
+fn a_tip_that_a_later_one_contained_is_remembered_when_that_one_is_lost() {
+    let mut world = World::new(false);
+    world.poll(false, false);
+    world.push(true);
+    world.pull();
+    world.poll(false, false);
+    world.push(true);
+    world.poll(false, false);
+    // Only the first of the two is left anywhere, and nothing says any more where it is from.
+    world.act(&Action::LoseClone);
+    std::fs::remove_dir_all(world.checkout.path().join("logs")).unwrap();
+    let refs = world.checkout.path().join("refs/remotes");
+    std::fs::remove_dir_all(refs).unwrap();
+    world.act(&Action::Rewrite(2));
+    world.push(true);
+    world.poll(false, false);
+    let tip = head(&world.remote).id().to_string();
+    assert_eq!(world.state.accepted.as_ref().unwrap().release, tip);
+}
+
+#[test]
+fn what_the_branch_was_before_the_oldest_entry_of_the_reflog_counts() {
+    let mut world = World::new(false);
+    let logs = world.checkout.path().join("logs");
+    std::fs::remove_dir_all(&logs).unwrap();
+    world.act(&Action::Rewrite(1));
+    world.push(true);
+    // The one entry that there is now says what came in place of what.
+    world.push(true);
+    world.pull();
+    std::fs::remove_dir_all(&logs).unwrap();
+    world.act(&Action::Rewrite(1));
+    world.push(true);
+    world.fetch();
+    world.poll(false, false);
+    assert_eq!(world.state.accepted.as_ref().unwrap().local, []);
+}
+
+#[test]
+fn a_remote_that_is_no_repository_does_not_cost_the_clone() {
+    let mut world = World::new(false);
+    world.poll(false, false);
+    let marker = world.config.home.source().join(".git/marker");
+    shared::file::write_atomic(&marker, b"").unwrap();
+    let (remote, away) = (
+        world.remote.path().to_owned(),
+        world.dir.path().join("away"),
+    );
+    std::fs::rename(&remote, &away).unwrap();
+    std::fs::create_dir(&remote).unwrap();
+    let Source::Git(git) = &world.config.source else {
+        return;
+    };
+    let Answer::Polled { found, .. } = poll(&world.config, git, &world.job(false, false)) else {
+        return;
+    };
+    assert!(found.unwrap_err().message.contains("could not fetch"));
+    assert!(marker.exists());
+    // One that is broken is made anew.
+    let broken = world
+        .config
+        .home
+        .source()
+        .join(".git/refs/supervisor/upstream");
+    shared::file::write_atomic(&broken, b"nonsense\n").unwrap();
+    let _ = poll(&world.config, git, &world.job(false, false));
+    assert!(!marker.exists());
 }

@@ -20,10 +20,18 @@ const BUILD_PAUSES: BackOff = BackOff {
     first: FIRST_PAUSE,
     longest: Duration::from_hours(6),
 };
+/// Age from which on what upstream said is asked for again before a switch.
+const STALE: Duration = Duration::from_mins(1);
+/// Hold-offs after which a node switches to whatever is newest: where commits never stop, each would
+/// begin another.
+const MAX_HOLD_OFFS: u32 = 4;
 
 impl UpdateTurn<'_> {
     pub(super) fn polled(&mut self, answer: Result<Polled, Fault>) {
         let again = std::mem::take(&mut self.state.again);
+        if answer.is_ok() {
+            self.state.looked = self.now.at;
+        }
         if let Ok(Polled::New(version) | Polled::NoRebuild(version)) = &answer
             && self.state.polled_local
         {
@@ -36,6 +44,7 @@ impl UpdateTurn<'_> {
             Ok(Polled::UpToDate) => {
                 self.state.problem = None;
                 self.state.failures = 0;
+                self.state.behind_since = None;
                 self.idle(self.interval());
             }
             Ok(Polled::New(version) | Polled::NoRebuild(version)) if self.is_held(&version) => {
@@ -83,7 +92,13 @@ impl UpdateTurn<'_> {
                 self.state.problem = None;
             }
         }
-        self.state.seen = self.now.at;
+        // The same one again, if upstream was only asked whether it still stands.
+        if self.state.seen_release != candidate.release {
+            self.state.seen = self.now.at;
+            self.state.seen_release.clone_from(&candidate.release);
+            self.state.give_up = None;
+        }
+        self.state.behind_since.get_or_insert(self.now.at);
         self.state.phase = Phase::Building {
             candidate: candidate.clone(),
         };
@@ -120,8 +135,10 @@ impl UpdateTurn<'_> {
             accepted.summary.clone_from(&version.summary);
             accepted.signer.clone_from(&version.signer);
             accepted.left_out.clone_from(&version.left_out);
-            self.state.trusted = Some(version.commit.clone());
+            self.state.trust(&version);
             self.state.seen = self.now.at;
+            self.state.seen_release.clear();
+            self.state.behind_since = None;
             self.record(
                 &version,
                 Outcome::AcceptedWithoutRestart,
@@ -176,7 +193,6 @@ impl UpdateTurn<'_> {
             // It was only put back where somebody had removed it.
             return self.idle(self.interval());
         }
-        self.state.give_up = None;
         self.state.phase = Phase::Waiting {
             candidate: candidate.clone(),
         };
@@ -189,7 +205,10 @@ impl UpdateTurn<'_> {
         let mut delay = Duration::ZERO;
         self.state.awaits = None;
         if !hurry {
-            let hold_off = (self.state.seen + self.policy.hold_off).saturating_sub(at);
+            let behind_since = self.state.behind_since.unwrap_or(self.state.seen);
+            let latest = behind_since + self.policy.hold_off * MAX_HOLD_OFFS;
+            let hold_off = (self.state.seen + self.policy.hold_off).min(latest);
+            let hold_off = hold_off.saturating_sub(at);
             delay = hold_off.max(self.now.window_in);
             let window = self.now.window_in > hold_off;
             let what = if window {
@@ -198,6 +217,12 @@ impl UpdateTurn<'_> {
                 "this node's turn (hold-off)"
             };
             self.state.awaits = (!delay.is_zero()).then(|| what.to_owned());
+        }
+        // What upstream has taken back meanwhile stops whoever has not switched yet.
+        let waits = self.state.give_up.is_some();
+        let stale = if waits { self.interval() } else { STALE };
+        if !hurry && delay.is_zero() && self.state.looked + stale <= at {
+            return self.poll();
         }
         if delay.is_zero()
             && self.state.urgency < Urgency::Forced

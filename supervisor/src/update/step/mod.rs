@@ -48,15 +48,18 @@ impl UpdateTurn<'_> {
         match event {
             UpdateEvent::Started => self.recover(),
             UpdateEvent::Tick => self.tick(),
-            UpdateEvent::Ask(urgency) => self.ask(urgency),
-            UpdateEvent::AskLocal => {
-                self.state.ask_local = true;
-                self.ask(Urgency::Asked);
+            UpdateEvent::Ask { urgency, local } => {
+                self.state.ask_local |= local;
+                self.ask(urgency);
             }
-            UpdateEvent::UpstreamSeen(tips) => self.state.upstream = tips,
             UpdateEvent::GoBack => self.go_back(),
-            UpdateEvent::Polled(answer) if self.state.phase == Phase::Polling => {
-                self.polled(answer);
+            UpdateEvent::Polled { upstream, found } => {
+                if let Some(upstream) = upstream {
+                    self.state.upstream = upstream;
+                }
+                if self.state.phase == Phase::Polling {
+                    self.polled(found);
+                }
             }
             UpdateEvent::Built(answer) => {
                 if let Phase::Building { candidate } = self.state.phase.clone() {
@@ -82,7 +85,7 @@ impl UpdateTurn<'_> {
             UpdateEvent::ChildStarted(release) => self.child_started(&release),
             UpdateEvent::ChildReady(release) => self.child_ready(&release),
             UpdateEvent::ChildFailed { release, how } => self.child_failed(&release, &how),
-            UpdateEvent::Polled(_) | UpdateEvent::Tidied => {}
+            UpdateEvent::Tidied => {}
         }
     }
 

@@ -139,8 +139,9 @@ impl UpdateTurn<'_> {
     pub(super) fn accept(&mut self, candidate: Version, reason: &str) {
         self.record(&candidate, Outcome::Accepted, reason);
         self.state.problem = None;
-        self.state.trusted = Some(candidate.commit.clone());
+        self.state.trust(&candidate);
         self.state.quarantine.clear_all();
+        self.state.behind_since = None;
         if self
             .state
             .accepted
@@ -187,6 +188,7 @@ impl UpdateTurn<'_> {
         {
             self.state.previous = None;
             self.state.seen = self.now.at;
+            self.state.seen_release.clear();
             self.state.accepted = Some(previous);
             self.state.hold = Some(HOLD.to_owned());
             self.roll_back(&accepted, "rolled back by the operator");

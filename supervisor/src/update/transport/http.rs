@@ -226,7 +226,7 @@ fn expect(response: Response, kind: &str) -> Result<Response, Error> {
     }
     let found = response.headers().get(CONTENT_TYPE);
     if found.map(HeaderValue::as_bytes) != Some(kind.as_bytes()) {
-        let text = "it is no git repository, or speaks git's old HTTP protocol only";
+        let text = "it is not a git repository, or speaks git's old HTTP protocol only";
         return Err(outside(ErrorCode::GenericError, text));
     }
     Ok(response)

@@ -85,6 +85,8 @@ async fn check_shows_everything_that_is_broken_at_once() {
         (r"block \d+, snapshot in \d+ ms", "block [n], snapshot in [n] ms"),
         (r"\d+\.\d GB free", "[n] GB free"),
         (r"\d+ s off", "[n] s off"),
+        (r"\d+ s behind", "[n] s behind"),
+        (r"chain 0x\w{8}", "chain 0x[hash]"),
         // Both depend on the machine and on how the worker was built.
         (r"(FAIL device +).*", "$1[why]"),
         (r"(OK  |WARN) memory .*\n( +-> .*\n)?", "[how] memory\n"),
@@ -95,7 +97,9 @@ async fn check_shows_everything_that_is_broken_at_once() {
         OK   eval-worker   /[..]/eval-worker
         WARN chain         ws://127.0.0.1:1/: could not connect to the chain: ws://127.0.0.1:1/: Error when opening the TCP socket: Connection refused (os error 111)
                            -> check --subtensor.network and --subtensor.chain_endpoint, and the network
-        OK   chain         ws://127.0.0.1:[port]/: block [n], snapshot in [n] ms
+        OK   chain         ws://127.0.0.1:[port]/: block [n], snapshot in [n] ms, watches transactions, has states [n] blocks old
+        OK   chain clock   [n] s behind this machine's
+        OK   subnet        netuid 6: registered at block 0, chain 0x[hash]..
         OK   registration  uid 1
         FAIL permit        no validator permit: the chain refuses weights
                            -> more stake; permits are given anew at each epoch
@@ -114,7 +118,7 @@ async fn check_shows_everything_that_is_broken_at_once() {
                            -> --samples names other sources; `validator samples` shows what each gives
         WARN W&B           project ours: the key is refused (http://127.0.0.1:[port]/graphql answered 401 Unauthorized: user is not logged in), rows stay on disk
                            -> WANDB_API_KEY or ~/.netrc
-        WARN state         /[..]/a: it is damaged: EOF while parsing a string at line 1 column 15
+        WARN state         /[..]/a: it is damaged: it ends in the middle of a string at line 1 column 15
                            -> it will be set aside, and the validator starts from the chain's consensus
         "#);
     });

@@ -45,6 +45,32 @@ async fn one_of_two_processes_sets_weights_at_a_time() {
     assert_eq!(stop(&mut validator).await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_validator_with_the_same_hotkey_is_denied() {
+    let world = World::start("second", Duration::from_millis(500)).await;
+    let mut first = world.running("a", &[]);
+    world
+        .until("a", "readiness", || {
+            world
+                .status("a")
+                .is_some_and(|status| status.details.start.ready_at.is_some())
+        })
+        .await;
+    // Other folders in every respect: the hotkey is the same.
+    let elsewhere = world.root().join("elsewhere");
+    let mut second = world.command("b");
+    second
+        .env("XDG_DATA_HOME", elsewhere.join("data"))
+        .env("HOME", &elsewhere)
+        .args(["run", "--device", "cpu", "--dtype", "float32"]);
+    let (code, text) = World::ended(second).await;
+    assert_eq!(code, 77, "{text}");
+    assert!(text.contains("another validator runs"), "{text}");
+    let holder = format!("pid {}", first.id().unwrap());
+    assert!(text.contains(&holder), "{text}");
+    assert_eq!(stop(&mut first).await, 0);
+}
+
 /// Blocks between the validator's weights: longer than it goes without a look at the chain.
 const EPOCH: u64 = 40;
 

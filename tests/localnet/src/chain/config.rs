@@ -141,6 +141,10 @@ pub enum Hyperparameter {
     StakeThreshold,
     /// Of all subnets: the only accepted version of timelocked commits.
     CommitRevealVersion,
+    /// Thousandths of the tempo after which a validator no longer counts; 0 goes by blocks.
+    ActivityCutoffFactor,
+    /// 1 lets the weights of the largest validator alone count.
+    NullConsensus,
     /// The block at which the subnet's next epoch must run; 0 takes the order back.
     PendingEpochAt,
 }

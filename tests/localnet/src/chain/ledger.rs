@@ -239,6 +239,26 @@ impl Ledger {
         Ok(outcomes)
     }
 
+    /// Takes the newest blocks back, as after a fork; what was in them is lost. Blocks without any
+    /// extrinsic take their place, and one more.
+    pub(super) fn fork(&mut self, depth: u32) -> Result<(), Trapped> {
+        let kept = self.best_number().saturating_sub(depth) as usize + 1;
+        for block in self.blocks.split_off(kept) {
+            self.numbers.remove(&block.hash);
+            for extrinsic in &block.extrinsics {
+                let hash = extrinsic_hash(extrinsic);
+                self.failures.remove(&hash);
+                self.pool.forget(hash);
+            }
+        }
+        // Another time, so that no block is the one it replaces.
+        self.next_time = Some(self.best().time + SLOT + 1);
+        for _ in 0..=depth {
+            self.produce(Vec::new())?;
+        }
+        Ok(())
+    }
+
     fn revalidate(&mut self) {
         let best = &self.blocks[self.blocks.len() - 1];
         let (archive, root) = (&self.archive, *best.header.state_root());

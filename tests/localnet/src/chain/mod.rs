@@ -10,6 +10,7 @@ mod changes;
 pub mod config;
 mod extrinsic;
 mod faults;
+mod gateway;
 mod ledger;
 mod node;
 mod pool;
@@ -34,6 +35,7 @@ pub use self::{
     changes::Upgrade,
     config::{ChainConfig, Hyperparameter, Hyperparameters, NeuronConfig, SubnetConfig, TAO},
     faults::{CallError, Stall},
+    gateway::Gateway,
     node::BlockMode,
     pool::Rejected,
     setup::Neuron,
@@ -112,12 +114,7 @@ impl Chain {
     /// The port is taken, or the configuration's subnets contradict themselves.
     pub async fn start(config: ChainConfig) -> Result<Self, ChainError> {
         let port = config.port;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .await
-            .map_err(|source| ChainError::Listen { port, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| ChainError::Listen { port, source })?;
+        let (listener, address) = listen(port).await?;
         let mode = config
             .block_time
             .map_or(BlockMode::OnDemand, BlockMode::Every);
@@ -129,6 +126,23 @@ impl Chain {
             clock.tick().await;
             Ok(())
         });
+        Ok(Self {
+            node,
+            address,
+            tasks,
+        })
+    }
+
+    /// Starts a second node of this chain: its blocks and its pool are the same; it lags, fails and
+    /// is stopped by itself.
+    ///
+    /// # Errors
+    /// There is no loopback.
+    pub async fn second_node(&self) -> Result<Self, ChainError> {
+        let (listener, address) = listen(0).await?;
+        let node = Arc::new(self.node.second());
+        let mut tasks = TaskSet::new();
+        tasks.spawn("chain rpc", rpc::serve(listener, Arc::clone(&node)));
         Ok(Self {
             node,
             address,
@@ -216,4 +230,13 @@ impl Chain {
             None => Ok(hash),
         }
     }
+}
+
+async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), ChainError> {
+    let refused = |source| ChainError::Listen { port, source };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
 }

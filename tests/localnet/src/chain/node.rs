@@ -1,15 +1,24 @@
 //! The ledger as a running node has it: shared, watched, and making blocks in its mode.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use sp_core::H256;
-use sp_runtime::DispatchError;
+use sp_runtime::{DispatchError, traits::Header as _};
 use tokio::sync::watch;
 
-use super::{changes::Change, faults::ChainFaults, ledger::Ledger, pool::Rejected, state::Trapped};
+use super::{
+    changes::Change,
+    faults::ChainFaults,
+    ledger::{Block, Ledger},
+    pool::Rejected,
+    state::Trapped,
+};
 
 /// When blocks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,21 +33,73 @@ pub enum BlockMode {
 
 #[derive(Debug)]
 pub(super) struct Node {
-    ledger: Mutex<Ledger>,
+    /// One for all nodes of a chain, as are mode and changes.
+    ledger: Arc<Mutex<Ledger>>,
     pub(super) faults: ChainFaults,
     pub(super) mode: watch::Sender<BlockMode>,
     /// Counts the changes of heads and pool.
     changes: watch::Sender<u64>,
+    /// Blocks by which this node is behind.
+    lag: AtomicU32,
 }
 
 impl Node {
     pub(super) fn new(ledger: Ledger, mode: BlockMode) -> Self {
         Self {
-            ledger: Mutex::new(ledger),
+            ledger: Arc::new(Mutex::new(ledger)),
             faults: ChainFaults::default(),
             mode: watch::Sender::new(mode),
             changes: watch::Sender::default(),
+            lag: AtomicU32::new(0),
         }
+    }
+
+    /// Returns a second node of the same chain, with faults and lag of its own.
+    pub(super) fn second(&self) -> Self {
+        Self {
+            ledger: Arc::clone(&self.ledger),
+            faults: ChainFaults::default(),
+            mode: self.mode.clone(),
+            changes: self.changes.clone(),
+            lag: AtomicU32::new(0),
+        }
+    }
+
+    /// Makes the node know nothing of the newest blocks.
+    pub(super) fn set_lag(&self, blocks: u32) {
+        self.lag.store(blocks, Ordering::Relaxed);
+        self.changed();
+    }
+
+    /// Returns the number of the newest block that this node knows.
+    pub(super) fn top(&self, ledger: &Ledger) -> u32 {
+        let lag = self.lag.load(Ordering::Relaxed);
+        ledger.best_number().saturating_sub(lag)
+    }
+
+    /// Returns a block by its number, if this node knows it.
+    pub(super) fn block<'l>(&self, ledger: &'l Ledger, number: u32) -> Option<&'l Block> {
+        (number <= self.top(ledger))
+            .then(|| ledger.block(number))
+            .flatten()
+    }
+
+    /// Returns a block by its hash, or the newest, if this node knows it.
+    pub(super) fn block_of<'l>(&self, ledger: &'l Ledger, hash: Option<H256>) -> Option<&'l Block> {
+        match hash {
+            None => self.block(ledger, self.top(ledger)),
+            Some(hash) => {
+                let block = ledger.block_by_hash(hash)?;
+                self.block(ledger, *block.header.number())
+            }
+        }
+    }
+
+    /// Takes the newest blocks back, with all that was in them, and makes one more than that.
+    pub(super) fn fork(&self, depth: u32) -> Result<(), Trapped> {
+        self.ledger().fork(depth)?;
+        self.changed();
+        Ok(())
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {

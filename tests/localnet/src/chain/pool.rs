@@ -208,6 +208,11 @@ impl Pool {
         self.statuses.insert(hash, status);
     }
 
+    /// Forgets an extrinsic: its block is gone.
+    pub(super) fn forget(&mut self, hash: H256) {
+        self.statuses.remove(&hash);
+    }
+
     pub(super) fn status(&self, hash: H256) -> Option<Status> {
         self.statuses.get(&hash).copied()
     }

@@ -116,13 +116,7 @@ impl Chain {
                     .map_err(|_| ChainError::Commitment(record.len()))?,
             ),
         };
-        let info = Box::new(CommitmentInfo {
-            fields: BoundedVec::truncate_from(vec![field]),
-        });
-        let netuid = NetUid(netuid);
-        let call = commitments::Call::set_commitment { netuid, info };
-        self.execute(RuntimeCall::Commitments(call), hotkey)
-            .map(drop)
+        self.commit_fields(netuid, hotkey, vec![field])
     }
 
     /// Sets weights by a signed `set_weights`.
@@ -159,6 +153,84 @@ impl Chain {
     /// Returns the public key that commits must be encrypted to: a compressed point of G2.
     pub fn beacon_public_key(&self) -> Vec<u8> {
         self.node.ledger().beacon_public_key()
+    }
+
+    /// Makes this node know nothing of the newest blocks.
+    pub fn set_lag(&self, blocks: u32) {
+        self.node.set_lag(blocks);
+    }
+
+    /// Takes the newest blocks back, with all that was in them, and makes one more than that: a
+    /// fork that the other side won.
+    ///
+    /// # Errors
+    /// The runtime panicked.
+    pub fn fork(&self, depth: u32) -> Result<(), ChainError> {
+        Ok(self.node.fork(depth)?)
+    }
+
+    /// Gives a netuid to another subnet: it is registered anew, by another owner, with neurons of
+    /// its own.
+    ///
+    /// # Errors
+    /// The new neurons contradict each other.
+    pub fn register_anew(&self, subnet: super::SubnetConfig) -> Result<(), ChainError> {
+        self.change(move || {
+            Subtensor::<Runtime>::remove_subnet(NetUid(subnet.netuid));
+            Subtensor::<Runtime>::add_subnet(&subnet).map(|()| 0)
+        })
+        .map(drop)
+    }
+
+    /// Gives a hotkey a revealed commitment, as the chain does once a timelocked one opens.
+    ///
+    /// # Errors
+    /// The runtime panicked.
+    pub fn reveal_commitment(
+        &self,
+        netuid: u16,
+        hotkey: impl Into<[u8; 32]>,
+        record: &[u8],
+    ) -> Result<(), ChainError> {
+        let (hotkey, record) = (AccountId::new(hotkey.into()), record.to_vec());
+        self.change(move || {
+            commitments::reveal::<Runtime>(NetUid(netuid), &hotkey, record);
+            Ok(0)
+        })
+        .map(drop)
+    }
+
+    /// Commits fields as they are, with a signed `set_commitment`.
+    ///
+    /// # Errors
+    /// The hotkey is not registered, or its space of this epoch is used up.
+    pub fn commit_sealed(
+        &self,
+        netuid: u16,
+        hotkey: &sr25519::Pair,
+        encrypted: &[u8],
+        reveal_round: u64,
+    ) -> Result<(), ChainError> {
+        let field = Data::TimelockEncrypted {
+            encrypted: BoundedVec::truncate_from(encrypted.to_vec()),
+            reveal_round,
+        };
+        self.commit_fields(netuid, hotkey, vec![field])
+    }
+
+    fn commit_fields(
+        &self,
+        netuid: u16,
+        hotkey: &sr25519::Pair,
+        fields: Vec<Data>,
+    ) -> Result<(), ChainError> {
+        let info = Box::new(CommitmentInfo {
+            fields: BoundedVec::truncate_from(fields),
+        });
+        let netuid = NetUid(netuid);
+        let call = commitments::Call::set_commitment { netuid, info };
+        self.execute(RuntimeCall::Commitments(call), hotkey)
+            .map(drop)
     }
 
     /// Silences the beacon, so that no commit opens, or lets it speak again.

@@ -77,7 +77,10 @@ async fn bad_version(stage: &mut Stage, scenes: &Scenes, running: &str) -> Resul
     let subnet = stage.subnet()?;
     let edited = subnet.folder().join("checkout").join(TOUCHED);
     let good = git_remote(subnet)?.read(TOUCHED)?;
-    let mine = format!("// An edit of the operator's.\n{good}");
+    // The checkout stays where the operator left it, so this is older than what runs.
+    let before =
+        std::fs::read_to_string(&edited).map_err(|error| Failure::of(Exit::Machine, &error))?;
+    let mine = format!("// An edit of the operator's.\n{before}");
     write(&edited, &mine)?;
     let bad = git_remote(subnet)?.push("Break it", &[(TOUCHED, BAD.as_bytes())])?;
     scenes.say(format_args!(
@@ -89,7 +92,7 @@ async fn bad_version(stage: &mut Stage, scenes: &Scenes, running: &str) -> Resul
         return Err(Failure::new(Exit::Failed, "the operator's edit is gone"));
     }
 
-    write(&edited, &good)?;
+    write(&edited, &before)?;
     scenes.say("took the edit back: now the new version is built, and crashes");
     let back = |report: &Report| {
         let runs =

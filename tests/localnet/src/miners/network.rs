@@ -84,12 +84,12 @@ impl Network {
     fn norm(&self, input: &Tensor, name: &str) -> Result<Tensor> {
         let weight = self.weight(&format!("{name}.weight"))?;
         let bias = self.weights.get(&format!("{name}.bias"));
-        let centred = match bias {
+        let centered = match bias {
             Some(_) => input.broadcast_sub(&input.mean_keepdim(D::Minus1)?)?,
             None => input.clone(),
         };
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let scaled = centred.broadcast_div(&(variance + NORM_EPSILON)?.sqrt()?)?;
+        let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
+        let scaled = centered.broadcast_div(&(variance + NORM_EPSILON)?.sqrt()?)?;
         let scaled = scaled.broadcast_mul(weight)?;
         match bias {
             Some(bias) => scaled.broadcast_add(bias),

@@ -119,7 +119,9 @@ impl Vocabulary {
     pub fn write(&self, folder: &Path) -> Result<(), FileError> {
         let bytes = |value: Value| serde_json::to_vec_pretty(&value).unwrap_or_default();
         let json = self.tokenizer.to_string(true).unwrap_or_default();
-        file::write_atomic(&folder.join("tokenizer.json"), json.as_bytes())?;
+        let mut json: Value = serde_json::from_str(&json).unwrap_or_default();
+        join_merges(&mut json);
+        file::write_atomic(&folder.join("tokenizer.json"), &bytes(json))?;
         let (begin, end) = begin_and_end(self.family);
         let added: serde_json::Map<String, Value> = special(self.family)
             .iter()
@@ -144,6 +146,16 @@ impl Vocabulary {
         file::write_atomic(&folder.join("tokenizer_config.json"), &bytes(config))?;
         let map = json!({ "bos_token": begin, "eos_token": end });
         file::write_atomic(&folder.join("special_tokens_map.json"), &bytes(map))
+    }
+}
+
+/// Writes merges as tokenizers 0.19 did, whose releases can't read the pairs of later ones.
+fn join_merges(tokenizer: &mut Value) {
+    let merges = tokenizer["model"]["merges"].as_array_mut();
+    for merge in merges.into_iter().flatten() {
+        if let (Some(left), Some(right)) = (merge[0].as_str(), merge[1].as_str()) {
+            *merge = json!(format!("{left} {right}"));
+        }
     }
 }
 

@@ -13,9 +13,10 @@ const FOLDER: &str = "SUBTENSOR_METADATA_DIR";
 /// Pallets which FRAME brings, here in a newer version.
 const FRAMES_OWN: [&str; 4] = ["System", "Timestamp", "Balances", "TransactionPayment"];
 
-/// What FRAME has changed since finney's version of it. None of it is a matter for a validator but
-/// the types of all calls and events, which hold more on finney.
-const FRAMES_NEWER: [&str; 16] = [
+/// What FRAME has changed since finney's version of it, and what later releases of finney's runtime have
+/// that this one lacks. None of it is a matter for a validator but the types of all calls and events,
+/// which hold more on finney.
+const FRAMES_NEWER: [&str; 18] = [
     "Balances.Freezes",
     "Balances.Holds",
     "Balances.Reserves",
@@ -23,6 +24,8 @@ const FRAMES_NEWER: [&str; 16] = [
     "BlockBuilder.check_inherents",
     "BlockBuilder.inherent_extrinsics",
     "Core.execute_block",
+    "SubtensorModule.ActivityCutoffFactorMilli",
+    "SubtensorModule.SubnetEpochConsensus",
     "System.BlockSize",
     "System.BlocksTillUpgrade",
     "System.Events",

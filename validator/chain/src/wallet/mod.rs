@@ -2,10 +2,12 @@
 
 mod encrypted;
 mod keyfile;
+mod locked;
 mod password;
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     fmt, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -25,8 +27,10 @@ use subxt::{
 use subnet::{Fault, FaultKind, Genesis, Hotkey};
 
 pub use keyfile::KeyfileError;
+pub use locked::Guarded;
 pub use password::Passwords;
 
+use self::locked::Locked;
 use super::{
     locks::{Account, Locks},
     runtime::Subtensor,
@@ -47,7 +51,7 @@ pub struct WalletPath {
 pub struct Wallet {
     hotkey: Hotkey,
     coldkey: Option<Hotkey>,
-    secret: Secret,
+    secret: Locked<Secret>,
     /// One transaction at a time: two with one nonce would push each other out.
     pub(super) submitting: tokio::sync::Mutex<()>,
     /// Where it meets the other processes that use the hotkey.
@@ -138,17 +142,19 @@ impl Wallet {
     /// Opens a wallet's hotkey; asks for a password only if the file is encrypted.
     pub fn open(at: &WalletPath, passwords: &Passwords) -> Result<Self, WalletError> {
         let path = at.hotkey_file();
-        let bytes = read(&path)?.ok_or_else(|| WalletError::Missing(path.clone()))?;
+        let secret = Locked::of(|| {
+            let bytes = read(&path)?.ok_or_else(|| WalletError::Missing(path.clone()))?;
+            let plain = match encrypted::Encryption::of(&bytes) {
+                None => bytes,
+                Some(form) => decrypt(&path, &at.name, form, &bytes, passwords)?,
+            };
+            keyfile::secret(&plain).map_err(|source| WalletError::Keyfile {
+                path: path.clone(),
+                source,
+            })
+        })?;
         warn_if_readable(&path);
-        let plain = match encrypted::Encryption::of(&bytes) {
-            None => bytes,
-            Some(form) => decrypt(&path, &at.name, form, &bytes, passwords)?,
-        };
-        let keyfile = |source| WalletError::Keyfile {
-            path: path.clone(),
-            source,
-        };
-        let secret = keyfile::secret(&plain).map_err(keyfile)?;
+        tracing::debug!("{}", secret.guarded());
         Ok(Self {
             coldkey: at.public_coldkey(),
             ..Self::of(secret)
@@ -157,10 +163,12 @@ impl Wallet {
 
     /// Makes a wallet of a 32-byte seed, without any file.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self::of(keyfile::sr25519(seed))
+        let made = Locked::of(|| Ok::<_, Infallible>(keyfile::sr25519(seed)));
+        let Ok(secret) = made;
+        Self::of(secret)
     }
 
-    fn of(secret: Secret) -> Self {
+    fn of(secret: Locked<Secret>) -> Self {
         let hotkey = secret.public();
         Self {
             hotkey,
@@ -213,15 +221,20 @@ impl Wallet {
 
     /// Signs a message; with sr25519 in Substrate's context.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        match &self.secret {
+        match &*self.secret {
             Secret::Sr25519(pair) => pair.sign_simple(b"substrate", message).to_bytes(),
             Secret::Ed25519(key) => key.sign(message).to_bytes(),
         }
     }
 
+    /// Returns how well the memory that holds the secret is guarded.
+    pub fn guarded(&self) -> Guarded {
+        self.secret.guarded()
+    }
+
     /// Returns the kind of key: `sr25519` or `ed25519`.
-    pub const fn kind(&self) -> &'static str {
-        match self.secret {
+    pub fn kind(&self) -> &'static str {
+        match *self.secret {
             Secret::Sr25519(_) => "sr25519",
             Secret::Ed25519(_) => "ed25519",
         }
@@ -258,7 +271,7 @@ impl subxt::tx::Signer<Subtensor> for Wallet {
 
     fn sign(&self, payload: &[u8]) -> MultiSignature {
         let signature = Self::sign(self, payload);
-        match self.secret {
+        match *self.secret {
             Secret::Sr25519(_) => MultiSignature::Sr25519(signature),
             Secret::Ed25519(_) => MultiSignature::Ed25519(signature),
         }

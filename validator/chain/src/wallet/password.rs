@@ -47,6 +47,7 @@ impl Passwords {
     ) -> impl Iterator<Item = io::Result<Password>> + 'a {
         let given = [
             self.of_file(path),
+            self.plain_of_file(path),
             self.of_coldkey(wallet),
             self.variables.get("BT_WALLET_PASSWORD").cloned(),
         ];
@@ -69,12 +70,7 @@ impl Passwords {
     /// Returns what `BT_PW_<PATH>` holds for a key file: base64 of its password, XORed with the
     /// variable's own name.
     pub fn of_file(&self, path: &Path) -> Option<Password> {
-        let path = path
-            .display()
-            .to_string()
-            .replace(['/', '.'], "_")
-            .to_uppercase();
-        let name = format!("BT_PW_{path}");
+        let name = variable_of(path);
         let masked = Zeroizing::new(
             STANDARD
                 .decode(self.variables.get(&name)?.as_bytes())
@@ -93,6 +89,11 @@ impl Passwords {
             .map(|password| Password::new(password.to_owned()))
     }
 
+    /// Returns what `BT_PW_<PATH>` holds, for those who write the password there as it is.
+    fn plain_of_file(&self, path: &Path) -> Option<Password> {
+        self.variables.get(&variable_of(path)).cloned()
+    }
+
     /// `BT_COLD_PW_...<WALLET>`: the plain password.
     fn of_coldkey(&self, wallet: &str) -> Option<Password> {
         let ending = wallet.to_uppercase();
@@ -102,6 +103,13 @@ impl Passwords {
         });
         found.map(|(_, password)| password.clone())
     }
+}
+
+/// Returns the name of the variable that holds a key file's password.
+fn variable_of(path: &Path) -> String {
+    let path = path.display().to_string();
+    let path = path.replace(['/', '.'], "_").to_uppercase();
+    format!("BT_PW_{path}")
 }
 
 fn read_first_line(path: &str) -> io::Result<Password> {

@@ -101,7 +101,7 @@ pub(crate) fn commit(
 }
 
 /// Computes when a commit sent now will be revealed.
-pub(super) async fn reveal_plan(
+pub(super) fn reveal_plan(
     block: &Block,
     request: &WeightsRequest,
     rules: &Hyperparameters,
@@ -113,19 +113,7 @@ pub(super) async fn reveal_plan(
         .reveal_start(request.netuid, head, period)
         .ok_or_else(|| SetWeightsError::Refused(vec![Refusal::NoReveal]))?;
     // The chain's clock, not ours, decides when a block comes.
-    let millis: Option<u64> = match block
-        .read(&[("Timestamp", "Now", vec![])])
-        .await?
-        .pop()
-        .flatten()
-    {
-        None => None,
-        Some(now) => Some(
-            now.uint()
-                .map_err(|error| block.runtime().decode_error("Timestamp.Now", error))?,
-        ),
-    };
-    let now = millis.map_or_else(shared::clock::unix_seconds, |millis| millis / 1000);
+    let now = rules.time.unwrap_or_else(shared::clock::unix_seconds);
     let round = timelock::reveal_round(head, start, rules.block_millis, now);
     Ok(RevealPlan {
         round,

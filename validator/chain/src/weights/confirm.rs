@@ -1,9 +1,18 @@
 //! Looking on the chain: did a transaction arrive, did it succeed, what is stored, is it revealed?
 
 use serde::{Deserialize, Serialize};
-use subxt::{config::substrate::H256, dynamic::Value as Argument};
+use subxt::{
+    config::{
+        Hasher as _,
+        substrate::{BlakeTwo256, H256},
+    },
+    dynamic::Value as Argument,
+};
 
-use super::{WeightsReceipt, preflight::stored_weights};
+use super::{
+    WeightsReceipt,
+    preflight::{last_update, storage_index, stored_weights},
+};
 use crate::{block::Block, client::Client, decode::Value, error::ChainError};
 use subnet::BlockNumber;
 
@@ -112,6 +121,50 @@ pub(super) async fn nonce(block: &Block, account: [u8; 32]) -> Result<u64, Chain
             .runtime()
             .decode_error("AccountNonceApi.account_nonce", error)
     })
+}
+
+/// Whether weights that were set are still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Their block is final.
+    Final,
+    /// Their block stands, and may still be taken back.
+    Open,
+    /// Their block was taken back, and another one includes them.
+    Moved {
+        /// The other block.
+        block: BlockNumber,
+    },
+    /// Their block was taken back, and no other includes them.
+    Gone,
+}
+
+/// Looks whether the block that included weights still stands.
+pub async fn standing(client: &Client, receipt: &WeightsReceipt) -> Result<Standing, ChainError> {
+    let head = client.head().await?;
+    let is_there = receipt.block <= head.number()
+        && hex_hash(client.hash_at(receipt.block).await?) == receipt.block_hash;
+    if is_there {
+        let last = client.finalized_number().await?;
+        return Ok(if last >= receipt.block {
+            Standing::Final
+        } else {
+            Standing::Open
+        });
+    }
+    let index = storage_index(receipt.netuid, receipt.mechanism);
+    let updated = last_update(&head, index, receipt.uid).await?;
+    if updated > 0 && updated <= head.number() {
+        let hash = client.hash_at(updated).await?;
+        let extrinsics = client.extrinsics(hash).await?;
+        let ours = extrinsics
+            .iter()
+            .any(|extrinsic| hex_hash(BlakeTwo256.hash(extrinsic)) == receipt.extrinsic_hash);
+        if ours {
+            return Ok(Standing::Moved { block: updated });
+        }
+    }
+    Ok(Standing::Gone)
 }
 
 /// What became of committed weights.

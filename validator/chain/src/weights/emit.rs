@@ -69,6 +69,68 @@ pub fn emit(weights: impl IntoIterator<Item = (Uid, f64)>) -> Result<Emitted, Em
     Ok(emitted)
 }
 
+/// Converts weights of which none may be more than `limit` (of 65535) of all: what is above is cut
+/// to it, as the SDK's `normalize_max_weight` does. Where so few weights can't keep the limit, all
+/// are equal.
+#[expect(
+    clippy::float_arithmetic,
+    reason = "weights are numbers until they are converted"
+)]
+pub fn emit_within(
+    weights: impl IntoIterator<Item = (Uid, f64)>,
+    limit: u16,
+) -> Result<Emitted, EmitError> {
+    let mut weights: Vec<(Uid, f64)> = weights.into_iter().collect();
+    let whole = emit(weights.iter().copied())?;
+    if limit == u16::MAX || whole.largest_share() <= limit {
+        return Ok(whole);
+    }
+    weights.retain(|(_, weight)| *weight > 0.0);
+    let allowed = f64::from(limit) / f64::from(u16::MAX);
+    let mut emitted = whole;
+    // Rounding to 16 bits may lift the largest a little above its share: then a little less.
+    for shave in [1e-7, 1e-5, 1e-4, 1e-3, 1e-2] {
+        let cutoff = cutoff(&weights, allowed * (1.0 - shave));
+        let cut = weights
+            .iter()
+            .map(|(uid, weight)| (*uid, weight.min(cutoff)));
+        emitted = emit(cut)?;
+        if emitted.largest_share() <= limit {
+            break;
+        }
+    }
+    Ok(emitted)
+}
+
+/// Returns the weight above which none may be, so that none is more than `allowed` of the sum.
+#[expect(
+    clippy::float_arithmetic,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "there are a few hundred weights"
+)]
+fn cutoff(weights: &[(Uid, f64)], allowed: f64) -> f64 {
+    let mut values: Vec<f64> = weights.iter().map(|(_, weight)| *weight).collect();
+    values.sort_by(f64::total_cmp);
+    let smallest = values.first().copied().unwrap_or(0.0);
+    // With the `above` largest cut to c, c = allowed * (rest + above * c).
+    let mut rest: f64 = values.iter().sum();
+    for (above, value) in (1_usize..).zip(values.iter().rev()) {
+        rest -= value;
+        let left = 1.0 - allowed * above as f64;
+        if left <= 0.0 {
+            break;
+        }
+        let cutoff = allowed * rest / left;
+        let next = values.len().checked_sub(above.saturating_add(1));
+        let next = next.and_then(|next| values.get(next));
+        if next.is_none_or(|next| *next <= cutoff) {
+            return cutoff.max(smallest);
+        }
+    }
+    smallest
+}
+
 #[expect(
     clippy::as_conversions,
     clippy::cast_possible_truncation,
@@ -100,7 +162,7 @@ impl Emitted {
         self.uids == [uid.0]
     }
 
-    /// Returns the largest share of the sum, of 65535, rounded as the chain compares it; 0 if
+    /// Returns the largest share of the sum, of 65535, rounded up: the chain compares fractions. 0 if
     /// there are none.
     pub fn largest_share(&self) -> u16 {
         let sum: u64 = self
@@ -109,18 +171,22 @@ impl Emitted {
             .map(|value| u64::from(*value))
             .fold(0, u64::saturating_add);
         let largest = self.values.iter().copied().max().map_or(0, u64::from);
-        let share = largest
-            .saturating_mul(u64::from(u16::MAX))
-            .checked_div(sum)
-            .unwrap_or(0);
+        let share = if sum == 0 {
+            0
+        } else {
+            largest.saturating_mul(u64::from(u16::MAX)).div_ceil(sum)
+        };
         u16::try_from(share).unwrap_or(u16::MAX)
     }
 }
 
 #[cfg(test)]
 #[expect(
+    clippy::arithmetic_side_effects,
     clippy::as_conversions,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
     clippy::float_arithmetic,
     clippy::indexing_slicing,
     reason = "a test's numbers are small"
@@ -166,6 +232,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_above_the_limit_is_cut_as_the_sdk_cuts_it() {
+        let of = |weights: &[f64], share: f64| {
+            let numbered = weights
+                .iter()
+                .enumerate()
+                .map(|(uid, weight)| (Uid(uid as u16), *weight));
+            let limit = (share * 65_535.0) as u16;
+            emit_within(numbered, limit).unwrap().values
+        };
+        // normalize_max_weight([.7, .2, .05, .05], .4) = [.4, .4, .1, .1]
+        assert_eq!(
+            of(&[0.7, 0.2, 0.05, 0.05], 0.4),
+            [65_535, 65_535, 16_384, 16_384]
+        );
+        // normalize_max_weight([.5, .3, .1, .1], .45) = [.45, .33, .11, .11]; the two last digits are what keeps below
+        // the limit once all is rounded.
+        assert_eq!(
+            of(&[0.5, 0.3, 0.1, 0.1], 0.45),
+            [65_535, 48_062, 16_021, 16_021]
+        );
+        assert_eq!(
+            of(&[0.9, 0.1], 0.4),
+            [65_535, 65_535],
+            "two can't be below a half each"
+        );
+        assert_eq!(of(&[0.5, 0.5], 1.0), [65_535, 65_535]);
+    }
+
     proptest! {
         #[test]
         fn the_largest_is_full_and_order_is_kept(weights in prop::collection::vec(0.0..1e9_f64, 1..300)) {
@@ -175,6 +270,28 @@ mod tests {
             prop_assert!(emitted.values.iter().all(|value| *value > 0));
             let any = weights.iter().any(|weight| *weight > 0.0);
             prop_assert_eq!(emitted.values.iter().max().copied(), any.then_some(u16::MAX));
+        }
+
+        #[test]
+        fn no_weight_is_above_the_limit_where_that_can_be(
+            weights in prop::collection::vec(0.001..1e3_f64, 2..200),
+            limit in 400_u16..,
+        ) {
+            let numbered = || weights.iter().enumerate().map(|(uid, weight)| (Uid(uid as u16), *weight));
+            let emitted = emit_within(numbered(), limit).unwrap();
+            let equal = f64::from(u16::MAX) / weights.len() as f64;
+            if f64::from(limit) > equal * 1.02 {
+                prop_assert!(emitted.largest_share() <= limit, "{} > {limit}", emitted.largest_share());
+            } else if f64::from(limit) < equal * 0.98 {
+                prop_assert!(emitted.values.iter().all(|value| *value == u16::MAX));
+            }
+            // Whoever had more has no less.
+            let value = |uid: usize| emitted.pairs().find(|(other, _)| usize::from(*other) == uid).map_or(0, |(_, value)| value);
+            for uid in 1..weights.len() {
+                if weights[uid] > weights[uid - 1] {
+                    prop_assert!(value(uid) >= value(uid - 1));
+                }
+            }
         }
 
         #[test]

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use confirm::{Reveal, reveal};
-pub use emit::{EmitError, Emitted, emit};
+pub use confirm::{Reveal, Standing, reveal, standing};
+pub use emit::{EmitError, Emitted, emit, emit_within};
 pub use guard::{TwinAlarm, TwinError, TwinGuard};
 pub use preflight::{Preflight, Refusal, preflight};
 pub use submit::set;

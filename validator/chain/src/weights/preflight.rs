@@ -18,6 +18,12 @@ use subnet::{BlockNumber, Hotkey, Netuid, Uid};
 /// Subnets that fit beside each other in one mechanism's range of storage indexes.
 const SUBNETS_PER_MECHANISM: u16 = 4096;
 
+/// Commits of one hotkey in one epoch that the chain takes.
+const MAX_UNREVEALED: usize = 10;
+
+/// The call that subnets of null consensus ask for, with weights of 32 bits.
+const NULL_CONSENSUS_CALL: &str = "set_weights_v2";
+
 /// Newest format of commits that we write.
 const COMMIT_VERSION: u16 = 4;
 
@@ -74,6 +80,20 @@ pub enum Refusal {
         "the chain asks for commits of version {version}, we write version {COMMIT_VERSION}; update the validator"
     )]
     CommitVersion { version: u16 },
+    /// The chain takes no more commits in this epoch.
+    #[error(
+        "{count} commits of this epoch wait for their reveal, the chain takes {MAX_UNREVEALED}; wait {blocks} more block(s)"
+    )]
+    TooManyCommits {
+        count: usize,
+        /// Blocks until the next epoch.
+        blocks: u64,
+    },
+    /// Other calls, with other numbers, set weights there.
+    #[error(
+        "the subnet runs null consensus: the weights of the validator with the most stake alone count, and this version does not know the call that sets them; update the validator"
+    )]
+    NullConsensus,
     /// Commit-reveal is on, and no epoch ever reveals.
     #[error("the subnet's tempo is 0: committed weights would never be revealed")]
     NoReveal,
@@ -83,14 +103,17 @@ impl Refusal {
     /// Returns the blocks to wait, if waiting for so long is known to help.
     pub const fn wait(&self) -> Option<u64> {
         match self {
-            Self::TooSoon { blocks, .. } => Some(*blocks),
+            Self::TooSoon { blocks, .. } | Self::TooManyCommits { blocks, .. } => Some(*blocks),
             _ => None,
         }
     }
 
     /// Returns whether waiting alone does not help.
     pub const fn is_lasting(&self) -> bool {
-        !matches!(self, Self::TooSoon { .. } | Self::SafeMode { .. })
+        !matches!(
+            self,
+            Self::TooSoon { .. } | Self::TooManyCommits { .. } | Self::SafeMode { .. }
+        )
     }
 }
 
@@ -117,7 +140,7 @@ impl Preflight {
 }
 
 /// Returns the index under which the chain keeps a mechanism's weights.
-pub(super) fn storage_index(netuid: Netuid, mechanism: u8) -> u16 {
+pub(crate) fn storage_index(netuid: Netuid, mechanism: u8) -> u16 {
     u16::from(mechanism)
         .saturating_mul(SUBNETS_PER_MECHANISM)
         .saturating_add(netuid.0)
@@ -139,10 +162,11 @@ pub async fn preflight(
     if let Some(neuron) = &mut neuron
         && request.mechanism > 0
     {
-        neuron.last_update = last_update(block, request, neuron.uid).await?;
+        let index = storage_index(request.netuid, request.mechanism);
+        neuron.last_update = last_update(block, index, neuron.uid).await?;
     }
     let count = neurons.last().map_or(0, |last| usize::from(last.uid.0) + 1);
-    let refusals = refusals(
+    let mut refusals = refusals(
         block.number(),
         hotkey,
         neuron.as_ref(),
@@ -150,6 +174,10 @@ pub async fn preflight(
         &hyperparameters,
         request,
     );
+    if hyperparameters.null_consensus && block.runtime().has_call(PALLET, NULL_CONSENSUS_CALL) {
+        refusals.push(Refusal::NullConsensus);
+    }
+    refusals.extend(too_many_commits(block, hotkey, request, &hyperparameters).await?);
     Ok(Preflight {
         block: block.number(),
         neuron,
@@ -158,13 +186,51 @@ pub async fn preflight(
     })
 }
 
-/// Reads when a neuron last set weights of a mechanism.
-pub(super) async fn last_update(
+/// Counts the commits that wait for their reveal, where an epoch is so long that they may be too
+/// many.
+async fn too_many_commits(
     block: &Block,
+    hotkey: &Hotkey,
     request: &WeightsRequest,
+    rules: &Hyperparameters,
+) -> Result<Option<Refusal>, ChainError> {
+    const ITEM: &str = "TimelockedWeightCommits";
+    let between = rules.weights_rate_limit.max(1);
+    let fit = u64::from(rules.tempo) / between < MAX_UNREVEALED as u64;
+    if !rules.commit_reveal || fit || !block.runtime().has_storage(PALLET, ITEM) {
+        return Ok(None);
+    }
+    let (netuid, head) = (request.netuid, block.number());
+    let keys = vec![
+        Argument::u128(storage_index(netuid, request.mechanism).into()),
+        Argument::u128(rules.epoch.index_after(netuid, head).into()),
+    ];
+    let Some(commits) = block.read_one(PALLET, ITEM, keys).await? else {
+        return Ok(None);
+    };
+    let count = || {
+        let mut count = 0;
+        for commit in commits.list()? {
+            let who = commit.list()?.first().map(Value::account).transpose()?;
+            count += usize::from(who == Some(hotkey.0));
+        }
+        Ok::<_, DecodeError>(count)
+    };
+    let count = count().map_err(|error| block.runtime().decode_error(ITEM, error))?;
+    let next = rules.epoch.next_start(netuid, head);
+    Ok((count >= MAX_UNREVEALED).then(|| Refusal::TooManyCommits {
+        count,
+        blocks: next.map_or(1, |next| next.saturating_sub(head)),
+    }))
+}
+
+/// Reads when a neuron last set weights of the mechanism with this storage index.
+pub(crate) async fn last_update(
+    block: &Block,
+    index: u16,
     uid: Uid,
 ) -> Result<BlockNumber, ChainError> {
-    let index = Argument::u128(storage_index(request.netuid, request.mechanism).into());
+    let index = Argument::u128(index.into());
     let column = block.read_one(PALLET, "LastUpdate", vec![index]).await?;
     let Some(column) = column else { return Ok(0) };
     let read = || match column.list()?.get(usize::from(uid.0)) {
@@ -270,7 +336,7 @@ pub fn refusals(
 }
 
 /// Reads the weights a neuron has on the chain.
-pub(super) async fn stored_weights(
+pub(crate) async fn stored_weights(
     block: &Block,
     netuid: Netuid,
     mechanism: u8,

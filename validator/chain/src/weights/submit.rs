@@ -14,10 +14,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     Method, Preflight, SetWeightsError, WeightsReceipt, WeightsRequest,
     confirm::{self, Execution, hex_hash},
-    preflight::{last_update, preflight},
+    preflight::{last_update, preflight, storage_index},
     transaction::{ERA, Sent, is_passing, lasting_refusal},
 };
-use crate::{block::Block, client::Client, error::ChainError, wallet::Wallet};
+use crate::{
+    block::Block,
+    client::Client,
+    error::{ChainError, RpcError},
+    wallet::Wallet,
+};
 use subnet::BlockNumber;
 
 const PAUSES: BackOff = BackOff {
@@ -131,6 +136,11 @@ impl Submission<'_> {
         }
     }
 
+    /// Returns the index under which the chain keeps these weights.
+    fn index(&self) -> u16 {
+        storage_index(self.request.netuid, self.request.mechanism)
+    }
+
     fn note(&mut self, problem: String) {
         tracing::warn!(problem, "weights are not set yet");
         self.last = problem;
@@ -215,7 +225,7 @@ impl Submission<'_> {
                 Fate::Pending
             });
         }
-        let likely = last_update(head, self.request, sent.receipt.uid).await?;
+        let likely = last_update(head, self.index(), sent.receipt.uid).await?;
         let found = confirm::find(self.client, head, sent.birth, likely, &sent.bytes).await?;
         Ok(match found {
             Some((block, Execution::Failed(error))) => Fate::Failed {
@@ -244,8 +254,12 @@ impl Submission<'_> {
             Ok(Ok(statuses)) => statuses,
             Ok(Err(error)) => {
                 return match ChainError::on("author_submitAndWatchExtrinsic")(error) {
-                    ChainError::Refused { code, message, .. } => {
+                    ChainError::Refused { code, message, .. } if is_of_pool(code) => {
                         Watched::Unwanted { code, message }
+                    }
+                    // Not all endpoints have it, and not all say so in the same words.
+                    ChainError::Refused { .. } | ChainError::Rpc(RpcError::NoSuchMethod(_)) => {
+                        self.submit(until).await
                     }
                     error => Watched::Unknown(causes::one_line(&error)),
                 };
@@ -261,7 +275,7 @@ impl Submission<'_> {
                 }
                 Err(_) => {
                     // A node that says nothing may be stuck: ask another one next.
-                    self.client.reconnect().await;
+                    self.client.reconnect();
                     return Watched::Unknown("it was in no block in time".to_owned());
                 }
             };
@@ -289,6 +303,25 @@ impl Submission<'_> {
                 | TransactionStatus::Retracted(_)
                 | TransactionStatus::FinalityTimeout(_) => {}
             }
+        }
+    }
+
+    /// Offers the signed transaction where none can be watched: the next look finds it.
+    async fn submit(&self, until: Instant) -> Watched {
+        const METHOD: &str = "author_submitExtrinsic";
+        let Some(sent) = &self.sent else {
+            return Watched::Unknown("nothing is signed".to_owned());
+        };
+        let methods = self.client.methods();
+        match timeout_at(until, methods.author_submit_extrinsic(&sent.bytes)).await {
+            Ok(Ok(_)) => Watched::Unknown("it is in the pool, and no endpoint can watch it".into()),
+            Ok(Err(error)) => match ChainError::on(METHOD)(error) {
+                ChainError::Refused { code, message, .. } if is_of_pool(code) => {
+                    Watched::Unwanted { code, message }
+                }
+                error => Watched::Unknown(causes::one_line(&error)),
+            },
+            Err(_) => Watched::Unknown("the node did not take the transaction".to_owned()),
         }
     }
 
@@ -341,7 +374,7 @@ impl Submission<'_> {
             block: block.number(),
             problem,
         };
-        let updated = last_update(block, self.request, receipt.uid).await?;
+        let updated = last_update(block, self.index(), receipt.uid).await?;
         if updated != block.number() {
             return Err(not_stored(format!("our last update is block {updated}")));
         }
@@ -373,4 +406,9 @@ impl Submission<'_> {
         };
         timeout_at(until, waiting).await.unwrap_or(false)
     }
+}
+
+/// Returns whether a node's pool says this of a transaction, and not the node of the request.
+const fn is_of_pool(code: i32) -> bool {
+    matches!(code, 1000..=1999)
 }

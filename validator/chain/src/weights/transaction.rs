@@ -45,7 +45,7 @@ impl Sent {
         let hotkey = wallet.hotkey();
         let runtime = &head.runtime;
         let (plan, (call, arguments)) = if rules.commit_reveal {
-            let plan = calls::reveal_plan(head, request, rules).await?;
+            let plan = calls::reveal_plan(head, request, rules)?;
             let beacon = calls::beacon_key(head).await?;
             let version = rules.commit_reveal_version;
             let call = calls::commit(runtime, request, &hotkey, plan, version, beacon)?;

@@ -3,7 +3,7 @@
 use chain::{commitments, decode::Value};
 use serde_json::Value as Json;
 use sp_core::{Pair as _, sr25519};
-use subnet::{Hotkey, Uid};
+use subnet::{CommitmentRules, Hotkey, Uid};
 
 use crate::{NETUID, connect, start};
 
@@ -15,14 +15,15 @@ const NOT_ON_CHAIN: [&str; 4] = ["negative block", "odd hex", "no metadata", "em
 #[test]
 fn records_are_read_as_the_python_validator_reads_them() {
     let golden: Json = serde_json::from_str(GOLDEN).unwrap();
-    let mut compared = 0;
+    let (mut compared, rules) = (0, CommitmentRules::default());
     for case in golden["chain_records"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
         if NOT_ON_CHAIN.contains(&name) {
             continue;
         }
         compared += 1;
-        let parsed = commitments::parse(Uid(0), Hotkey([1; 32]), &record(&case["in"])).unwrap();
+        let parsed =
+            commitments::parse(Uid(0), Hotkey([1; 32]), &record(&case["in"]), &rules).unwrap();
         let expected = &case["ok"];
         let Some(id) = expected.get("id") else {
             assert!(parsed.model.is_err(), "{name}");
@@ -91,4 +92,49 @@ async fn only_current_neurons_commitments_are_seen_with_their_last_block() {
     );
     assert_eq!(commitments[1].payload.len(), 200);
     assert!(commitments[1].model.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timelocked_commitments_are_told_and_revealed_ones_are_read() {
+    let pairs: Vec<_> = (1..4)
+        .map(|seed| sr25519::Pair::from_seed(&[seed; 32]))
+        .collect();
+    let chain = start(1, |_| ()).await;
+    for pair in &pairs {
+        let neuron = localnet::chain::NeuronConfig::miner(pair.public().0);
+        chain.register(NETUID.0, neuron).unwrap();
+    }
+    chain
+        .commit_sealed(NETUID.0, &pairs[0], b"sealed", 4711)
+        .unwrap();
+    let texts = ["v4|a/old|hf:x", "v4|a/new|hf:y", "nonsense"];
+    for text in texts {
+        chain
+            .reveal_commitment(NETUID.0, pairs[0].public().0, text.as_bytes())
+            .unwrap();
+    }
+    chain
+        .reveal_commitment(NETUID.0, pairs[1].public().0, b"v3|gone")
+        .unwrap();
+    let client = connect(&[&chain]).await;
+    let sealed = client.snapshot(NETUID).await.unwrap().commitments;
+    let why = sealed[0].model.as_ref().unwrap_err();
+    assert!(why.contains("until round 4711"), "{why}");
+    let rules = CommitmentRules {
+        storage: subnet::payload::CommitmentStorage::Revealed,
+        form: "v4|{repo}|{digest}".parse().unwrap(),
+        ..CommitmentRules::default()
+    };
+    let read = client
+        .snapshot_by(NETUID, &rules)
+        .await
+        .unwrap()
+        .commitments;
+    let models: Vec<_> = read
+        .iter()
+        .map(|one| one.model.as_ref().ok().map(subnet::ModelId::repository))
+        .collect();
+    assert_eq!(models, [Some("a/new".to_owned()), None]);
+    let revision = read[0].model.as_ref().unwrap().revision.as_deref();
+    assert_eq!(revision, Some("y"));
 }

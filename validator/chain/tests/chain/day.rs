@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use chain::weights::{self, WeightsRequest};
-use localnet::chain::{BlockMode, CallError, Chain, Stall, Upgrade};
+use chain::{
+    Client, Deadlines, Endpoints,
+    weights::{self, WeightsRequest},
+};
+use localnet::chain::{BlockMode, CallError, Chain, Gateway, Stall, Upgrade};
 
-use crate::{NETUID, connect, set_weights::request, start, wallet};
+use crate::{NETUID, connect, deadlines, set_weights::request, start, start_other, wallet};
 
 /// Blocks between weight sets.
 const WINDOW: u32 = 100;
@@ -95,7 +98,7 @@ async fn no_window_is_missed_on_a_bad_day() {
         let fault = harm(&chain, window);
         let healing = async {
             // A stall lasts longer than one request may.
-            tokio::time::sleep(crate::deadlines().request / 2 * 3).await;
+            tokio::time::sleep(deadlines().request / 2 * 3).await;
             chain.stall(Stall::Nothing);
         };
         let uid = 1 + u16::try_from(window % 60).unwrap();
@@ -138,6 +141,97 @@ async fn no_window_is_missed_on_a_bad_day() {
     let per_day = usage.requests * 72 / u64::from(windows());
     assert!(per_day <= 4000, "{per_day} requests a day, faults included");
     assert_eq!(spare_url, chain.ws_url());
+}
+
+/// Makes trouble with three endpoints; at any time one of them is fresh, well and of our chain.
+fn disturb(window: u32, [first, second]: [&Chain; 2], third: &Gateway, chains: [&Chain; 2]) {
+    let [ours, another] = chains;
+    first.clear_faults();
+    second.set_lag(0);
+    third.lead_to(ours);
+    // The first refuses by turns, in other words each time.
+    if matches!(window % 5, 1 | 2) {
+        let (code, message) = [
+            (-32603, "internal error"),
+            (-32000, "upstream is away"),
+            (-32005, "too many requests"),
+            (4003, "Client error: UnknownBlock: State already discarded"),
+        ][(window / 5 % 4) as usize];
+        first.fail_calls(CallError {
+            method: None,
+            code,
+            message: message.to_owned(),
+            count: u32::MAX,
+        });
+    }
+    if matches!(window % 5, 0 | 1) {
+        second.set_lag(40);
+    }
+    if matches!(window % 5, 2 | 3) {
+        third.lead_to(another);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_window_is_missed_when_one_endpoint_lags_one_refuses_and_one_changes_chain() {
+    /// Blocks between snapshots, as a validator takes them.
+    const SNAPSHOT: u32 = 25;
+    let chain = start(64, |subnet| {
+        subnet.hyperparameters.weights_rate_limit = u64::from(WINDOW);
+    })
+    .await;
+    let second = chain.second_node().await.unwrap();
+    let behind = chain.second_node().await.unwrap();
+    let another = start_other(4).await;
+    another.produce_blocks(500).await.unwrap();
+    let third = Gateway::open(&behind).await.unwrap();
+    let urls = [chain.ws_url(), second.ws_url(), third.ws_url()];
+    let endpoints = Endpoints::resolve(None, &urls).unwrap();
+    let patience = Deadlines {
+        survey: Duration::from_secs(10),
+        ..deadlines()
+    };
+    let client = Client::connect(&endpoints, patience).await.unwrap();
+    let wallet = wallet();
+    let mut last = None;
+    for window in 0..windows() {
+        disturb(window, [&chain, &second], &third, [&behind, &another]);
+        for _ in 0..WINDOW / SNAPSHOT - 1 {
+            chain.produce_blocks(SNAPSHOT).await.unwrap();
+            let snapshot = client.snapshot(NETUID).await;
+            let snapshot = snapshot.unwrap_or_else(|error| panic!("window {window}: {error}"));
+            assert!(
+                snapshot.block + 6 > chain.block_number().into(),
+                "window {window}"
+            );
+        }
+        chain.produce_blocks(SNAPSHOT - 1).await.unwrap();
+        let uid = 1 + u16::try_from(window % 60).unwrap();
+        let receipt = weights::set(&client, &wallet, &request(&[(uid, 1.0)])).await;
+        let receipt = receipt.unwrap_or_else(|error| panic!("window {window}: {error}"));
+        assert_eq!(
+            receipt.stored,
+            Some(vec![(uid, u16::MAX)]),
+            "window {window}"
+        );
+        if let Some(last) = last {
+            let passed = receipt.block - last;
+            assert!(
+                (100..=103).contains(&passed),
+                "window {window}: {passed} blocks"
+            );
+        }
+        last = Some(receipt.block);
+    }
+    assert_eq!(another.requests().get("state_call"), None);
+    let usage = client.usage();
+    eprintln!(
+        "{} windows, {usage:?}, {:#?}",
+        windows(),
+        client.endpoints()
+    );
+    let per_day = usage.requests * 72 / u64::from(windows());
+    assert!(per_day <= 4000, "{per_day} requests a day, faults included");
 }
 
 /// Returns the memory this process (client and chain) holds, in kB.

@@ -17,10 +17,10 @@ use crate::{
 async fn a_node_that_stalls_is_left_for_the_next() {
     let (first, second) = (start(2, |_| ()).await, start(2, |_| ()).await);
     let client = connect(&[&first, &second]).await;
-    assert_eq!(client.endpoint().await.unwrap(), first.ws_url() + "/");
+    assert_eq!(client.endpoint().unwrap(), first.ws_url() + "/");
     first.stall(Stall::Everything);
     client.block_number().await.unwrap();
-    assert_eq!(client.endpoint().await.unwrap(), second.ws_url() + "/");
+    assert_eq!(client.endpoint().unwrap(), second.ws_url() + "/");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +68,7 @@ async fn too_many_requests_is_obeyed() {
     assert!(early.is_err(), "it was asked again at once");
     asked.await.unwrap();
     chain.refuse_http(429, 1);
-    client.reconnect().await;
+    client.reconnect();
     client.block_number().await.unwrap();
 }
 

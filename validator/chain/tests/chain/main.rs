@@ -7,10 +7,13 @@
 
 mod commitments;
 mod day;
+mod endpoints;
 mod faults;
 mod hostile;
+mod landing;
 mod set_weights;
 mod snapshot;
+mod upgrade;
 mod wallet;
 
 use std::{
@@ -49,6 +52,15 @@ fn chain_id() -> u64 {
 
 /// Starts a chain whose uid 0 is our validator, the others miners.
 pub(crate) async fn start(neurons: u16, change: impl FnOnce(&mut SubnetConfig)) -> Chain {
+    start_with(chain_id(), neurons, change).await
+}
+
+/// Starts a chain that is another one than all others of a test.
+pub(crate) async fn start_other(neurons: u16) -> Chain {
+    start_with(!chain_id(), neurons, |_| ()).await
+}
+
+async fn start_with(chain_id: u64, neurons: u16, change: impl FnOnce(&mut SubnetConfig)) -> Chain {
     let ours = NeuronConfig::validator(wallet().hotkey().0, 5_000 * TAO);
     let miners = (1..neurons).map(|number| NeuronConfig::miner(key(number)));
     let mut subnet = SubnetConfig {
@@ -60,7 +72,7 @@ pub(crate) async fn start(neurons: u16, change: impl FnOnce(&mut SubnetConfig)) 
     change(&mut subnet);
     let config = ChainConfig {
         subnets: vec![subnet],
-        chain_id: chain_id(),
+        chain_id,
         ..ChainConfig::default()
     };
     let chain = Chain::start(config).await.unwrap();
@@ -78,6 +90,7 @@ pub(crate) fn deadlines() -> Deadlines {
         inclusion: Duration::from_secs(3),
         backoff: Duration::from_millis(50),
         penalty: Duration::from_millis(500),
+        survey: Duration::from_millis(500),
     }
 }
 

@@ -190,7 +190,7 @@ async fn what_the_chain_would_refuse_is_said_before_anything_is_sent() {
     insta::assert_snapshot!(said.join("\n"), @r"
     the chain asks for version key 28, ours is 27; update the validator
     there are 2 weights above zero, the chain asks for 3
-    the largest weight is 32767/65535 of all, the chain allows 20000/65535
+    the largest weight is 32768/65535 of all, the chain allows 20000/65535
     the stake is 5000000000000 rao, the chain asks for 6000000000000
     uid 9 does not exist: the subnet has 4 neurons
     there are 0 weights above zero, the chain asks for 1

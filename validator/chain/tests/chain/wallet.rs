@@ -172,7 +172,7 @@ fn what_does_not_open_says_why_and_no_secret() {
 #[test]
 fn the_address_is_read_without_a_password_and_debug_shows_no_secret() {
     let folder = tempfile::tempdir().unwrap();
-    let at = wallet_of(folder.path(), fixture!("nacl"));
+    let at = wallet_of(folder.path(), fixture!("ansible_vault"));
     assert_eq!(at.public_hotkey().unwrap(), None);
     let public = format!(r#"{{"ss58Address": "{ADDRESS}"}}"#);
     shared::file::write_atomic(&folder.path().join("w/hotkeys/hpub.txt"), public.as_bytes())
@@ -190,4 +190,14 @@ fn the_address_is_read_without_a_password_and_debug_shows_no_secret() {
     );
     let passwords = variables(&[("BT_WALLET_PASSWORD", PASSWORD)]);
     assert!(!format!("{passwords:?}").contains(PASSWORD));
+}
+
+#[test]
+fn a_password_that_a_variable_holds_as_it_is_opens_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = wallet_of(folder.path(), fixture!("ansible_vault"));
+    let path = at.hotkey_file().display().to_string();
+    let name = format!("BT_PW_{}", path.replace(['/', '.'], "_").to_uppercase());
+    let wallet = Wallet::open(&at, &variables(&[(&name, PASSWORD)])).unwrap();
+    assert_eq!(wallet.hotkey().to_string(), ADDRESS);
 }

@@ -4,6 +4,7 @@
 use std::{ops::Range, sync::Arc};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
+use model::config::AttentionScores;
 use rayon::prelude::*;
 
 use super::{
@@ -28,6 +29,7 @@ pub(crate) struct PackedAttention {
     pub(crate) sequences: Arc<[Range<usize>]>,
     /// How many tokens before the current one are seen, if not all.
     pub(crate) window: Option<usize>,
+    pub(crate) scores: AttentionScores,
 }
 
 /// The inputs as plain numbers.
@@ -157,7 +159,8 @@ impl PackedAttention {
         if scratch.scores.len() < group * BLOCK * keys {
             scratch.scores.resize(group * BLOCK * keys, 0.0);
         }
-        let root = (dim as f32).sqrt();
+        let root = (self.scores.scalar as f32).sqrt();
+        let cap = self.scores.cap.map(|cap| cap as f32);
         for kv_head in 0..self.kv_heads {
             self.take_queries(input, &block.tokens, kv_head, &mut scratch.queries);
             let key_row = self.kv_heads * dim;
@@ -180,7 +183,7 @@ impl PackedAttention {
                     let from = self.window.map_or(0, |left| {
                         token.saturating_sub(left).max(first_key) - first_key
                     });
-                    weigh(row, from..token + 1 - first_key, root)
+                    weigh(row, from..token + 1 - first_key, root, cap)
                 }));
             let value = first_key * self.width() + (self.heads + self.kv_heads + kv_head) * dim;
             let values = View::rows(&input.qkv[value..], self.width());
@@ -226,12 +229,22 @@ impl PackedAttention {
     }
 }
 
-/// Turns the scores in `seen`, divided by `root`, into weights, the others into zeros. Returns the
-/// sum of the weights, by which what they weigh is divided.
-fn weigh(scores: &mut [f32], seen: Range<usize>, root: f32) -> f32 {
+/// Turns the scores in `seen`, divided by `root` and squashed to less than `cap`, into weights, the
+/// others into zeros. Returns the sum of the weights, by which what they weigh is divided.
+fn weigh(scores: &mut [f32], seen: Range<usize>, root: f32, cap: Option<f32>) -> f32 {
     scores[..seen.start].fill(0.0);
     scores[seen.end..].fill(0.0);
     let seen = &mut scores[seen];
+    let root = match cap {
+        None => root,
+        Some(cap) => {
+            let scale = 1.0 / (root * cap);
+            for score in &mut *seen {
+                *score = (*score * scale).tanh() * cap;
+            }
+            1.0
+        }
+    };
     vectorized(
         #[inline(always)]
         || {

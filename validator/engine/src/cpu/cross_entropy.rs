@@ -97,6 +97,8 @@ pub(crate) fn cross_entropy(
 #[derive(Debug)]
 pub(crate) struct HeadCrossEntropy<'a> {
     pub(crate) targets: &'a [u32],
+    /// Logits are squashed to less than this.
+    pub(crate) cap: Option<f32>,
 }
 
 impl CustomOp2 for HeadCrossEntropy<'_> {
@@ -118,7 +120,13 @@ impl CustomOp2 for HeadCrossEntropy<'_> {
         let columns = (LOGITS / count.max(1)).max(1);
         for (i, part) in head.chunks(columns * inner).enumerate() {
             let size = (count, inner, part.len() / inner);
-            let logits = product(size, hidden, View::rows(part, inner).transposed());
+            let mut logits = product(size, hidden, View::rows(part, inner).transposed());
+            if let Some(cap) = self.cap {
+                logits
+                    .par_iter_mut()
+                    .with_min_len(rows_at_once(1))
+                    .for_each(|logit| *logit = (*logit / cap).tanh() * cap);
+            }
             show(&mut rows, i * columns, &logits);
         }
         let losses = rows.iter().map(Row::loss).collect();

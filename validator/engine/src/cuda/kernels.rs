@@ -299,6 +299,14 @@ impl InplaceOp3 for Rotate {
         let Heads { queries, keys, dim } = self.0;
         let tokens = cos_layout.shape().dims2()?.0;
         let whole = qkv_layout.contiguous_offsets() == Some((0, qkv_layout.shape().elem_count()));
+        if cos_layout.shape() != sin_layout.shape() || 2 * cos_layout.shape().dims2()?.1 > dim {
+            bail!(
+                "{:?} and {:?} for {:?}",
+                cos_layout.shape(),
+                sin_layout.shape(),
+                self.0
+            )
+        }
         if !whole || qkv_layout.shape().dims2()? != (tokens, (queries + 2 * keys) * dim) {
             bail!("{:?} for {:?}", qkv_layout.shape(), self.0)
         }
@@ -360,6 +368,9 @@ impl CustomOp1 for Gate {
 
     fn cuda_fwd(&self, gate_up: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (rows, columns) = layout.shape().dims2()?;
+        if !columns.is_multiple_of(2) {
+            bail!("{columns} columns are not gate and up")
+        }
         let (device, shape) = (gate_up.device(), (rows, columns / 2));
         let out = match gate_up.dtype() {
             DType::F32 => self.run::<f32>(device, &elements(gate_up, layout)?, shape)?,

@@ -17,11 +17,13 @@ pub(super) struct Arena {
     /// Names in the order of their places.
     order: Vec<String>,
     elements: usize,
+    /// Tensors that no file has, and the value of all their elements.
+    defaulted: BTreeMap<String, f32>,
 }
 
 impl Arena {
     /// Lays out the tensors of a decoder, in the order the specification lists them.
-    pub(super) fn new(spec: &DecoderSpec) -> Self {
+    pub(super) fn new(spec: &DecoderSpec, defaulted: BTreeMap<String, f32>) -> Self {
         let (mut places, mut order, mut end) = (HashMap::new(), Vec::new(), 0_usize);
         for tensor in spec.tensors() {
             let count = tensor.shape.iter().product::<u64>() as usize;
@@ -33,7 +35,19 @@ impl Arena {
             places,
             order,
             elements: end,
+            defaulted,
         }
+    }
+
+    /// Returns the tensors that no file has, with the value of all their elements.
+    pub(super) const fn defaulted(&self) -> &BTreeMap<String, f32> {
+        &self.defaulted
+    }
+
+    /// Returns the number of elements of a tensor.
+    #[cfg(feature = "cuda")]
+    pub(super) fn count(&self, name: &str) -> usize {
+        self.places.get(name).map_or(0, |&(_, count)| count)
     }
 
     pub(super) const fn elements(&self) -> usize {

@@ -67,6 +67,14 @@ pub(super) fn fill<T: Loadable>(
         })
         .collect();
     let streamed = streamed?;
+    let mut uploader = Uploader::<T>::new(copy.clone(), base, arena.elements())?;
+    for (name, &value) in arena.defaulted() {
+        if let Some(start) = arena.start(name) {
+            let count = arena.count(name).min(STAGED);
+            uploader.upload(start, count, |staged| staged.fill(T::round(value)))?;
+        }
+    }
+    uploader.finish()?;
     compute.join(&copy).map_err(lost)?;
     #[expect(unsafe_code, reason = "memory changes its stream as a bare pointer")]
     // SAFETY: the pointer is that of the memory just filled, of the same length and type. All work

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use minijinja::value::Value as TemplateValue;
 use model::Fault;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::{directory::Directory, refused};
+use crate::template::Variable;
 
 /// The names of special tokens, in the order in which they are added.
-const NAMES: [&str; 7] = [
+pub(super) const NAMES: [&str; 7] = [
     "bos_token",
     "eos_token",
     "unk_token",
@@ -24,8 +24,8 @@ const ADDITIONAL: &str = "additional_special_tokens";
 
 /// A token of the configuration: a bare text, or a text with flags.
 #[derive(Debug, Clone, PartialEq)]
-struct Token {
-    content: String,
+pub(super) struct Token {
+    pub(super) content: String,
     /// `None` for a bare text, which changes nothing if the vocabulary has it as an added token.
     flags: Option<Flags>,
 }
@@ -78,10 +78,9 @@ impl SpecialTokens {
                 Some(value) => Some(Token::parse(name, value)?),
             };
             if let Some(token) = token {
-                let known = special
-                    .added
-                    .values()
-                    .find(|known| known.content == token.content);
+                // Of a token that is there twice, the last counts.
+                let mut added = special.added.values();
+                let known = added.rfind(|known| known.content == token.content);
                 special.named.insert(name, known.cloned().unwrap_or(token));
             }
         }
@@ -147,20 +146,7 @@ impl SpecialTokens {
                 .as_i64()
                 .ok_or_else(|| refused("added_tokens.json: bad index"))?;
             let special = names.contains(content.as_str());
-            let flags = Flags {
-                single_word: false,
-                lstrip: false,
-                rstrip: false,
-                normalized: Some(!special),
-                special,
-            };
-            self.added.insert(
-                index,
-                Token {
-                    content,
-                    flags: Some(flags),
-                },
-            );
+            self.added.insert(index, Token::plain(content, special));
         }
         Ok(())
     }
@@ -260,30 +246,54 @@ impl SpecialTokens {
     }
 
     /// Returns what templates may use by name.
-    pub(super) fn variables(&self) -> BTreeMap<&'static str, TemplateValue> {
-        let text = |token: &Token| TemplateValue::from(token.content.as_str());
+    pub(super) fn variables(&self) -> BTreeMap<String, Variable> {
         let named = self
             .named
             .iter()
             .filter(|(_, token)| !token.content.is_empty());
-        let mut variables: BTreeMap<_, _> =
-            named.map(|(name, token)| (*name, text(token))).collect();
+        let mut variables: BTreeMap<_, _> = named
+            .map(|(name, token)| ((*name).to_owned(), Variable::Text(token.content.clone())))
+            .collect();
         if !self.additional.is_empty() {
-            variables.insert(ADDITIONAL, self.additional.iter().map(text).collect());
+            let texts = self.additional.iter().map(|token| token.content.clone());
+            variables.insert(ADDITIONAL.to_owned(), Variable::Texts(texts.collect()));
         }
         variables
     }
 }
 
 impl Token {
-    fn bare(content: &str) -> Self {
+    pub(super) const fn is_bare(&self) -> bool {
+        self.flags.is_none()
+    }
+
+    /// Whether its own flags make it special.
+    pub(super) fn is_special(&self) -> bool {
+        self.flags.as_ref().is_some_and(|flags| flags.special)
+    }
+
+    /// A token of `added_tokens.json`, which knows no flags.
+    pub(super) const fn plain(content: String, special: bool) -> Self {
+        Self {
+            content,
+            flags: Some(Flags {
+                single_word: false,
+                lstrip: false,
+                rstrip: false,
+                normalized: Some(!special),
+                special,
+            }),
+        }
+    }
+
+    pub(super) fn bare(content: &str) -> Self {
         Self {
             content: content.to_owned(),
             flags: None,
         }
     }
 
-    fn parse(name: &str, value: &Value) -> Result<Self, Fault> {
+    pub(super) fn parse(name: &str, value: &Value) -> Result<Self, Fault> {
         match value {
             Value::String(content) => Ok(Self::bare(content)),
             Value::Object(fields) if fields.get("__type").is_some_and(|is| is == "AddedToken") => {
@@ -295,7 +305,7 @@ impl Token {
         }
     }
 
-    fn with_flags(value: &Value) -> Result<Self, Fault> {
+    pub(super) fn with_flags(value: &Value) -> Result<Self, Fault> {
         let Some(content) = value["content"].as_str() else {
             return Err(refused("an added token has no content"));
         };
@@ -313,7 +323,7 @@ impl Token {
         })
     }
 
-    fn added(&self, special: bool) -> AddedToken {
+    pub(super) fn added(&self, special: bool) -> AddedToken {
         let token = AddedToken::from(self.content.clone(), special);
         let Some(flags) = &self.flags else {
             return token;
@@ -326,7 +336,7 @@ impl Token {
     }
 }
 
-fn mark_special(token: &mut Value) {
+pub(super) fn mark_special(token: &mut Value) {
     token["__type"] = "AddedToken".into();
     token["special"] = true.into();
 }

@@ -1,8 +1,8 @@
-//! The tokenizer proper: from `tokenizer.json`, or converted from an older vocabulary.
+//! The tokenizer proper, as transformers 4.40 makes it: from `tokenizer.json`, or converted from an older vocabulary.
 
 use std::collections::BTreeMap;
 
-use model::{Compatibility, Fault};
+use model::Fault;
 use serde_json::Value;
 use tokenizers::{
     ModelWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
@@ -15,23 +15,28 @@ use tokenizers::{
     },
 };
 
-use super::{directory::Directory, refused, sentencepiece};
+use super::{Vocabulary, directory::Directory, refused, sentencepiece};
 
 /// How Qwen2 cuts a text into words.
-const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(super) const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Builds the tokenizer of a directory.
 pub(super) fn build(directory: &Directory<'_>) -> Result<Tokenizer, Fault> {
     let class = directory.class.name();
     let add_prefix_space = &directory.config["add_prefix_space"];
     // transformers 4.40 then converts the SentencePiece model and won't look at tokenizer.json.
-    let from_slow = class == "LlamaTokenizerFast"
-        && !add_prefix_space.is_null()
-        && directory.compatibility == Compatibility::V4_40;
+    let from_slow = class == "LlamaTokenizerFast" && !add_prefix_space.is_null();
     let json = match directory.vocabulary(directory.class.tokenizer_json())? {
         Some(bytes) if !from_slow => Some(bytes),
         _ => None,
     };
+    if json.as_deref().is_some_and(has_pairs) {
+        let reason = "merges are written as pairs, which tokenizers 0.19 can't read";
+        return Err(refused(format_args!(
+            "{}: {reason}",
+            directory.class.tokenizer_json()
+        )));
+    }
     let mut tokenizer = match (class, json) {
         (
             "PreTrainedTokenizerFast"
@@ -71,13 +76,32 @@ pub(super) fn build(directory: &Directory<'_>) -> Result<Tokenizer, Fault> {
             )));
         }
     };
+    refuse_dropout(&tokenizer)?;
+    set_prefix_space(&mut tokenizer, class, add_prefix_space)?;
+    Ok(tokenizer)
+}
+
+/// Refuses a tokenizer that would give other tokens each time.
+pub(super) fn refuse_dropout(tokenizer: &Tokenizer) -> Result<(), Fault> {
     if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
         && bpe.dropout.is_some_and(|share| share > 0.0)
     {
         return Err(refused("dropout would give other tokens each time"));
     }
-    set_prefix_space(&mut tokenizer, class, add_prefix_space)?;
-    Ok(tokenizer)
+    Ok(())
+}
+
+/// Returns whether merges are written as pairs, which tokenizers 0.19 does not read.
+fn has_pairs(json: &[u8]) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.windows(8).position(|part| part == b"\"merges\"") {
+        rest = &rest[at + 8..];
+        let mut words = rest.iter().filter(|byte| !byte.is_ascii_whitespace());
+        if words.by_ref().take(3).eq(b":[[") {
+            return true;
+        }
+    }
+    false
 }
 
 /// Some classes overrule `tokenizer.json` on whether a text begins with a space.
@@ -102,8 +126,8 @@ fn set_prefix_space(tokenizer: &mut Tokenizer, class: &str, wanted: &Value) -> R
     }
 }
 
-/// Makes a byte-level BPE of `vocab.json` and `merges.txt`.
-fn from_vocabulary(directory: &Directory<'_>, qwen2: bool) -> Result<Tokenizer, Fault> {
+/// Reads `vocab.json` and `merges.txt`.
+pub(super) fn vocabulary_files(directory: &Directory<'_>) -> Result<Vocabulary, Fault> {
     let (Some(vocabulary), Some(merges)) = (
         directory.vocabulary("vocab.json")?,
         directory.vocabulary("merges.txt")?,
@@ -123,6 +147,12 @@ fn from_vocabulary(directory: &Directory<'_>, qwen2: bool) -> Result<Tokenizer, 
             None => Err(refused("merges.txt: a line is not a pair")),
         })
         .collect::<Result<Vec<_>, _>>()?;
+    Ok((vocabulary.into_iter().collect(), merges))
+}
+
+/// Makes a byte-level BPE of `vocab.json` and `merges.txt`.
+fn from_vocabulary(directory: &Directory<'_>, qwen2: bool) -> Result<Tokenizer, Fault> {
+    let (vocabulary, merges) = vocabulary_files(directory)?;
     let bpe = BPE::builder().vocab_and_merges(vocabulary.into_iter().collect::<Vocab>(), merges);
     let mut tokenizer = Tokenizer::new(bpe.build().map_err(refused)?);
     let add_prefix_space = directory.config["add_prefix_space"] == true;

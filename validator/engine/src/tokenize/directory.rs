@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use model::{
     Compatibility, Fault, Layout, MachineFaultKind, ModelFaultKind,
     layout::{CONFIG_FILE, ModelFiles},
-    tokenizer_class::TokenizerClass,
+    tokenizer_class::{MORE_TEMPLATES, TokenizerClass},
 };
 use serde_json::Value;
 use shared::file;
@@ -84,9 +84,9 @@ impl<'a> Directory<'a> {
     /// Returns the chat template, or the default one of the class.
     pub(super) fn chat_template(&self) -> Result<String, Fault> {
         if self.compatibility == Compatibility::Current
-            && let Some(bytes) = read(self.path, "chat_template.jinja", MAX_CONFIG)?
+            && let Some(template) = self.template_file()?
         {
-            return String::from_utf8(bytes).map_err(no_template);
+            return Ok(template);
         }
         match &self.config["chat_template"] {
             Value::Null => self.default_template(),
@@ -98,6 +98,33 @@ impl<'a> Directory<'a> {
                 Ok(template.to_owned())
             }
             _ => Err(no_template("neither a text nor a list of named texts")),
+        }
+    }
+
+    /// Returns the template that files of their own hold: the default one of those in the folder
+    /// of more templates, before the one beside them.
+    fn template_file(&self) -> Result<Option<String>, Fault> {
+        let folder = self.path.join(MORE_TEMPLATES);
+        let name = format!("{MORE_TEMPLATES}/default.jinja");
+        let text = |name: &str| -> Result<Option<String>, Fault> {
+            let bytes = read(self.path, name, MAX_CONFIG)?;
+            bytes
+                .map(|bytes| String::from_utf8(bytes).map_err(no_template))
+                .transpose()
+        };
+        if let Some(template) = text(&name)? {
+            return Ok(Some(template));
+        }
+        let only = text("chat_template.jinja")?;
+        let more = folder.read_dir().into_iter().flatten().flatten();
+        let mut more = more.filter(|file| {
+            Path::new(&file.file_name())
+                .extension()
+                .is_some_and(|extension| extension == "jinja")
+        });
+        match only {
+            None if more.next().is_some() => Err(no_template("none is named \"default\"")),
+            only => Ok(only),
         }
     }
 

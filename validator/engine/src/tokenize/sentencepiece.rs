@@ -11,7 +11,7 @@ use tokenizers::{
     normalizers::{NormalizerWrapper, Prepend, Replace, Sequence},
 };
 
-use super::refused;
+use super::{Vocabulary, refused};
 
 /// How SentencePiece writes a space.
 const SPACE: &str = "▁";
@@ -33,17 +33,7 @@ struct PieceModel {
 
 /// Makes a tokenizer of the bytes of a `tokenizer.model`.
 pub(super) fn convert(bytes: &[u8], gemma: bool) -> Result<Tokenizer, Fault> {
-    let mut model = PieceModel::parse(bytes)
-        .ok_or_else(|| refused("tokenizer.model is not a SentencePiece model"))?;
-    if model
-        .pieces
-        .iter()
-        .any(|(piece, _)| piece.len() > MAX_PIECE)
-    {
-        return Err(refused(
-            "tokenizer.model has a piece of more than 512 bytes",
-        ));
-    }
+    let mut model = PieceModel::read(bytes)?;
     let mut special: Vec<String> = model
         .pieces
         .iter()
@@ -107,6 +97,14 @@ pub(super) fn convert(bytes: &[u8], gemma: bool) -> Result<Tokenizer, Fault> {
         Fuse::default().into(),
     ])));
     Ok(tokenizer)
+}
+
+/// Returns the pieces of a `tokenizer.model` with their ids, and the merges they imply.
+pub(super) fn words(bytes: &[u8]) -> Result<Vocabulary, Fault> {
+    let model = PieceModel::read(bytes)?;
+    let merges = merges(&model.pieces);
+    let words = model.pieces.into_iter().zip(0..);
+    Ok((words.map(|((piece, _), id)| (piece, id)).collect(), merges))
 }
 
 fn unigram(model: PieceModel) -> Result<Tokenizer, Fault> {
@@ -178,6 +176,18 @@ fn merges(pieces: &[(String, f32)]) -> Vec<(String, String)> {
 }
 
 impl PieceModel {
+    fn read(bytes: &[u8]) -> Result<Self, Fault> {
+        let model = Self::parse(bytes)
+            .ok_or_else(|| refused("tokenizer.model is not a SentencePiece model"))?;
+        let too_long = |(piece, _): &(String, f32)| piece.len() > MAX_PIECE;
+        if model.pieces.iter().any(too_long) {
+            return Err(refused(
+                "tokenizer.model has a piece of more than 512 bytes",
+            ));
+        }
+        Ok(model)
+    }
+
     /// Parses the protocol buffer; `None` if it is none.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let mut model = Self::default();

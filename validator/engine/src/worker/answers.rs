@@ -16,12 +16,22 @@ use super::{
 };
 use crate::{generate, loss, reference, tokenize::ChatTokenizer};
 
+/// Conversations without tokens that are named one by one.
+const MAX_NAMED: usize = 8;
+
 pub(super) fn tokenize(channel: &Channel, request: &Tokenize) -> Result<Answer, Fault> {
     let reporter = channel.progress(Phase::Tokenize, request.conversations.len() as u64);
     reporter.set(0);
     let tokenizer = ChatTokenizer::load(&request.directory, request.compatibility)?;
     let done = || reporter.add(1);
-    let samples = tokenizer.tokenize(&request.conversations, request.sequence_length, &done)?;
+    let (samples, refused) =
+        tokenizer.tokenize(&request.conversations, request.sequence_length, &done)?;
+    for refused in refused.iter().take(MAX_NAMED) {
+        tracing::warn!("has no tokens: {refused}");
+    }
+    if refused.len() > MAX_NAMED {
+        tracing::warn!(conversations = refused.len(), "have no tokens in all");
+    }
     Ok(Answer::Tokenized(samples))
 }
 

@@ -130,7 +130,7 @@ fn weights_that_are_no_numbers_give_losses_that_are_none() {
     assert!(losses.iter().all(|loss| loss.is_nan()), "{losses:?}");
 }
 
-/// Tokenises with a spoiled copy of a golden tokenizer, then with a healthy one.
+/// Tokenizes with a spoiled copy of a golden tokenizer, then with a healthy one.
 fn tokenizer_refusal(
     spoil: impl FnOnce(&Path),
 ) -> (Result<ModelFaultKind, MachineFaultKind>, String) {

@@ -23,7 +23,7 @@ fn it_says_hello_tests_itself_evaluates_and_ends() {
     let model = fixtures().join("models/llama_gqa");
     let mut worker = Worker::start(&[&model], &["--device-memory", "100000000"]);
     assert_eq!(worker.hello.device.as_ref().unwrap().id, DEVICE);
-    assert_eq!(worker.hello.sandbox.len(), 3);
+    assert_eq!(worker.hello.sandbox.len(), 8);
     let (answer, _) = worker.ask(&Request::SelfTest);
     let Answer::SelfTest(passed) = answer.unwrap() else {
         panic!()

@@ -84,6 +84,46 @@ async fn a_broken_range_is_resumed_where_it_broke() {
     assert!(!file.lacks_ranges());
 }
 
+/// The file's own server redirects to a signed link of its own, which expires.
+#[tokio::test]
+async fn an_expired_link_of_the_same_server_is_asked_for_again() {
+    let server = Server::start(|asked, before| {
+        if asked.line == "GET /file" {
+            let response = Response::builder().status(307);
+            let link = format!("/signed-{before}");
+            return response
+                .header("location", link)
+                .body(Body::empty())
+                .unwrap();
+        }
+        let expired = asked.line == "GET /signed-0" && before > 1;
+        if expired {
+            let response = Response::builder().status(403);
+            return response.body("expired".into()).unwrap();
+        }
+        let range = range(asked).unwrap();
+        partial(range, slice(range).into())
+    })
+    .await;
+    let file = RemoteFile::new(server.url.clone(), SIZE);
+    let client = client();
+    for start in [0, 1000] {
+        let pieces = file.range(&client, start..start + 1000).await.unwrap();
+        assert!(pieces.concat() == slice((start, start + 1000)));
+    }
+    let lines: Vec<String> = server.asked().into_iter().map(|asked| asked.line).collect();
+    assert_eq!(
+        lines,
+        [
+            "GET /file",
+            "GET /signed-0",
+            "GET /signed-0",
+            "GET /file",
+            "GET /signed-3"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn a_server_that_ignores_ranges_is_read_from_the_beginning() {
     let server = Server::start(|_, before| {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{ConfigError, MAX_CONFIG_BYTES};
+use crate::python_json;
 
 /// The object of a `config.json`, or an object inside it.
 pub(super) struct Fields(Map<String, Value>);
@@ -14,7 +15,7 @@ impl Fields {
                 "larger than {MAX_CONFIG_BYTES} bytes"
             )));
         }
-        match serde_json::from_slice(json) {
+        match python_json::parse(json) {
             Ok(Value::Object(map)) => Ok(Self(map)),
             Ok(_) => Err(ConfigError::Malformed("not a JSON object".into())),
             Err(error) => Err(ConfigError::Malformed(error.to_string())),
@@ -28,11 +29,32 @@ impl Fields {
 
     /// Whether the field is absent or null.
     pub(super) fn is_null(&self, field: &str) -> bool {
-        self.get(field).is_none()
+        self.value(field).is_none()
     }
 
-    fn get(&self, field: &str) -> Option<&Value> {
+    /// Whether the field is there, null or not.
+    pub(super) fn is_written(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
+    /// The value of a field, null or not.
+    pub(super) fn written(&self, field: &str) -> Option<&Value> {
+        self.0.get(field)
+    }
+
+    /// The value of a field unless it is null.
+    pub(super) fn value(&self, field: &str) -> Option<&Value> {
         self.0.get(field).filter(|value| !value.is_null())
+    }
+
+    /// The names of all fields.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// All fields.
+    pub(super) const fn all(&self) -> &Map<String, Value> {
+        &self.0
     }
 
     pub(super) fn wrong(&self, field: &'static str, expected: impl Into<String>) -> ConfigError {
@@ -104,13 +126,13 @@ impl Fields {
 
     /// A number written with a decimal point or exponent, as Python's `float`.
     pub(super) fn float(&self, field: &'static str) -> Option<f64> {
-        self.get(field)
+        self.value(field)
             .filter(|value| value.is_f64())
             .and_then(Value::as_f64)
     }
 
     pub(super) fn string(&self, field: &'static str, default: &str) -> Result<String, ConfigError> {
-        match self.get(field) {
+        match self.value(field) {
             None => Ok(default.to_owned()),
             Some(Value::String(text)) => Ok(text.clone()),
             Some(_) => Err(self.wrong(field, "a string")),
@@ -118,7 +140,7 @@ impl Fields {
     }
 
     pub(super) fn strings(&self, field: &'static str) -> Result<Vec<String>, ConfigError> {
-        let Some(value) = self.get(field) else {
+        let Some(value) = self.value(field) else {
             return Ok(Vec::new());
         };
         value
@@ -133,7 +155,7 @@ impl Fields {
 
     /// An object, or nothing if the field is absent or null.
     pub(super) fn object(&self, field: &'static str) -> Result<Option<Self>, ConfigError> {
-        match self.get(field) {
+        match self.value(field) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(Self(map.clone()))),
             Some(_) => Err(self.wrong(field, "an object")),

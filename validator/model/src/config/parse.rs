@@ -1,13 +1,16 @@
 //! Reading `config.json`: defaults of each class, and what each release does with each field.
 
 use super::{
-    Activation, Architecture, Compatibility, ConfigError, DecoderSpec, Norm, Rotary, Window,
-    fields::Fields,
+    Activation, Architecture, AttentionScores, Compatibility, ConfigError, DecoderSpec, HeadNorms,
+    Norm, Rotary, admission, fields::Fields, window::window,
 };
+use crate::generation;
 
 /// Upper bounds of the sizes in `config.json`; far above any model that is let in, and low enough
 /// to count its parameters in 64 bits and to name its tensors, a few for each head and layer.
-const MAX_SIZE: usize = 1 << 20;
+/// Columns of hidden states and of what is computed of them. Kernels of the tensor library count elements in 32
+/// bits: so many columns of the longest pack, and of sequences up to 32,767 tokens, are fewer.
+const MAX_SIZE: usize = 1 << 17;
 const MAX_VOCABULARY: usize = 1 << 22;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_HEADS: usize = 1 << 10;
@@ -69,6 +72,22 @@ impl Defaults {
                 max_positions: 32_768,
                 ..llama
             },
+            Architecture::Qwen3 => Self::of(Architecture::Qwen2),
+            Architecture::Gemma2 => Self {
+                hidden_size: 2304,
+                intermediate_size: 9216,
+                layers: 26,
+                heads: 8,
+                kv_heads: Some(4),
+                ..Self::of(Architecture::Gemma)
+            },
+            Architecture::Phi3 => Self {
+                vocab_size: 32_064,
+                hidden_size: 3072,
+                intermediate_size: 8192,
+                max_positions: 4096,
+                ..llama
+            },
         }
     }
 }
@@ -85,23 +104,34 @@ impl DecoderSpec {
         compatibility: Compatibility,
     ) -> Result<Self, ConfigError> {
         let fields = Fields::parse(json)?;
-        if !fields.is_null("quantization_config") {
-            return Err(ConfigError::Unsupported(
-                "quantized checkpoints are refused".into(),
-            ));
+        if !architecture.is_known_to(compatibility) {
+            let reason = format!("{architecture} is unknown to transformers 4.40");
+            return Err(ConfigError::Unsupported(reason));
         }
         let current = compatibility == Compatibility::Current;
         let defaults = Defaults::of(architecture);
+        let vocab_size = fields.size("vocab_size", defaults.vocab_size, MAX_VOCABULARY)?;
+        admission::admit(&fields, architecture, compatibility, vocab_size)?;
+        generation::judge_within_config(fields.all(), compatibility)?;
         let hidden_size = fields.size("hidden_size", defaults.hidden_size, MAX_SIZE)?;
         let layers = fields.size("num_hidden_layers", defaults.layers, MAX_LAYERS)?;
         let (heads, kv_heads) = heads(&fields, architecture, &defaults)?;
         let head_dim = head_dim(&fields, architecture, compatibility, hidden_size, heads)?;
+        if heads * head_dim > MAX_SIZE {
+            return Err(ConfigError::Unsupported(format!(
+                "{heads} attention heads of {head_dim} are wider than {MAX_SIZE}"
+            )));
+        }
         if architecture == Architecture::Llama && !current {
             check_slices(&fields, hidden_size, heads, kv_heads)?;
         }
-        let llama_like = matches!(architecture, Architecture::Llama | Architecture::Gemma);
+        let biased = matches!(
+            architecture,
+            Architecture::Llama | Architecture::Gemma | Architecture::Gemma2 | Architecture::Qwen3
+        );
         let stablelm = architecture == Architecture::StableLm;
-        let attention_bias = llama_like && fields.flag("attention_bias", false)?;
+        let gemma2 = architecture == Architecture::Gemma2;
+        let attention_bias = biased && fields.flag("attention_bias", false)?;
         if current && fields.flag("use_bidirectional_attention", false)? {
             let reason = "bidirectional attention is not supported";
             return Err(ConfigError::Unsupported(reason.into()));
@@ -114,7 +144,7 @@ impl DecoderSpec {
         Ok(Self {
             architecture,
             compatibility,
-            vocab_size: fields.size("vocab_size", defaults.vocab_size, MAX_VOCABULARY)?,
+            vocab_size,
             hidden_size,
             intermediate_size: fields.size(
                 "intermediate_size",
@@ -144,10 +174,18 @@ impl DecoderSpec {
             mlp_bias: current
                 && architecture == Architecture::Llama
                 && fields.flag("mlp_bias", false)?,
-            qk_layernorm: stablelm && fields.flag("qk_layernorm", false)?,
+            head_norms: match architecture {
+                Architecture::StableLm if fields.flag("qk_layernorm", false)? => HeadNorms::Own,
+                Architecture::Qwen3 => HeadNorms::Shared,
+                _ => HeadNorms::None,
+            },
+            scores: scores(&fields, gemma2, head_dim)?,
+            output_norms: gemma2,
+            logit_cap: cap(&fields, gemma2, "final_logit_softcapping", 30.0)?,
+            fused: architecture == Architecture::Phi3,
             parallel_residual: stablelm && fields.flag("use_parallel_residual", false)?,
             tied: fields.flag("tie_word_embeddings", defaults.tied)?,
-            embedding_scale: (architecture == Architecture::Gemma)
+            embedding_scale: matches!(architecture, Architecture::Gemma | Architecture::Gemma2)
                 .then(|| (hidden_size as f64).sqrt()),
             loss_in_logits_dtype: stablelm && !current,
         })
@@ -160,7 +198,10 @@ fn heads(
     defaults: &Defaults,
 ) -> Result<(usize, usize), ConfigError> {
     let heads = fields.size("num_attention_heads", defaults.heads, MAX_HEADS)?;
-    let nullable = !matches!(architecture, Architecture::StableLm | Architecture::Gemma);
+    let nullable = !matches!(
+        architecture,
+        Architecture::StableLm | Architecture::Gemma | Architecture::Gemma2
+    );
     // A written null means "as many as heads"; silence means that only for Llama.
     let kv_heads = if nullable && fields.is_written_null("num_key_value_heads") {
         heads
@@ -188,20 +229,23 @@ fn head_dim(
 ) -> Result<usize, ConfigError> {
     let current = compatibility == Compatibility::Current;
     let own = match architecture {
-        Architecture::Gemma => true,
-        Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => current,
+        Architecture::Gemma | Architecture::Gemma2 | Architecture::Qwen3 => true,
+        Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 | Architecture::Phi3 => {
+            current
+        }
         Architecture::StableLm => false,
     };
     let indivisible = !hidden_size.is_multiple_of(heads);
-    if indivisible && !(own && current && architecture != Architecture::Llama) {
+    let must_divide = matches!(architecture, Architecture::Llama | Architecture::Gemma2);
+    if indivisible && !(own && current && !must_divide) {
         return Err(ConfigError::Unsupported(format!(
             "hidden_size {hidden_size} is not divisible by {heads} attention heads"
         )));
     }
-    let default = if architecture == Architecture::Gemma {
-        256
-    } else {
-        hidden_size / heads
+    let default = match architecture {
+        Architecture::Gemma | Architecture::Gemma2 => 256,
+        Architecture::Qwen3 => 128,
+        _ => hidden_size / heads,
     };
     let default_by_null = current && fields.is_written_null("head_dim");
     if own && !default_by_null {
@@ -217,7 +261,9 @@ fn activation(
     compatibility: Compatibility,
 ) -> Result<Activation, ConfigError> {
     let gemma = architecture == Architecture::Gemma;
-    let field = if gemma && compatibility == Compatibility::V4_40 {
+    let field = if architecture == Architecture::Gemma2 {
+        "hidden_activation"
+    } else if gemma && compatibility == Compatibility::V4_40 {
         if fields.is_null("hidden_activation") {
             return Ok(Activation::GeluTanh);
         }
@@ -225,7 +271,11 @@ fn activation(
     } else {
         "hidden_act"
     };
-    let default = if gemma { "gelu_pytorch_tanh" } else { "silu" };
+    let default = if gemma || field == "hidden_activation" {
+        "gelu_pytorch_tanh"
+    } else {
+        "silu"
+    };
     let name = fields.string(field, default)?;
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),
@@ -267,8 +317,11 @@ fn norm(fields: &Fields, architecture: Architecture) -> Result<Norm, ConfigError
         Architecture::StableLm => Norm::Layer {
             eps: eps("layer_norm_eps", 1e-5)?,
         },
-        Architecture::Gemma => Norm::RmsPlusOne {
+        Architecture::Gemma | Architecture::Gemma2 => Norm::RmsPlusOne {
             eps: eps("rms_norm_eps", 1e-6)?,
+        },
+        Architecture::Phi3 => Norm::Rms {
+            eps: eps("rms_norm_eps", 1e-5)?,
         },
         _ => Norm::Rms {
             eps: eps("rms_norm_eps", 1e-6)?,
@@ -276,36 +329,34 @@ fn norm(fields: &Fields, architecture: Architecture) -> Result<Norm, ConfigError
     })
 }
 
-fn window(
-    fields: &Fields,
-    architecture: Architecture,
-    compatibility: Compatibility,
-    layers: usize,
-) -> Result<Option<Window>, ConfigError> {
-    let current = compatibility == Compatibility::Current;
-    let qwen2 = architecture == Architecture::Qwen2;
-    // transformers 4.40 masks all layers of Qwen2 by `sliding_window`, even when
-    // `use_sliding_window` is off; today the switch counts, for the layers past `max_window_layers`.
-    let first_layer = if qwen2 && current {
-        if !fields.flag("use_sliding_window", false)? {
-            return Ok(None);
-        }
-        first_sliding(fields, layers)?
+/// Reads how queries and keys become scores.
+fn scores(fields: &Fields, gemma2: bool, head_dim: usize) -> Result<AttentionScores, ConfigError> {
+    let scalar = if gemma2 {
+        fields.size("query_pre_attn_scalar", 256, MAX_SIZE)?
     } else {
-        0
+        head_dim
     };
-    if !(qwen2 || architecture == Architecture::Mistral) {
+    Ok(AttentionScores {
+        scalar: scalar as f64,
+        cap: cap(fields, gemma2, "attn_logit_softcapping", 50.0)?,
+    })
+}
+
+/// Reads what Gemma 2 squashes scores or logits to.
+fn cap(
+    fields: &Fields,
+    there: bool,
+    field: &'static str,
+    default: f64,
+) -> Result<Option<f64>, ConfigError> {
+    if !there || fields.is_written_null(field) {
         return Ok(None);
     }
-    if fields.is_written_null("sliding_window") {
-        return Ok(None);
+    let cap = fields.number(field, default)?;
+    if cap == 0.0 {
+        return Err(fields.wrong(field, "a number other than 0"));
     }
-    let size = fields.size("sliding_window", 4096, usize::MAX)?;
-    // In 4.40 a token sees `size` tokens before itself; today it sees `size` with itself.
-    Ok(Some(Window {
-        left: if current { size - 1 } else { size },
-        first_layer,
-    }))
+    Ok(Some(cap))
 }
 
 /// `pretraining_tp` cuts Llama's matrices into slices that are multiplied one by one: the same
@@ -328,30 +379,5 @@ fn check_slices(
         Ok(())
     } else {
         Err(fields.wrong("pretraining_tp", "a divisor of all sizes"))
-    }
-}
-
-/// Returns the first of the layers with a window, which must be the last ones.
-fn first_sliding(fields: &Fields, layers: usize) -> Result<usize, ConfigError> {
-    let kinds = fields.strings("layer_types")?;
-    if kinds.is_empty() {
-        return Ok(fields
-            .size_or_zero("max_window_layers", 28, usize::MAX)?
-            .min(layers));
-    }
-    let first = kinds
-        .iter()
-        .take_while(|&kind| kind == "full_attention")
-        .count();
-    let sorted = kinds[first..]
-        .iter()
-        .all(|kind| kind == "sliding_attention");
-    if sorted && kinds.len() == layers {
-        Ok(first)
-    } else {
-        Err(fields.wrong(
-            "layer_types",
-            "full_attention first, then sliding_attention",
-        ))
     }
 }

@@ -91,18 +91,60 @@ fn names_appear_once() {
 }
 
 #[test]
-fn the_format_is_asked_for() {
+fn the_format_is_kept() {
     for (metadata, found) in [
         (json!({}), None),
         (json!({"__metadata__": {}}), None),
-        (
-            json!({"__metadata__": {"format": "tf"}}),
-            Some("tf".to_owned()),
-        ),
+        (json!({"__metadata__": {"format": "tf"}}), Some("tf")),
     ] {
-        assert_eq!(parse(&metadata, 0), Err(HeaderError::Format(found)));
+        assert_eq!(parse(&metadata, 0).unwrap().format(), found);
     }
-    parse(&json!({"__metadata__": {"format": "mlx"}}), 0).unwrap();
+}
+
+#[test]
+fn elements_of_every_dtype_have_their_values() {
+    let values = |dtype: Dtype, bytes: &[u8]| {
+        let mut found = Vec::new();
+        dtype.values(bytes, |value| found.push(value));
+        found
+    };
+    // As `torch.tensor(list(range(256)), dtype=torch.uint8).view(torch.float8_e4m3fn).float()`.
+    let e4m3 = values(
+        Dtype::F8_E4M3,
+        &[0, 1, 7, 8, 0x38, 0x40, 0x7e, 0x81, 0xb8, 0xfe],
+    );
+    let step = 1.0 / 512.0;
+    assert_eq!(
+        e4m3,
+        [
+            0.0,
+            step,
+            7.0 * step,
+            8.0 * step,
+            1.0,
+            2.0,
+            448.0,
+            -step,
+            -1.0,
+            -448.0
+        ]
+    );
+    assert!(
+        values(Dtype::F8_E4M3, &[0x7f, 0xff])
+            .iter()
+            .all(|value| value.is_nan())
+    );
+    assert_eq!(
+        values(Dtype::F8_E5M2, &[0x3c, 0xc0, 0x7c]),
+        [1.0, -2.0, f32::INFINITY]
+    );
+    assert_eq!(values(Dtype::I8, &[0xff, 5]), [-1.0, 5.0]);
+    assert_eq!(values(Dtype::BOOL, &[0, 1]), [0.0, 1.0]);
+    assert_eq!(
+        values(Dtype::I64, &i64::MAX.to_le_bytes()),
+        [9_223_372_036_854_775_807_f32]
+    );
+    assert_eq!(values(Dtype::F64, &0.1_f64.to_le_bytes()), [0.1]);
 }
 
 #[test]

@@ -58,10 +58,19 @@ impl Store {
         })
     }
 
-    /// Stores bytes in memory as a blob.
+    /// Stores bytes in memory as a blob. One that is there already is compared: it may have
+    /// decayed.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        if self.blob(&digest, bytes.len() as u64)?.is_none() {
+        let size = bytes.len() as u64;
+        let same = match self.blob(&digest, size)? {
+            // What can't be read is as bad as other bytes.
+            Some(path) => {
+                file::read_limited(&path, size).is_ok_and(|found| found.as_deref() == Some(bytes))
+            }
+            None => false,
+        };
+        if !same {
             let path = self.blob_path(&digest);
             let write = || {
                 let mut temporary = NamedTempFile::new_in(self.path("staging"))?;

@@ -49,6 +49,7 @@ impl Store {
             });
             if let Some(file) = lost {
                 // Its links hold the damaged bytes still.
+                self.note_damage(&hash)?;
                 self.remove_model(&hash)?;
                 let problem = format!("file {:?} is damaged or missing", file.path);
                 damage.push(Damage {
@@ -69,9 +70,11 @@ impl Store {
     /// this can, for every file was compared with its hash before it came here.
     pub fn judge_copy(&self, hash: &ContentHash) -> Result<Option<String>, StoreError> {
         let Some(model) = self.model(hash)? else {
+            self.note_damage(hash)?;
             return Ok(Some("it is not in the store, or not whole".to_owned()));
         };
         let mut problem = None;
+        let mut doomed = Vec::new();
         for file in &model.record.files {
             let damage = match file_digest(&model.dir.join(&file.path)) {
                 Ok(found) if Digest(found) == file.sha256 => continue,
@@ -79,7 +82,7 @@ impl Store {
                 Err(error) => format!("{:?}: {error}", file.path),
             };
             // The blob is the same file by another name.
-            remove_file(&self.blob_path(&file.sha256))?;
+            doomed.push(self.blob_path(&file.sha256));
             problem = problem.or(Some(damage));
         }
         if problem.is_none() {
@@ -90,10 +93,19 @@ impl Store {
             };
         }
         if problem.is_some() {
-            file::write_atomic(&self.damage_mark(hash), b"")?;
+            self.note_damage(hash)?;
+            for blob in &doomed {
+                remove_file(blob)?;
+            }
             self.take_away(hash)?;
         }
         Ok(problem)
+    }
+
+    /// Marks a model as damaged, before any of it is removed: whatever happens in between, it is
+    /// fetched again.
+    pub(super) fn note_damage(&self, hash: &ContentHash) -> Result<(), FileError> {
+        file::write_atomic(&self.damage_mark(hash), b"")
     }
 
     /// Returns whether a model was removed because our copy of it was damaged, and is not back yet.

@@ -86,21 +86,13 @@ impl Store {
             return Ok(());
         };
         self.remove_strays(SystemTime::UNIX_EPOCH)?;
-        let needs = self.needs()?;
-        let mut candidates = self.models()?;
-        candidates.sort_by(|a, b| {
-            usefulness(a, &needs)
-                .total_cmp(&usefulness(b, &needs))
-                .then_with(|| a.last_used.cmp(&b.last_used))
-        });
-        for model in candidates {
+        for model in self.removable()? {
             match self.shortage()? {
                 None => return Ok(()),
                 Some(still) => reason = still,
             }
             let hash = model.record.content_hash;
-            let evaluated = needs.get(&hash).is_some_and(|need| need.evaluated);
-            if !evaluated && self.remove_model(&hash)? {
+            if self.remove_model(&hash)? {
                 tracing::info!(content_hash = %hash, "removed a model to make room");
                 self.remove_strays(SystemTime::UNIX_EPOCH)?;
             }
@@ -113,6 +105,22 @@ impl Store {
                 reason,
             }),
         }
+    }
+
+    /// Returns the models that may be removed to make room, unless something uses them: the least useful first.
+    pub fn removable(&self) -> Result<Vec<StoredModel>, StoreError> {
+        let needs = self.needs()?;
+        let mut models = self.models()?;
+        models.retain(|model| {
+            let need = needs.get(&model.record.content_hash);
+            !need.is_some_and(|need| need.evaluated)
+        });
+        models.sort_by(|a, b| {
+            usefulness(a, &needs)
+                .total_cmp(&usefulness(b, &needs))
+                .then_with(|| a.last_used.cmp(&b.last_used))
+        });
+        Ok(models)
     }
 
     /// Returns which limit the promises break, in words.

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -57,6 +58,10 @@ impl Store {
     pub fn add_model(&self, record: &ModelRecord) -> Result<StoredModel, StoreError> {
         let dir = self.model_dir(&record.content_hash);
         let record_path = self.record_path(&record.content_hash);
+        if dir.is_dir() && !self.is_linked(record, &dir) {
+            // Its links lead to files that were fetched again since: those were damaged.
+            self.take_away(&record.content_hash)?;
+        }
         let json = serde_json::to_vec(record).map_err(io::Error::from);
         let json = json.map_err(FileError::on("write", &record_path))?;
         // A record without a folder is no model, so it may come first.
@@ -72,6 +77,15 @@ impl Store {
         Self::read_model(&record_path)?.ok_or_else(|| {
             let vanished = io::Error::other("it vanished while it was added");
             FileError::on("add", &dir)(vanished).into()
+        })
+    }
+
+    /// Returns whether a model's folder holds the very blobs of its record.
+    fn is_linked(&self, record: &ModelRecord, dir: &Path) -> bool {
+        record.files.iter().all(|file| {
+            let link = fs::metadata(dir.join(&file.path));
+            let blob = fs::metadata(self.blob_path(&file.sha256));
+            matches!((link, blob), (Ok(link), Ok(blob)) if link.ino() == blob.ino())
         })
     }
 
@@ -119,6 +133,7 @@ impl Store {
             return Ok(Some(model));
         }
         tracing::warn!(content_hash = %hash, "removing a damaged model");
+        self.note_damage(hash)?;
         for file in &model.record.files {
             self.blob(&file.sha256, file.size)?;
         }
@@ -240,13 +255,8 @@ impl Store {
             }
         }
         // What an atomic write had not yet renamed.
-        for folder in ["", "models", "small"] {
-            for path in entries(&self.path(folder))? {
-                let name = path.file_name().unwrap_or_default();
-                if name.to_string_lossy().starts_with(".tmp") {
-                    remove_file(&path)?;
-                }
-            }
+        for folder in ["", "models", "small", "damaged"] {
+            file::clear_temporary(&self.path(folder))?;
         }
         for path in entries(&self.path("models"))? {
             let is_record = path

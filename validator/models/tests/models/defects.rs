@@ -13,7 +13,7 @@ fn put(files: &mut Files, path: &str, bytes: &[u8]) {
 /// Replaces the weights by an index that names one shard.
 fn put_index(files: &mut Files, shard: &str) {
     files.remove("model.safetensors");
-    let index = serde_json::json!({"weight_map": {"a": shard}}).to_string();
+    let index = serde_json::json!({"metadata": {}, "weight_map": {"a": shard}}).to_string();
     put(files, "model.safetensors.index.json", index.as_bytes());
 }
 
@@ -146,8 +146,8 @@ async fn a_model_that_can_not_be_loaded_is_refused_before_its_weights_are_fetche
     config no JSON: config.json is not JSON: EOF while parsing an object at line 1 column 1
     quantized: config.json: quantized checkpoints are refused
     llama3 rope: config.json: rope_scaling must be exactly {type, factor}, found 2 fields of type "llama3"
-    wider than its weights: tensor "model.layers.0.mlp.gate_proj.weight" has shape [128, 48], the configuration says [129, 48]
-    one layer more: 9 tensors are missing: model.layers.4.self_attn.q_proj.weight, model.layers.4.self_attn.k_proj.weigh
+    wider than its weights: tensor "model.layers.0.mlp.down_proj.weight" has shape [48, 128], the configuration says [48, 129]
+    one layer more: 7 tensors are missing: model.layers.4.self_attn.q_proj.weight, model.layers.4.self_attn.k_proj.weigh
     no weights: the repository has neither model.safetensors nor model.safetensors.index.json
     header 2^63: model.safetensors: the header claims 9223372036854775808 bytes, more than the 8388608 allowed
     truncated: model.safetensors: the tensors end at byte 898752 of the data, the file at 898751
@@ -157,7 +157,7 @@ async fn a_model_that_can_not_be_loaded_is_refused_before_its_weights_are_fetche
     duplicate key: model.safetensors: the header can't be read: `__metadata__` appears twice at line 1 column 62
     shard outside: model.safetensors.index.json: file name "../../etc/passwd" is not allowed
     shard missing: the repository has no "model-1.safetensors"
-    deep shard: file name "d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d
+    deep shard: model.safetensors.index.json: file name "d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d
     unknown tokenizer: tokenizer class "TokenizersBackend" is not known
     no tokenizer: the files of its tokenizer (PreTrainedTokenizerFast) are missing
     broken tokenizer: tokenizer.json is no tokenizer: EOF while parsing a value at line 1 column 11

@@ -6,6 +6,7 @@
 )]
 
 mod churn;
+mod decay;
 mod defects;
 mod golden;
 mod hostile;
@@ -14,4 +15,5 @@ mod mirrors;
 mod process;
 mod refusals;
 mod sync;
+mod tokenizer;
 mod world;

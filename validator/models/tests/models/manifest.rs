@@ -89,7 +89,7 @@ fn each_tokenizer_class_has_its_files() {
 
 #[test]
 fn each_kind_of_repository_has_its_files() {
-    let index = r#"{"weight_map":{"a":"shards/2.safetensors","b":"1.safetensors"}}"#;
+    let index = r#"{"metadata":{},"weight_map":{"a":"shards/2.safetensors","b":"1.safetensors"}}"#;
     let listed = |files: &[(&str, &str)]| manifest(files).unwrap().join(" ");
     let refused = |files: &[(&str, &str)]| manifest(files).unwrap_err();
 
@@ -158,6 +158,6 @@ fn each_kind_of_repository_has_its_files() {
     insta::assert_snapshot!(listed(&files(of_config)), @"config.json model.safetensors spiece.model");
     insta::assert_snapshot!(listed(&files(LLAMA)), @"config.json model.safetensors tokenizer.model");
     insta::assert_snapshot!(listed(&files(r#"{"model_type":"stablelm"}"#)), @"config.json model.safetensors vocab.json");
-    insta::assert_snapshot!(refused(&files("[]")), @"config.json is no JSON object");
+    insta::assert_snapshot!(refused(&files("[]")), @"config.json is not a JSON object");
     insta::assert_snapshot!(refused(&files(r#"{"model_type":"mamba"}"#)), @r#"no tokenizer class is named, and model type "mamba" implies none"#);
 }

@@ -1,20 +1,14 @@
 //! Keeping up with the chain: what is looked at, what is told, what is asked of the hub.
 
-use std::{
-    collections::BTreeSet,
-    fs::{File, Permissions},
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use localnet::http::{Fault, Rule};
-use model::{Compatibility, Dtype};
-use models::{Event, Sync, SyncOptions, Tracker, tokenizer, tracker::Outcome};
+use model::Dtype;
+use models::{Event, Sync, SyncOptions, Tracker, tracker::Outcome};
 use subnet::{Commitment, FaultKind, ModelId, Parameters, Uid};
 use tokio::sync::mpsc;
 
-use crate::world::{Files, World, content_hash, fixtures, golden, hotkey};
+use crate::world::{Files, World, content_hash, golden, hotkey};
 
 const OPTIONS: SyncOptions = SyncOptions {
     update_delay: Duration::from_secs(300),
@@ -23,7 +17,13 @@ const OPTIONS: SyncOptions = SyncOptions {
     dtype: Dtype::Bf16,
 };
 
-fn commitment(number: u8, block: u64, name: &str, commit: &str, hash: impl ToString) -> Commitment {
+pub(crate) fn commitment(
+    number: u8,
+    block: u64,
+    name: &str,
+    commit: &str,
+    hash: impl ToString,
+) -> Commitment {
     let model_id: ModelId = format!("miner:{name}:{commit}:{}:l3", hash.to_string())
         .parse()
         .unwrap();
@@ -35,11 +35,11 @@ fn commitment(number: u8, block: u64, name: &str, commit: &str, hash: impl ToStr
     }
 }
 
-fn sync(world: &World, tracker: Tracker) -> Sync {
+pub(crate) fn sync(world: &World, tracker: Tracker) -> Sync {
     Sync::new(world.verifier(), Parameters::embedded(), OPTIONS, tracker)
 }
 
-async fn round(sync: &Sync, commitments: &[Commitment]) -> Vec<Event> {
+pub(crate) async fn round(sync: &Sync, commitments: &[Commitment]) -> Vec<Event> {
     let (sender, mut receiver) = mpsc::channel(64);
     sync.round(commitments, 1_000_000, &sender).await.unwrap();
     drop(sender);
@@ -112,46 +112,6 @@ async fn each_commitment_is_looked_at_once() {
     assert!(matches!(event, Event::Verified(model) if model.block == 400));
 }
 
-/// A bit of a stored file flips: our copy is judged damaged, even while it is in use, and fetched
-/// again though nothing has changed on the chain; a sound copy stays.
-#[tokio::test]
-async fn a_copy_that_decayed_is_fetched_again() {
-    let world = World::new().await;
-    let files = golden("llama_gqa");
-    let commit = world.publish("good", &files);
-    let hash = content_hash(&files);
-    let commitments = [commitment(1, 100, "good", &commit, hash)];
-    let sync = sync(&world, Tracker::default());
-    assert_eq!(round(&sync, &commitments).await.len(), 1);
-    let store = world.store();
-    assert_eq!(store.judge_copy(&hash).unwrap(), None);
-    for name in ["model.safetensors", "tokenizer.json"] {
-        let pin = store.pin(&hash).unwrap().unwrap();
-        let path = pin.model().dir.join(name);
-        let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        // In place: the blob and the links to it are one file.
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .write_all(&bytes)
-            .unwrap();
-        let problem = store.judge_copy(&hash).unwrap().unwrap();
-        assert!(problem.contains(name), "{problem}");
-        assert!(store.is_damaged(&hash) && store.model(&hash).unwrap().is_none());
-        drop(pin);
-
-        let events = round(&sync, &commitments).await;
-        assert!(matches!(&events[..], [Event::Verified(_)]), "{events:?}");
-        assert!(!store.is_damaged(&hash));
-        assert_eq!(store.judge_copy(&hash).unwrap(), None, "{name}");
-        assert_eq!(round(&sync, &commitments).await.len(), 0);
-    }
-}
-
 #[tokio::test]
 async fn a_fault_of_the_hub_costs_a_model_nothing() {
     let world = World::new().await;
@@ -217,48 +177,4 @@ async fn nobody_listening_ends_the_round() {
     let sync = sync(&world, Tracker::default());
     assert!(sync.round(&commitments, 1_000_000, &sender).await.is_err());
     assert_eq!(world.server.api.traffic.requests(), []);
-}
-
-#[tokio::test]
-async fn a_fixed_tokenizer_is_fetched_once_and_outlives_the_hub() {
-    let world = World::new().await;
-    let mut files = Files::new();
-    for entry in std::fs::read_dir(fixtures().join("tokenizers/llama3")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        files.insert(name, std::fs::read(path).unwrap());
-    }
-    files.insert("README.md".into(), b"not fetched".to_vec());
-    files.insert("model.safetensors".into(), vec![0; 1000]);
-    world.publish("tokenizer", &files);
-    let verifier = world.verifier();
-    let store = verifier.store.unwrap();
-    let fetch = || {
-        tokenizer(
-            &verifier.hub,
-            &store,
-            "miner/tokenizer",
-            Compatibility::V4_40,
-        )
-    };
-    let first = fetch().await.unwrap();
-    assert!(first.join("tokenizer.json").is_file());
-    assert!(!first.join("README.md").exists() && !first.join("model.safetensors").exists());
-    world.server.api.traffic.clear();
-    assert_eq!(fetch().await.unwrap(), first);
-    assert_eq!(world.server.api.traffic.requests().len(), 1);
-    world
-        .server
-        .faults()
-        .set(vec![Rule::always(Fault::ServerError)]);
-    assert_eq!(fetch().await.unwrap(), first);
-    world.server.faults().clear();
-    files.insert("added_tokens.json".into(), b"{}".to_vec());
-    world.publish("tokenizer", &files);
-    let second = fetch().await.unwrap();
-    assert!(second != first && second.join("added_tokens.json").is_file() && !first.exists());
-    let missing = tokenizer(&verifier.hub, &store, "miner/none", Compatibility::V4_40).await;
-    assert_eq!(missing.unwrap_err().kind, FaultKind::Outside);
-    let nonsense = tokenizer(&verifier.hub, &store, "../x", Compatibility::V4_40).await;
-    assert_eq!(nonsense.unwrap_err().kind, FaultKind::Config);
 }

@@ -33,8 +33,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct HubAccess {
     /// Base address of the hub.
     pub endpoint: Url,
-    /// Base address of the dataset viewer.
-    pub viewer: Url,
+    /// Base address of the dataset viewer, if this hub has one.
+    pub viewer: Option<Url>,
     /// Token for private and gated datasets.
     pub token: Option<String>,
 }
@@ -44,7 +44,7 @@ impl Default for HubAccess {
         let url = |text: &str| Url::parse(text).expect("a constant");
         Self {
             endpoint: url("https://huggingface.co"),
-            viewer: url("https://datasets-server.huggingface.co"),
+            viewer: Some(url("https://datasets-server.huggingface.co")),
             token: None,
         }
     }
@@ -89,7 +89,10 @@ pub async fn fetch(
             }),
             Err(fault) => fault.to_string(),
         };
-    match viewer::fetch(client, access, dataset, wanted, &mut rng).await {
+    let Some(viewer) = &access.viewer else {
+        return Err(Fault::outside(note));
+    };
+    match viewer::fetch(client, viewer, access, dataset, wanted, &mut rng).await {
         Ok(mut harvest) => {
             harvest.note(note);
             Ok(harvest)

@@ -6,6 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use serde_json::Value;
+use url::Url;
 
 use super::{Dataset, HubAccess};
 use crate::harvest::Harvest;
@@ -33,12 +34,15 @@ struct ViewerRow {
 /// Reads pages until about `wanted` records are had.
 pub(super) async fn fetch(
     client: &HttpClient,
+    viewer: &Url,
     access: &HubAccess,
     dataset: &Dataset,
     wanted: usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Harvest, Fault> {
-    let total = page(client, access, dataset, 0, 1).await?.num_rows_total;
+    let total = page(client, (viewer, access), dataset, 0, 1)
+        .await?
+        .num_rows_total;
     let pages_in_all = total.div_ceil(PAGE);
     let mut harvest = Harvest::default();
     for _ in 0..MAX_PAGES.min(wanted.div_ceil(PAGE as usize)) {
@@ -46,7 +50,7 @@ pub(super) async fn fetch(
             break;
         }
         let offset = rng.random_range(0..pages_in_all) * PAGE;
-        match page(client, access, dataset, offset, PAGE).await {
+        match page(client, (viewer, access), dataset, offset, PAGE).await {
             Ok(page) => {
                 for ViewerRow { row_idx, row } in page.rows {
                     harvest.read_value(&row, format!("viewer:{}#{row_idx}", dataset.name));
@@ -64,12 +68,12 @@ pub(super) async fn fetch(
 
 async fn page(
     client: &HttpClient,
-    access: &HubAccess,
+    (viewer, access): (&Url, &HubAccess),
     dataset: &Dataset,
     offset: u64,
     length: u64,
 ) -> Result<ViewerPage, Fault> {
-    let mut url = access.viewer.clone();
+    let mut url = viewer.clone();
     url.set_path(&format!("{}/rows", url.path().trim_end_matches('/')));
     url.query_pairs_mut()
         .append_pair("dataset", &dataset.name)

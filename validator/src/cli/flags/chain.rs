@@ -6,7 +6,7 @@ use clap::Args;
 use shared::{Exit, Failure, cli::FullPath};
 
 use chain::Endpoints;
-use subnet::{Netuid, Parameters, parameters::ParametersError};
+use subnet::{Netuid, Parameters, SubnetIdentity, parameters::ParametersError};
 
 /// The subnet file, for every command that needs it.
 #[derive(Debug, Clone, Default, Args)]
@@ -56,7 +56,7 @@ impl SubnetFlag {
             let failure = Failure::of(Exit::Config, &error);
             match error {
                 ParametersError::File(_) | ParametersError::Missing(_) => failure,
-                _ => failure.hint("`validator competitions --json` shows a complete, valid file"),
+                _ => failure.hint("`validator competitions --toml` prints a complete, valid file"),
             }
         })
     }
@@ -73,7 +73,11 @@ impl ChainFlags {
             );
         }
         let mut parameters = self.subnet_file.parameters()?;
-        parameters.netuid = self.netuid.unwrap_or(parameters.netuid);
+        if let Some(netuid) = self.netuid.filter(|netuid| *netuid != parameters.netuid) {
+            // What the file says of its own subnet holds for no other.
+            parameters.netuid = netuid;
+            parameters.identity = SubnetIdentity::default();
+        }
         Ok(parameters)
     }
 

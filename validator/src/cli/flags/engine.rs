@@ -19,6 +19,9 @@ pub(crate) struct WorkerFlag {
         env = "VALIDATOR_EVAL_WORKER"
     )]
     eval_worker: Option<FullPath>,
+    /// Run models even where the kernel lacks a wall of their sandbox that the key's safety rests on
+    #[arg(long = "no-sandbox")]
+    pub(crate) no_sandbox: bool,
 }
 
 impl WorkerFlag {

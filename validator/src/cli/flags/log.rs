@@ -4,7 +4,17 @@ use clap::Args;
 use shared::log_file::LogFile;
 
 /// Our crates that log; `debug` of all that we are built of would drown them.
-const OURS: [&str; 6] = ["validator", "chain", "eval", "models", "report", "samples"];
+const OURS: [&str; 9] = [
+    "validator",
+    "chain",
+    "eval",
+    "http_client",
+    "hub",
+    "models",
+    "report",
+    "samples",
+    "shared",
+];
 
 /// How much is logged: what both programs take, and what the Python validator took.
 #[derive(Debug, Clone, Args)]

@@ -6,11 +6,13 @@ mod engine;
 mod hub;
 mod log;
 mod models;
+mod own;
 mod samples;
 mod size;
 mod state;
 mod wallet;
 mod wandb;
+mod watch;
 
 pub(crate) use self::{
     chain::{ChainFlags, SubnetFlag},
@@ -19,9 +21,11 @@ pub(crate) use self::{
     hub::HubFlags,
     log::LoggingFlags,
     models::{FetchFlags, KeepFlags, StoreFlags, store_failure},
+    own::{OWN_FLAGS, OwnFlags, index_failure},
     samples::SampleFlags,
     size::ByteSize,
     state::StateFlags,
     wallet::WalletFlags,
     wandb::{WandbFlags, WandbLogFlags},
+    watch::WatchFlags,
 };

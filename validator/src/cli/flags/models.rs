@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use shared::{Exit, Failure, cli::FullPath, file};
+use shared::{Exit, Failure, cli::FullPath};
 
 use super::{ByteSize, HubFlags};
-use hub::{Hub, HubOptions, Token};
+use hub::{Hub, HubOptions};
 use models::{
     Store,
     store::{StoreError, StoreLimits},
@@ -14,9 +14,6 @@ use models::{
 
 /// Folder of the Python validator's models, beside the program.
 const OLD_STORE: &str = "model-store";
-
-/// The largest file of a token.
-const MAX_TOKEN: u64 = 4096;
 
 /// Where models lie.
 #[derive(Debug, Clone, Args)]
@@ -86,15 +83,6 @@ pub(crate) struct FetchFlags {
     /// Fetch over xet where the hub offers it, instead of by byte ranges
     #[arg(long)]
     xet: bool,
-    /// Folder in which the hub's own tools keep their token
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "HF_HOME",
-        default_value = "~/.cache/huggingface",
-        hide = true
-    )]
-    hf_home: FullPath,
 }
 
 impl FetchFlags {
@@ -107,22 +95,12 @@ impl FetchFlags {
     /// Returns how the hub is reached.
     pub(crate) fn options(&self, flags: &HubFlags) -> Result<HubOptions, Failure> {
         let mut options = HubOptions::new(flags.hub_url.clone());
-        options.token = match &flags.hub_token {
-            Some(token) => Token::new(token),
-            None => self.stored_token()?,
-        };
+        flags.check_online()?;
+        options.token = flags.token()?;
         options.http.connections = self.connections;
         options.http.bandwidth = self.bandwidth.map(|size| size.0);
         options.xet = self.xet;
         Ok(options)
-    }
-
-    fn stored_token(&self) -> Result<Option<Token>, Failure> {
-        let path = self.hf_home.join("token");
-        let bytes = file::read_limited(&path, MAX_TOKEN).map_err(|error| {
-            Failure::of(Exit::Config, &error).hint("--hub-token or HF_TOKEN name the token itself")
-        })?;
-        Ok(bytes.and_then(|bytes| Token::new(&String::from_utf8_lossy(&bytes))))
     }
 }
 

@@ -55,13 +55,10 @@ pub(crate) struct SampleFlags {
         hide_env_values = true
     )]
     pub(crate) samples_token: Option<String>,
-    /// Address of the dataset viewer
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "https://datasets-server.huggingface.co"
-    )]
-    pub(crate) viewer_url: Url,
+    /// Address of the dataset viewer [default: https://datasets-server.huggingface.co, for the
+    /// public hub only]
+    #[arg(long, value_name = "URL")]
+    pub(crate) viewer_url: Option<Url>,
 }
 
 impl SampleFlags {
@@ -87,6 +84,7 @@ impl SampleFlags {
             Some(path) => Filter::read(path).map_err(|error| Failure::of(Exit::Config, &error))?,
             None => Filter::default(),
         };
+        let public = samples::hub::HubAccess::default();
         Ok(FetcherSettings {
             sources,
             minimum: self.min_samples.unwrap_or(parameters.limits.min_samples),
@@ -96,8 +94,14 @@ impl SampleFlags {
             http_token: self.samples_token.clone(),
             hub: samples::hub::HubAccess {
                 endpoint: hub.hub_url.clone(),
-                viewer: self.viewer_url.clone(),
-                token: hub.hub_token.clone(),
+                // Another hub's datasets are not the public viewer's to know of.
+                viewer: match &self.viewer_url {
+                    None if hub.hub_url == public.endpoint => public.viewer,
+                    given => given.clone(),
+                },
+                token: hub
+                    .token()?
+                    .map(|token| token.reveal_for_request().to_owned()),
             },
             wandb: samples::wandb::WandbAccess {
                 base_url: wandb.wandb_url.clone(),

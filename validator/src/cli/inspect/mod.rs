@@ -2,6 +2,7 @@
 
 mod commitments;
 mod hyperparameters;
+mod metadata;
 mod metagraph;
 mod on_chain;
 mod store;
@@ -24,6 +25,8 @@ pub(crate) enum Inspect {
     Commitments(Box<OnChainArgs>),
     /// The weights validators have set
     Weights(Box<weights::WeightsArgs>),
+    /// The metadata of the chain's runtime, for `validator check --metadata`
+    Metadata(Box<metadata::MetadataArgs>),
     /// Our hotkey, and its place on the subnet
     Wallet(Box<wallet::WalletArgs>),
     /// Models on disk: who refers to them, what could go
@@ -46,6 +49,7 @@ pub(super) fn run(kind: &Inspect) -> Result<Exit, Failure> {
             commitments::table,
         ),
         Inspect::Weights(args) => weights::run(args),
+        Inspect::Metadata(args) => metadata::run(args),
         Inspect::Wallet(args) => wallet::run(args),
         Inspect::Store(args) => store::run(args),
     }

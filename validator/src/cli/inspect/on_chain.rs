@@ -9,10 +9,11 @@ use shared::{
 };
 
 use super::super::{
-    connect::{chain_failure, connect},
+    connect::connect,
     flags::{ChainFlags, LoggingFlags},
     runtime::block_on,
 };
+use crate::hints::chain_failure;
 use chain::ChainSnapshot;
 
 /// rao in one TAO or alpha.
@@ -74,9 +75,10 @@ impl OnChainArgs {
 
 /// Takes a snapshot of the subnet that the flags name.
 pub(super) async fn snapshot(flags: &ChainFlags) -> Result<ChainSnapshot, Failure> {
-    let netuid = flags.parameters()?.netuid;
+    let parameters = flags.parameters()?;
     let client = connect(&flags.endpoints()?).await?;
-    let snapshot = client.snapshot(netuid).await;
+    let snapshot = client.snapshot_by(parameters.netuid, &parameters.commitment);
+    let snapshot = snapshot.await;
     snapshot.map_err(|error| chain_failure(&error))
 }
 

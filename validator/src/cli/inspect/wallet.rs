@@ -5,12 +5,13 @@ use shared::{Exit, Failure, term};
 
 use super::{
     super::{
-        connect::{open, wallet_failure},
+        connect::open,
         flags::{ChainFlags, LoggingFlags, WalletFlags},
         runtime::block_on,
     },
     on_chain::{RAO, snapshot},
 };
+use crate::hints::wallet_failure;
 use chain::{Neuron, Wallet, WalletPath};
 use subnet::Hotkey;
 

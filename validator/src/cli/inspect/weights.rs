@@ -7,12 +7,13 @@ use shared::{Exit, Failure, term};
 
 use super::{
     super::{
-        connect::{chain_failure, connect},
+        connect::connect,
         flags::{ChainFlags, LoggingFlags},
         runtime::block_on,
     },
     on_chain::share,
 };
+use crate::hints::chain_failure;
 use subnet::{BlockNumber, Netuid, Uid};
 
 /// Whose weights.
@@ -48,6 +49,15 @@ pub(super) fn run(args: &WeightsArgs) -> Result<Exit, Failure> {
         let read = client.weights(netuid, args.mechanism).await;
         read.map_err(|error| chain_failure(&error))
     })?;
+    if rows.is_empty() {
+        let text = format!(
+            "no validator of subnet {netuid} has weights on mechanism {}",
+            args.mechanism
+        );
+        return Err(Failure::new(Exit::Failed, text)
+            .because(format_args!("at block {block}; a subnet that is not there has none either"))
+            .hint("--netuid and --mechanism name another; `validator inspect hyperparameters` says whether it is there"));
+    }
     if args.json {
         term::json(&AllWeights {
             netuid,

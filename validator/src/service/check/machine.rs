@@ -6,25 +6,28 @@ use shared::file;
 
 use super::{Line, Settings, text};
 use eval::Evaluator;
+use model::protocol::Wall;
 use models::{
     Store,
     store::{Depth, StoreError},
 };
 use subnet::FaultKind;
 
-/// Below this much available memory, tokenising alone may fail.
+/// Below this much available memory, tokenizing alone may fail.
 const LITTLE_MEMORY: u64 = 4 << 30;
 
-pub(super) async fn device(settings: &Settings) -> Line {
+/// The device, and the walls of the workers on it.
+pub(super) async fn device(settings: &Settings) -> Vec<Line> {
     const SUBJECT: &str = "device";
     const REMEDY: &str = "--device auto or cpu computes without a GPU; see docs/operating.md";
     let evaluator = Evaluator::new(settings.workers.clone());
     let mut names = Vec::new();
-    let (mut problem, mut unused_gpu) = (None, None);
+    let (mut problem, mut unused_gpu, mut walls) = (None, None, Vec::new());
     for started in evaluator.start().await {
-        let found = started
-            .hello
-            .and_then(|hello| Ok((hello.device?, hello.unused_gpu)));
+        let found = started.hello.and_then(|hello| {
+            walls = hello.sandbox;
+            Ok((hello.device?, hello.unused_gpu))
+        });
         match found {
             Ok((device, unused)) => {
                 names.push(format!("{} ({})", device.id, device.name));
@@ -42,7 +45,7 @@ pub(super) async fn device(settings: &Settings) -> Line {
         }
     }
     evaluator.shut_down().await;
-    match (problem, unused_gpu) {
+    let device = match (problem, unused_gpu) {
         (Some(fault), _) => Line::fail(SUBJECT, FaultKind::Machine, fault, REMEDY),
         (None, Some(why)) => Line::warn(
             SUBJECT,
@@ -50,6 +53,50 @@ pub(super) async fn device(settings: &Settings) -> Line {
             "a GPU is many times faster: docs/operating.md says what it needs",
         ),
         (None, None) => Line::ok(SUBJECT, names.join(", ")),
+    };
+    let sandbox = (!walls.is_empty()).then(|| sandbox(&walls));
+    [device].into_iter().chain(sandbox).collect()
+}
+
+/// Which walls of the worker's sandbox stand. A control group is only to be had from systemd.
+fn sandbox(walls: &[Wall]) -> Line {
+    const SUBJECT: &str = "sandbox";
+    let standing = walls.iter().filter(|wall| wall.stands.is_ok());
+    let standing: Vec<&str> = standing.map(|wall| wall.name.as_str()).collect();
+    let missing: Vec<String> = walls
+        .iter()
+        .filter_map(|wall| Some(format!("{}: {}", wall.name, wall.stands.as_ref().err()?)))
+        .collect();
+    let detail = format!("walls: {}", standing.join(", "));
+    let optional = |wall: &Wall| wall.stands.is_ok() || wall.name == "cgroup";
+    if walls.iter().all(optional) {
+        Line::ok(SUBJECT, detail)
+    } else {
+        Line::warn(
+            SUBJECT,
+            format_args!("{detail}; not {}", missing.join("; not ")),
+            "docs/walls.md says what each holds",
+        )
+    }
+}
+
+/// Whether programs of this user may look into each other.
+pub(super) fn tracing() -> Line {
+    const SUBJECT: &str = "ptrace";
+    let scope = file::read_limited(Path::new("/proc/sys/kernel/yama/ptrace_scope"), 16);
+    let scope = scope
+        .ok()
+        .flatten()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    match scope.as_deref().map(str::trim) {
+        Some("0") => Line::warn(
+            SUBJECT,
+            "any program of this user may look into the validator (kernel.yama.ptrace_scope is 0)",
+            "`sysctl kernel.yama.ptrace_scope=1`; the key itself is in memory that only the validator can read, \
+             where the kernel has that",
+        ),
+        Some(scope) => Line::ok(SUBJECT, format_args!("kernel.yama.ptrace_scope is {scope}")),
+        None => Line::ok(SUBJECT, "this kernel has no limit beyond the user's (Yama)"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod machine;
 mod outside;
+mod runtime;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use shared::{
     file::{FileLock, LockError},
 };
 
+pub use self::runtime::metadata;
 use super::Settings;
 use crate::state;
 use chain::ChainSnapshot;
@@ -120,9 +122,11 @@ pub async fn everything(settings: &Settings, deep: bool) -> Vec<Line> {
     let mut lines = configuration(settings);
     lines.extend(endpoints);
     if let Some(snapshot) = &snapshot {
+        lines.extend(outside::subnet(settings, snapshot));
         lines.extend(outside::neuron(settings, snapshot));
     }
-    lines.push(device);
+    lines.extend(device);
+    lines.push(machine::tracing());
     lines.push(machine::disk(settings));
     lines.push(machine::memory());
     lines.extend(hub_and_store);
@@ -198,6 +202,6 @@ fn state_line(settings: &Settings, snapshot: Option<&ChainSnapshot>) -> Line {
     }
 }
 
-fn text(error: &dyn std::error::Error) -> String {
+fn text(error: &(dyn std::error::Error + 'static)) -> String {
     Failure::of(Exit::Failed, error).to_string()
 }

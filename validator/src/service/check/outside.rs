@@ -7,19 +7,29 @@ use serde_json::{Value, json};
 use shared::clock;
 use tokio::time::{Instant, timeout};
 
-use super::{Level, Line, Settings, hotkey, text};
-use chain::{ChainSnapshot, Client, Deadlines, Endpoints};
+use super::{
+    super::{chain_watcher, gate},
+    Level, Line, Settings, hotkey, text,
+};
+use crate::state;
+use chain::{ChainError, ChainSnapshot, Client, Deadlines, Endpoints, Neuron};
 use http_client::{
     Credentials, HttpClient, HttpOptions, HttpRequest,
     header::{DATE, HeaderMap},
 };
 use hub::Hub;
-use models::{self, Store};
+use models::{Store, Tokenizers};
 use samples::Fetcher;
-use subnet::{Fault, FaultKind};
+use subnet::FaultKind;
 
 /// A clock this far off confuses retries and reports.
 const CLOCK_LIMIT: u64 = 30;
+
+/// An endpoint further behind the freshest is used only while no other answers.
+const LAG_LIMIT: u64 = 5;
+
+/// A chain whose clock is so many seconds behind ours is old.
+const CHAIN_CLOCK_LIMIT: u64 = 300;
 
 /// How long one endpoint may take.
 const ENDPOINT_LIMIT: Duration = Duration::from_secs(20);
@@ -33,6 +43,7 @@ const AT_ONCE: Deadlines = Deadlines {
     inclusion: ENDPOINT_LIMIT,
     backoff: ENDPOINT_LIMIT,
     penalty: ENDPOINT_LIMIT,
+    survey: ENDPOINT_LIMIT,
 };
 
 /// The longest answer of W&B read.
@@ -54,19 +65,42 @@ pub(super) async fn chain(settings: &Settings) -> (Vec<Line>, Option<ChainSnapsh
         let began = Instant::now();
         let tried = timeout(ENDPOINT_LIMIT, async {
             let client = Client::connect(&endpoints, AT_ONCE).await?;
-            client.snapshot(netuid).await
+            let snapshot = client
+                .snapshot_by(netuid, &settings.step.parameters.commitment)
+                .await?;
+            Ok::<_, ChainError>((snapshot, client.abilities().await))
         });
         (url, tried.await, began.elapsed())
     });
+    let tried = join_all(tries).await;
+    let found = || {
+        tried
+            .iter()
+            .filter_map(|(_, tried, _)| tried.as_ref().ok()?.as_ref().ok())
+    };
+    // The chain is that of the most preferred endpoint; who serves another one is not asked.
+    let genesis = found().next().map(|(first, _)| first.genesis_hash);
+    let same = |snapshot: &&ChainSnapshot| Some(snapshot.genesis_hash) == genesis;
+    let freshest = found().map(|(snapshot, _)| snapshot).filter(same);
+    let snapshot = freshest.max_by_key(|snapshot| snapshot.block).cloned();
+    let best = snapshot.as_ref().map_or(0, |snapshot| snapshot.block);
     let mut lines = Vec::new();
-    let mut snapshot = None;
-    for (url, tried, took) in join_all(tries).await {
+    for (url, tried, took) in tried {
         lines.push(match tried {
-            Ok(Ok(found)) => {
+            Ok(Ok((found, abilities))) => {
                 let millis = took.as_millis();
-                let detail = format!("{url}: block {}, snapshot in {millis} ms", found.block);
-                snapshot = snapshot.or(Some(found));
-                Line::ok(SUBJECT, detail)
+                let block = found.block;
+                let detail = format!("{url}: block {block}, snapshot in {millis} ms, {abilities}");
+                let behind = best.saturating_sub(block);
+                if !same(&&found) {
+                    let detail = format!("{url}: another chain, genesis {}", found.genesis_hash);
+                    Line::fail(SUBJECT, FaultKind::Config, detail, "leave it out")
+                } else if behind > LAG_LIMIT {
+                    let detail = format!("{detail}; {behind} blocks behind");
+                    Line::warn(SUBJECT, detail, "it is used only while no other answers")
+                } else {
+                    Line::ok(SUBJECT, detail)
+                }
             }
             Ok(Err(error)) => Line::fail(
                 SUBJECT,
@@ -81,7 +115,8 @@ pub(super) async fn chain(settings: &Settings) -> (Vec<Line>, Option<ChainSnapsh
             }
         });
     }
-    if snapshot.is_some() {
+    if let Some(snapshot) = &snapshot {
+        lines.push(chain_clock(snapshot));
         for line in &mut lines {
             if line.level == Level::Fail {
                 (line.level, line.fault) = (Level::Warn, None);
@@ -89,6 +124,68 @@ pub(super) async fn chain(settings: &Settings) -> (Vec<Line>, Option<ChainSnapsh
         }
     }
     (lines, snapshot)
+}
+
+/// Compares the chain's clock with ours.
+fn chain_clock(snapshot: &ChainSnapshot) -> Line {
+    const SUBJECT: &str = "chain clock";
+    let Some(time) = snapshot.hyperparameters.time else {
+        return Line::warn(SUBJECT, "the chain tells no time", "see that NTP runs");
+    };
+    let behind = clock::unix_seconds().saturating_sub(time);
+    if behind > CHAIN_CLOCK_LIMIT {
+        let detail = format!("{} minutes behind this machine's", behind / 60);
+        let remedy = "the endpoints lag: name others with --subtensor.chain_endpoint; or start NTP";
+        return Line::warn(SUBJECT, detail, remedy);
+    }
+    Line::ok(SUBJECT, format_args!("{behind} s behind this machine's"))
+}
+
+/// Looks whether the subnet is the one that is meant, and whether there is work.
+pub(super) fn subnet(settings: &Settings, snapshot: &ChainSnapshot) -> Vec<Line> {
+    const SUBJECT: &str = "subnet";
+    let parameters = &settings.step.parameters;
+    let found = gate::found(snapshot);
+    let meant = gate::meant(&settings.folder, &parameters.identity).and_then(|meant| {
+        meant
+            .iter()
+            .try_for_each(|identity| identity.check(&found))
+            .map_err(|error| text(&*error))
+    });
+    let mut lines = vec![match meant {
+        Ok(()) => Line::ok(SUBJECT, format_args!("netuid {}: {found}", snapshot.netuid)),
+        Err(problem) => Line::fail(SUBJECT, FaultKind::Config, problem, gate::REMEDY),
+    }];
+    let rules = &snapshot.hyperparameters;
+    if let Some(nothing) = chain_watcher::nothing_committed(snapshot, parameters) {
+        lines.push(Line::warn(
+            "commitments",
+            nothing,
+            "there is nothing to evaluate yet",
+        ));
+    }
+    if rules.null_consensus {
+        let detail = "null consensus: only the weights of the validator with the most stake count";
+        lines.push(Line::warn("consensus", detail, "ask the subnet's owner"));
+    }
+    let is_owners = |neuron: &&Neuron| {
+        Some(neuron.hotkey) == rules.owner_hotkey || Some(neuron.coldkey) == rules.owner
+    };
+    let burnt: u64 = (snapshot.neurons.iter().filter(is_owners))
+        .map(|neuron| u64::from(neuron.incentive))
+        .sum();
+    let all: u64 = snapshot
+        .neurons
+        .iter()
+        .map(|neuron| u64::from(neuron.incentive))
+        .sum();
+    if all > 0 && burnt * 2 > all {
+        let percent = burnt * 100 / all;
+        let detail = format!("{percent} % of the incentive goes to neurons of the owner");
+        let remedy = "so the miners' emission is burnt or recycled; ask the subnet's owner";
+        lines.push(Line::warn("consensus", detail, remedy));
+    }
+    lines
 }
 
 pub(super) fn neuron(settings: &Settings, snapshot: &ChainSnapshot) -> Vec<Line> {
@@ -134,7 +231,7 @@ pub(super) fn neuron(settings: &Settings, snapshot: &ChainSnapshot) -> Vec<Line>
         )
     });
     let age = snapshot.block.saturating_sub(neuron.last_update);
-    let cutoff = u64::from(snapshot.hyperparameters.activity_cutoff);
+    let cutoff = snapshot.hyperparameters.activity_cutoff;
     lines.push(if age < cutoff {
         Line::ok("weights", format_args!("{age} blocks old"))
     } else {
@@ -192,22 +289,27 @@ pub(super) async fn hub(settings: &Settings, answers: bool) -> Line {
         Ok(opened) => opened,
         Err(problem) => return Line::fail(SUBJECT, FaultKind::Config, problem, "check --hub-url"),
     };
+    // What is wrong with the state is another line's.
+    let state = state::peek(&settings.folder).ok().flatten();
+    let trusted = state.map(|state| state.tokenizers).unwrap_or_default();
     let mut fetched = 0;
     for competition in parameters.schedules.iter().flat_map(|s| &s.competitions) {
-        let Some(repository) = &competition.tokenizer else {
+        let Some(wanted) = &competition.tokenizer else {
             continue;
         };
-        let tried = if answers {
-            models::tokenizer(&hub, &store, repository, parameters.compatibility).await
-        } else {
-            let missing = || Fault::outside("it is not on disk, and the hub can't be reached");
-            store.newest_tokenizer(repository).ok_or_else(missing)
+        let tokenizers = Tokenizers {
+            hub: answers.then_some(&hub),
+            store: &store,
+            compatibility: parameters.compatibility,
         };
-        if let Err(fault) = tried {
+        let found = tokenizers
+            .find(wanted, trusted.get(&wanted.repository))
+            .await;
+        if let Err(fault) = found {
             return Line::fail(
                 SUBJECT,
                 fault.kind,
-                format_args!("tokenizer {repository}: {fault}"),
+                format_args!("tokenizer {wanted}: {fault}"),
                 "gated repositories need a token that may read them: HF_TOKEN or --hub-token",
             );
         }

@@ -11,6 +11,13 @@ const HOLD_BLOCKS: u64 = 3;
 /// The longest pause between tries, in blocks; it doubles from one.
 const LONGEST_PAUSE: u64 = 16;
 
+/// Commits planned in one epoch. The chain takes ten: the others are for those that a fork loses.
+const COMMITS: u64 = 8;
+
+/// Blocks before an epoch at which the last commit of the one before goes out: enough for a few
+/// tries.
+const LATE: u64 = 12;
+
 /// A twin that has set no weights for so many epochs is gone.
 const QUIET_EPOCHS: u64 = 2;
 
@@ -48,6 +55,22 @@ impl Clock {
         let doubled = 2_u64.saturating_pow(self.failed).min(LONGEST_PAUSE);
         self.failed += 1;
         self.not_before = block + wait.unwrap_or(doubled);
+    }
+
+    /// Delays a commit where an epoch of `tempo` blocks has more intervals than the chain takes
+    /// commits: the commits are spread over the epoch, and the last one, which is what its reveal
+    /// shows in the end, goes out shortly before the next epoch begins.
+    pub(super) fn spread(&mut self, tempo: u64, interval: u64, next_epoch: Option<BlockNumber>) {
+        let Some(next_epoch) = next_epoch else { return };
+        if tempo / interval.max(1) < COMMITS {
+            return;
+        }
+        let step = tempo.div_ceil(COMMITS).max(1);
+        let mut last = next_epoch.saturating_sub(LATE);
+        while last < self.due {
+            last += tempo;
+        }
+        self.due = last - (last - self.due) / step * step;
     }
 
     pub(super) fn is_due(&self, head: BlockNumber) -> bool {
@@ -123,6 +146,34 @@ mod tests {
         // The third try had arrived after all.
         clock.follow(114, 10);
         assert_eq!((clock.failed, clock.due), (0, 124));
+    }
+
+    #[test]
+    fn commits_of_a_long_epoch_are_few_and_the_last_is_late() {
+        const TEMPO: u64 = 7200;
+        let mut clock = Clock::default();
+        clock.follow(1000, 100);
+        let mut commits = Vec::new();
+        for head in 1001..1000 + 3 * TEMPO {
+            let next_epoch = (head / TEMPO + 1) * TEMPO;
+            clock.follow(clock.last, 100);
+            clock.spread(TEMPO, 100, Some(next_epoch));
+            if clock.is_due(head) {
+                commits.push(head);
+                clock.succeeded(head, 100);
+            }
+        }
+        for epoch in 1..3 {
+            let of_epoch = |block: &&u64| **block / TEMPO == epoch;
+            let of_epoch: Vec<_> = commits.iter().filter(of_epoch).collect();
+            assert!((7..=9).contains(&of_epoch.len()), "{of_epoch:?}");
+            let last = **of_epoch.last().unwrap();
+            assert_eq!((epoch + 1) * TEMPO - last, LATE);
+        }
+        let mut short = Clock::default();
+        short.follow(1000, 100);
+        short.spread(360, 100, Some(1300));
+        assert_eq!(short.due, 1100, "four commits are few enough");
     }
 
     #[test]

@@ -4,18 +4,22 @@
 //! and what is written to the disk (who owns which uid, the receipt) is for the next start.
 
 mod clock;
+pub(super) mod footing;
 pub(super) mod watch;
 
 use std::{sync::Arc, time::Duration};
 
-use shared::{Failure, shutdown::Shutdown, status::Health};
+use shared::{Failure, causes, shutdown::Shutdown, status::Health};
 
 use self::clock::Clock;
-use self::watch::{Reveals, Twins};
+use self::{
+    footing::Footing,
+    watch::{Reveals, Twins},
+};
 use super::{chain_view::ChainView, origin};
 use crate::state::Kept;
 use chain::{
-    ChainSnapshot, Client, Wallet,
+    ChainSnapshot, Client, Neuron, Wallet,
     weights::{self, Emitted, Refusal, SetWeightsError, WeightsReceipt, WeightsRequest},
 };
 use report::{
@@ -31,6 +35,8 @@ pub(super) struct Terms {
     pub(super) epoch: u64,
     /// The version that the chain asks validators for.
     pub(super) version_key: u64,
+    /// The mechanism of the subnet they are for.
+    pub(super) mechanism: u8,
 }
 
 impl Terms {
@@ -38,6 +44,7 @@ impl Terms {
         Self {
             epoch: parameters.blocks_per_epoch,
             version_key: parameters.weights_version,
+            mechanism: parameters.mechanism,
         }
     }
 }
@@ -53,6 +60,9 @@ pub(super) struct Weights {
     pub(super) alarms: Alarms,
     pub(super) twins: Twins,
     pub(super) reveals: Reveals,
+    pub(super) footing: Footing,
+    /// Of a mechanism beyond the first: block of a look, and that of our last weights then.
+    pub(super) mechanism_update: Option<(BlockNumber, BlockNumber)>,
     pub(super) shutdown: Shutdown,
 }
 
@@ -70,11 +80,12 @@ impl Weights {
         let mut clock = Clock::default();
         loop {
             let head = *heads.borrow_and_update();
-            let snapshot = self.chain.snapshot();
-            self.look(&snapshot, &mut clock, head).await;
+            let snapshot = self.look(&mut clock, head).await;
             self.show(&snapshot, &clock, head);
-            if clock.is_due(head) && self.has_opinion() {
+            let forbidden = self.chain.hindrance().is_some();
+            if clock.is_due(head) && self.has_opinion() && !forbidden {
                 if let Some(receipt) = self.set(&snapshot, &mut clock, head).await {
+                    self.footing.add(&receipt);
                     self.reveals.add(receipt);
                 }
                 self.show(&snapshot, &clock, self.chain.head());
@@ -90,15 +101,58 @@ impl Weights {
         }
     }
 
-    /// Looks at what the chain knows of our weights.
-    async fn look(&mut self, snapshot: &ChainSnapshot, clock: &mut Clock, head: BlockNumber) {
-        let interval = self.interval(snapshot);
-        if let Some(neuron) = snapshot.neuron(&self.wallet.hotkey()) {
+    /// Looks at what the chain knows of our weights; returns the snapshot that says so.
+    async fn look(&mut self, clock: &mut Clock, head: BlockNumber) -> Arc<ChainSnapshot> {
+        if self.footing.is_lost(&self.client, head).await {
+            // Without the block, what the chain knows of our weights is what it knew before.
+            *clock = Clock::default();
+            if let Err(error) = self.chain.refresh().await {
+                tracing::warn!(%error, "could not look at the chain after a fork");
+            }
+        }
+        let snapshot = self.chain.snapshot();
+        let interval = self.interval(&snapshot);
+        let neuron = self.neuron(&snapshot).await;
+        if let Some(neuron) = &neuron {
             clock.follow(neuron.last_update, interval);
+            if snapshot.hyperparameters.commit_reveal {
+                clock.spread(
+                    snapshot.hyperparameters.tempo.into(),
+                    interval,
+                    snapshot.next_epoch,
+                );
+            }
         }
         let (client, wallet) = (&self.client, &self.wallet);
-        self.twins.look(client, wallet, snapshot, interval).await;
+        let block = snapshot.block;
+        self.twins
+            .look(client, wallet, neuron.as_ref(), block, interval)
+            .await;
         self.reveals.look(&self.client, head).await;
+        snapshot
+    }
+
+    /// Returns our neuron, with the block at which it last set weights of our mechanism.
+    async fn neuron(&mut self, snapshot: &ChainSnapshot) -> Option<Neuron> {
+        let mut neuron = snapshot.neuron(&self.wallet.hotkey())?.clone();
+        let mechanism = self.terms.mechanism;
+        if mechanism == 0 {
+            return Some(neuron);
+        }
+        if self
+            .mechanism_update
+            .is_none_or(|(block, _)| block < snapshot.block)
+        {
+            let last = self
+                .client
+                .last_weights(snapshot.netuid, mechanism, neuron.uid);
+            match last.await {
+                Ok(last) => self.mechanism_update = Some((snapshot.block, last)),
+                Err(error) => tracing::warn!(%error, mechanism, "could not look at our weights"),
+            }
+        }
+        neuron.last_update = self.mechanism_update?.1;
+        Some(neuron)
     }
 
     /// Returns the blocks between two sets: ours, or the chain's if that is longer.
@@ -122,7 +176,7 @@ impl Weights {
     ) -> Option<WeightsReceipt> {
         let request = WeightsRequest {
             netuid: snapshot.netuid,
-            mechanism: 0,
+            mechanism: self.terms.mechanism,
             weights: self.emitted(snapshot)?,
             version_key: self.terms.version_key,
             window: window(self.terms.epoch, snapshot.hyperparameters.block_millis),
@@ -144,13 +198,20 @@ impl Weights {
                 self.board
                     .note(|details| details.receipt = Some(kept.clone()));
                 if let Err(error) = self.state.update(|state| state.receipt = Some(kept)) {
-                    tracing::warn!(%error, "could not keep the receipt");
+                    let error = causes::one_line(&error);
+                    tracing::warn!(error, "could not keep the receipt");
                 }
                 Some(receipt)
             }
             Err(error) => {
                 clock.failed(head, wait(&error));
-                tracing::warn!(%error, times = clock.failed, next = clock.not_before, "weights not set");
+                let error = causes::one_line(&error);
+                tracing::warn!(
+                    error,
+                    times = clock.failed,
+                    next = clock.not_before,
+                    "weights not set"
+                );
                 self.alarms
                     .not_set
                     .raise(Health::Yellow, format_args!("weights not set: {error}"));
@@ -172,7 +233,11 @@ impl Weights {
             .state
             .update(|state| state.follow(&hotkeys))
             .inspect_err(|error| {
-                tracing::warn!(%error, "could not write the state; the weights go out all the same");
+                let error = causes::one_line(error);
+                tracing::warn!(
+                    error,
+                    "could not write the state; the weights go out all the same"
+                );
             });
         let weighed = (0..).map(Uid).zip(
             state
@@ -181,11 +246,11 @@ impl Weights {
                 .iter()
                 .map(|weight| f64::from(*weight)),
         );
-        match weights::emit(weighed) {
+        match weights::emit_within(weighed, snapshot.hyperparameters.max_weight_limit) {
             Ok(emitted) if !emitted.is_empty() => Some(emitted),
             Ok(_) => None,
             Err(error) => {
-                tracing::error!(%error, "the weights can't be set");
+                tracing::error!(error = causes::one_line(&error), "the weights can't be set");
                 None
             }
         }
@@ -196,7 +261,7 @@ impl Weights {
         self.board
             .note(|details| details.weights = Some(clock.at(head)));
         let hyperparameters = &snapshot.hyperparameters;
-        let cutoff = u64::from(hyperparameters.activity_cutoff);
+        let cutoff = hyperparameters.activity_cutoff;
         let waiting = !self.has_opinion();
         match clock.lateness(head, self.terms.epoch, cutoff, waiting) {
             Some((health, text)) => self.alarms.overdue.raise(health, text),
@@ -222,10 +287,7 @@ fn wait(error: &SetWeightsError) -> Option<u64> {
     let SetWeightsError::Refused(refusals) = error else {
         return None;
     };
-    refusals.iter().find_map(|refusal| match refusal {
-        Refusal::TooSoon { blocks, .. } => Some(*blocks),
-        _ => None,
-    })
+    refusals.iter().find_map(Refusal::wait)
 }
 
 /// Returns how long one try may take: it ends before the next weights are due.

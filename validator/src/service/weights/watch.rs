@@ -5,7 +5,7 @@ use shared::status::Health;
 
 use super::clock;
 use chain::{
-    ChainSnapshot, Client, Wallet,
+    Client, Neuron, Wallet,
     weights::{self, Reveal, TwinGuard, WeightsReceipt},
 };
 use report::board::Alarm;
@@ -40,10 +40,11 @@ impl Twins {
         &mut self,
         client: &Client,
         wallet: &Wallet,
-        snapshot: &ChainSnapshot,
+        neuron: Option<&Neuron>,
+        block: BlockNumber,
         interval: u64,
     ) {
-        let found = match snapshot.neuron(&wallet.hotkey()) {
+        let found = match neuron {
             Some(neuron) => self.guard.check(client, wallet, neuron).await,
             // A hotkey without a uid sets no weights, whoever has it.
             None => Ok(None),
@@ -58,7 +59,7 @@ impl Twins {
             self.alarm.raise(Health::Red, alarm);
         } else if self
             .seen
-            .is_some_and(|seen| clock::is_quiet(seen, snapshot.block, interval))
+            .is_some_and(|seen| clock::is_quiet(seen, block, interval))
         {
             tracing::info!("nobody else has used our hotkey for two epochs");
             self.seen = None;
@@ -135,7 +136,7 @@ impl Reveals {
 mod tests {
     use std::{process, time::Duration};
 
-    use chain::{Deadlines, Endpoints};
+    use chain::{ChainSnapshot, Deadlines, Endpoints};
     use localnet::chain::{BlockMode, Chain, ChainConfig, NeuronConfig, SubnetConfig, TAO};
     use report::{board::Board, status::Details};
     use sp_core::{Pair as _, sr25519};
@@ -183,7 +184,11 @@ mod tests {
         let told = || board.status("test", Duration::from_secs(1)).problems.len();
         let mut twins = Twins::new(guard, alarms.twin);
         let pair = sr25519::Pair::from_seed(&SEED);
-        twins.look(&client, &wallet, &snapshot().await, EPOCH).await;
+        let hotkey = wallet.hotkey();
+        let now = snapshot().await;
+        twins
+            .look(&client, &wallet, now.neuron(&hotkey), now.block, EPOCH)
+            .await;
         // The hotkey has no uid any more; or no node has the block of its last weights.
         let no_uid = |snapshot: &mut ChainSnapshot| snapshot.neurons.clear();
         let no_block = |snapshot: &mut ChainSnapshot| snapshot.neurons[0].last_update += 9_999;
@@ -192,14 +197,20 @@ mod tests {
                 .set_weights(NETUID.0, &pair, &[(1, 65535)], 27)
                 .unwrap();
             let mut now = snapshot().await;
-            twins.look(&client, &wallet, &now, EPOCH).await;
+            twins
+                .look(&client, &wallet, now.neuron(&hotkey), now.block, EPOCH)
+                .await;
             assert_eq!(told(), 1);
             blind(&mut now);
             now.block += 2 * EPOCH - 1;
-            twins.look(&client, &wallet, &now, EPOCH).await;
+            twins
+                .look(&client, &wallet, now.neuron(&hotkey), now.block, EPOCH)
+                .await;
             assert_eq!(told(), 1, "it is not over yet");
             now.block += 1;
-            twins.look(&client, &wallet, &now, EPOCH).await;
+            twins
+                .look(&client, &wallet, now.neuron(&hotkey), now.block, EPOCH)
+                .await;
             assert_eq!(told(), 0);
         }
     }

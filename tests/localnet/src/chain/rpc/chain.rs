@@ -29,12 +29,12 @@ enum Number {
 }
 
 impl Number {
-    fn hash(&self, ledger: &Ledger) -> Option<H256> {
+    fn hash(&self, node: &Node, ledger: &Ledger) -> Option<H256> {
         let number = match self {
             Self::Plain(number) => *number,
             Self::Hex(digits) => u32::from_str_radix(digits.trim_start_matches("0x"), 16).ok()?,
         };
-        ledger.block(number).map(|block| block.hash)
+        node.block(ledger, number).map(|block| block.hash)
     }
 }
 
@@ -42,13 +42,13 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
     method(module, "chain_getBlockHash", |node, arguments| {
         let ledger = node.ledger();
         Ok(match arguments.optional::<Numbers>()? {
-            None => json!(ledger.best().hash),
-            Some(Numbers::One(number)) => json!(number.hash(&ledger)),
+            None => json!(node.block_of(&ledger, None).map(|block| block.hash)),
+            Some(Numbers::One(number)) => json!(number.hash(node, &ledger)),
             Some(Numbers::Many(numbers)) => {
                 json!(
                     numbers
                         .iter()
-                        .map(|number| number.hash(&ledger))
+                        .map(|number| number.hash(node, &ledger))
                         .collect::<Vec<_>>()
                 )
             }
@@ -58,14 +58,14 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
     method(module, "chain_getFinalizedHead", |node, _| {
         let ledger = node.ledger();
         Ok(ledger
-            .block(ledger.finalized_number())
+            .block(ledger.finalized_number().min(node.top(&ledger)))
             .map(|block| block.hash))
     })?;
     module.register_alias("chain_getFinalisedHead", "chain_getFinalizedHead")?;
     method(module, "chain_getHeader", |node, arguments| {
         let hash: Option<H256> = arguments.optional()?;
         let ledger = node.ledger();
-        let block = hash.map_or(Some(ledger.best()), |hash| ledger.block_by_hash(hash));
+        let block = node.block_of(&ledger, hash);
         block
             .map(|block| serde_json::to_value(&block.header))
             .transpose()
@@ -74,7 +74,7 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
     method(module, "chain_getBlock", |node, arguments| {
         let hash: Option<H256> = arguments.optional()?;
         let ledger = node.ledger();
-        let block = hash.map_or(Some(ledger.best()), |hash| ledger.block_by_hash(hash));
+        let block = node.block_of(&ledger, hash);
         Ok(block.map(|block| {
             let extrinsics: Vec<_> = block
                 .extrinsics
@@ -141,9 +141,9 @@ async fn send_heads(
     let mut changes = node.watch();
     let newest = |ledger: &Ledger| {
         if finalized {
-            ledger.finalized_number()
+            ledger.finalized_number().min(node.top(ledger))
         } else {
-            ledger.best_number()
+            node.top(ledger)
         }
     };
     let mut next = newest(&node.ledger());

@@ -9,6 +9,8 @@
 //! | `dev_setBlockMode` | `"onDemand"`, `"manual"` or milliseconds | |
 //! | `dev_setTime` | milliseconds since 1970, of the next block | |
 //! | `dev_setFinalityLag` | blocks | |
+//! | `dev_setLag` | blocks by which this node is behind | |
+//! | `dev_fork` | blocks to take back, with all that was in them | the best block's number |
 //! | `dev_discardStatesBefore` | block number | |
 //! | `dev_register` | netuid, `{hotkey, coldkey?, stake?, taoStake?, validatorPermit?}` | uid |
 //! | `dev_deregister` | netuid, uid | |
@@ -136,6 +138,14 @@ fn blocks(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMethodError> 
     method(module, "dev_setFinalityLag", |node, arguments| {
         node.set_finality_lag(arguments.next()?);
         Ok(())
+    })?;
+    method(module, "dev_setLag", |node, arguments| {
+        node.set_lag(arguments.next()?);
+        Ok(())
+    })?;
+    method(module, "dev_fork", |node, arguments| {
+        node.fork(arguments.next()?).map_err(internal)?;
+        Ok(node.ledger().best_number())
     })?;
     method(module, "dev_discardStatesBefore", |node, arguments| {
         let number = arguments.next()?;

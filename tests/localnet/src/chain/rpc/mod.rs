@@ -166,12 +166,9 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// Finds the block that a call is about: the best where none is named.
-fn block_at(ledger: &Ledger, hash: Option<H256>) -> Answer<&Block> {
-    let Some(hash) = hash else {
-        return Ok(ledger.best());
-    };
-    let block = ledger.block_by_hash(hash).ok_or_else(|| {
+/// Finds the block that a call is about: the newest this node knows where none is named.
+fn block_at<'l>(node: &Node, ledger: &'l Ledger, hash: Option<H256>) -> Answer<&'l Block> {
+    let block = node.block_of(ledger, hash).ok_or_else(|| {
         let text =
             format!("Client error: UnknownBlock: Header was not found in the database: {hash:?}");
         ErrorObjectOwned::owned(4003, text, None::<()>)

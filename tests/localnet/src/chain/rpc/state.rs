@@ -45,7 +45,7 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         let keys: Vec<Bytes> = arguments.next()?;
         let at: Option<H256> = arguments.optional()?;
         let ledger = node.ledger();
-        let block = block_at(&ledger, at)?;
+        let block = block_at(node, &ledger, at)?;
         let changes: Vec<_> = keys
             .into_iter()
             .map(|key| (ledger.value(block, &key.0).map(hex), key))
@@ -61,7 +61,7 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         let data: Bytes = arguments.next()?;
         let at: Option<H256> = arguments.optional()?;
         let ledger = node.ledger();
-        let block = block_at(&ledger, at)?;
+        let block = block_at(node, &ledger, at)?;
         let answer = ledger
             .read(block, || runtime::apis::call(&name, &data))
             .map_err(internal)?;
@@ -73,7 +73,7 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
     method(module, "state_getMetadata", |node, arguments| {
         let at: Option<H256> = arguments.optional()?;
         let ledger = node.ledger();
-        let block = block_at(&ledger, at)?;
+        let block = block_at(node, &ledger, at)?;
         ledger
             .read(block, || hex(runtime::metadata::v14()))
             .map_err(internal)
@@ -129,9 +129,12 @@ fn subscriptions(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMethod
             while changes.changed().await.is_ok() && !sink.is_closed() {
                 let (hash, now) = {
                     let ledger = node.ledger();
-                    let value = |key: &Bytes| ledger.value(ledger.best(), &key.0);
+                    let value = |key: &Bytes| {
+                        node.block_of(&ledger, None)
+                            .and_then(|block| ledger.value(block, &key.0))
+                    };
                     (
-                        ledger.best().hash,
+                        node.block_of(&ledger, None).map(|block| block.hash),
                         keys.iter().map(value).collect::<Vec<_>>(),
                     )
                 };
@@ -158,7 +161,7 @@ fn value(node: &Node, arguments: &mut Arguments<'_>) -> Answer<Option<Vec<u8>>> 
     let key: Bytes = arguments.next()?;
     let at: Option<H256> = arguments.optional()?;
     let ledger = node.ledger();
-    Ok(ledger.value(block_at(&ledger, at)?, &key.0))
+    Ok(ledger.value(block_at(node, &ledger, at)?, &key.0))
 }
 
 fn keys(
@@ -169,7 +172,7 @@ fn keys(
     at: Option<H256>,
 ) -> Answer<Vec<Bytes>> {
     let ledger = node.ledger();
-    let block = block_at(&ledger, at)?;
+    let block = block_at(node, &ledger, at)?;
     let prefix = prefix.map_or_else(Vec::new, |prefix| prefix.0);
     let keys = ledger.keys(
         block,
@@ -182,7 +185,7 @@ fn keys(
 
 fn version(node: &Node, at: Option<H256>) -> Answer<serde_json::Value> {
     let ledger = node.ledger();
-    let block = block_at(&ledger, at)?;
+    let block = block_at(node, &ledger, at)?;
     let version = ledger
         .read(block, runtime::Version::get)
         .map_err(internal)?;

@@ -30,7 +30,10 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
     method(module, "system_peers", |_, _| Ok(json!([])))?;
     method(module, "system_nodeRoles", |_, _| Ok(json!(["Authority"])))?;
     method(module, "system_syncState", |node, _| {
-        let best = node.ledger().best_number();
+        let best = {
+            let ledger = node.ledger();
+            node.top(&ledger)
+        };
         Ok(json!({ "startingBlock": 0, "currentBlock": best, "highestBlock": best }))
     })?;
     method(module, "system_accountNextIndex", |node, arguments| {
@@ -53,7 +56,7 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         let extrinsic = Extrinsic::decode(&mut &bytes.0[..]).map_err(internal)?;
         let length = extrinsic.encoded_size() as u32;
         let info = ledger
-            .read(block_at(&ledger, at)?, || {
+            .read(block_at(node, &ledger, at)?, || {
                 TransactionPayment::query_info(extrinsic, length)
             })
             .map_err(internal)?;

@@ -10,7 +10,7 @@ use scale_info::{
 
 pub use pallet::*;
 
-use super::newtype::NetUid;
+use super::{newtype::NetUid, subtensor};
 
 pub type MaxFields = ConstU32<3>;
 
@@ -187,6 +187,19 @@ pub struct UsageTracker {
     pub used_space: u64,
 }
 
+/// Appends a revealed commitment; the chain keeps the last ten of a hotkey.
+pub fn reveal<T: Config>(netuid: NetUid, who: &sp_runtime::AccountId32, text: Vec<u8>) {
+    let block = subtensor::Pallet::<T>::block();
+    // The chain keeps it as it was sealed: encoded, with its length before it.
+    let record = text.encode();
+    RevealedCommitments::<T>::mutate(netuid, who, |revealed| {
+        let revealed = revealed.get_or_insert_default();
+        revealed.push((record, block));
+        let old = revealed.len().saturating_sub(10);
+        revealed.drain(..old);
+    });
+}
+
 #[frame_support::pallet]
 pub mod pallet {
     use frame_support::{dispatch::Pays, pallet_prelude::*};
@@ -197,6 +210,7 @@ pub mod pallet {
     use crate::chain::runtime::subtensor;
 
     #[pallet::pallet]
+    #[pallet::without_storage_info]
     pub struct Pallet<T>(_);
 
     #[pallet::config]
@@ -221,6 +235,17 @@ pub mod pallet {
     #[pallet::storage]
     pub type UsedSpaceOf<T> =
         StorageDoubleMap<_, Identity, NetUid, Twox64Concat, AccountId32, UsageTracker, OptionQuery>;
+    /// What timelocked commitments said once they opened, each with the block of the commitment.
+    #[pallet::storage]
+    pub type RevealedCommitments<T> = StorageDoubleMap<
+        _,
+        Identity,
+        NetUid,
+        Twox64Concat,
+        AccountId32,
+        Vec<(Vec<u8>, u64)>,
+        OptionQuery,
+    >;
     #[pallet::storage]
     pub type MaxSpace<T> = StorageValue<_, u32, ValueQuery, ConstU32<3100>>;
 

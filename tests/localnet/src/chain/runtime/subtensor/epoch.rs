@@ -7,11 +7,11 @@
 //! alpha, the emission of real amounts.
 
 use super::{
-    Active, ActivityCutoff, BlockAtRegistration, BlocksSinceLastStep, Bonds, Config, Consensus,
-    Dividends, Emission, Incentive, Kappa, Keys, LastEpochBlock, LastMechansimStepBlock,
-    LastUpdate, MaxAllowedValidators, MechanismCountCurrent, NetworksAdded, Pallet, PendingEpochAt,
-    StakeThreshold, StakeWeight, SubnetEpochIndex, SubnetworkN, Tempo, ValidatorPermit,
-    ValidatorTrust, Weights,
+    Active, ActivityCutoff, ActivityCutoffFactorMilli, BlockAtRegistration, BlocksSinceLastStep,
+    Bonds, Config, Consensus, Dividends, Emission, Incentive, Kappa, Keys, LastEpochBlock,
+    LastMechansimStepBlock, LastUpdate, MaxAllowedValidators, MechanismCountCurrent, NetworksAdded,
+    Pallet, PendingEpochAt, StakeThreshold, StakeWeight, SubnetEpochIndex, SubnetworkN, Tempo,
+    ValidatorPermit, ValidatorTrust, Weights,
 };
 use crate::chain::runtime::newtype::{AlphaBalance, MechId, NetUid, PerU16};
 
@@ -77,7 +77,7 @@ impl<T: Config> Pallet<T> {
         let stake: Vec<u64> = (0..places)
             .map(|uid| Self::stake_of(netuid, &Keys::<T>::get(netuid, uid as u16)).total)
             .collect();
-        let cutoff = u64::from(ActivityCutoff::<T>::get(netuid));
+        let cutoff = Self::activity_cutoff(netuid);
         let updated = LastUpdate::<T>::get(netuid.index(MechId(0)));
         let active: Vec<bool> = updated.iter().map(|at| at + cutoff >= block).collect();
         let permitted = ValidatorPermit::<T>::get(netuid);
@@ -119,6 +119,15 @@ impl<T: Config> Pallet<T> {
         StakeWeight::<T>::insert(netuid, weighed.iter().map(share).collect::<Vec<_>>());
         Active::<T>::insert(netuid, active);
         ValidatorPermit::<T>::insert(netuid, Self::permits(netuid, &stake));
+    }
+
+    /// Returns the blocks without weights after which a validator no longer counts.
+    fn activity_cutoff(netuid: NetUid) -> u64 {
+        let factor = u64::from(ActivityCutoffFactorMilli::<T>::get(netuid));
+        if factor == 0 {
+            return u64::from(ActivityCutoff::<T>::get(netuid));
+        }
+        (factor * u64::from(Tempo::<T>::get(netuid)) / 1000).max(1)
     }
 
     /// A neuron's weights, without itself and those registered since it set them.

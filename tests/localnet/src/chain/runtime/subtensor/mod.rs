@@ -197,6 +197,13 @@ pub mod pallet {
     #[pallet::storage]
     pub type CommitRevealWeightsVersion<T> = StorageValue<_, u16, ValueQuery, ConstU16<4>>;
 
+    /// Thousandths of the tempo after which a validator without weights no longer counts; where it
+    /// is 0, [`ActivityCutoff`] holds.
+    #[pallet::storage]
+    pub type ActivityCutoffFactorMilli<T> = StorageMap<_, Identity, NetUid, u32, ValueQuery>;
+    #[pallet::storage]
+    pub type SubnetEpochConsensus<T> = StorageMap<_, Identity, NetUid, EpochConsensus, ValueQuery>;
+
     // Epochs.
     #[pallet::storage]
     pub type LastEpochBlock<T> = StorageMap<_, Identity, NetUid, u64, ValueQuery>;
@@ -218,6 +225,27 @@ pub mod pallet {
         VecDeque<TimelockedCommit>,
         ValueQuery,
     >;
+
+    /// Whose weights an epoch goes by.
+    #[derive(
+        Encode,
+        Decode,
+        DecodeWithMemTracking,
+        MaxEncodedLen,
+        TypeInfo,
+        Clone,
+        Copy,
+        Debug,
+        Default,
+        PartialEq,
+        Eq,
+    )]
+    pub enum EpochConsensus {
+        #[default]
+        Yuma,
+        /// Those of the validator with the largest stake alone.
+        Null,
+    }
 
     /// A new subnet has the main mechanism only.
     pub struct OneMechanism;

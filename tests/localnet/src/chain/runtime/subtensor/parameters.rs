@@ -6,11 +6,14 @@ use scale_info::TypeInfo;
 use sp_runtime::{AccountId32, DispatchError};
 
 use super::{
-    ActivityCutoff, CommitRevealWeightsEnabled, CommitRevealWeightsVersion, Config, Error,
-    ImmunityPeriod, Incentive, Kappa, LastUpdate, MaxAllowedUids, MaxAllowedValidators,
-    MaxWeightsLimit, MechanismCountCurrent, MinAllowedWeights, NetworkRegisteredAt, NetworksAdded,
-    Pallet, PendingEpochAt, RevealPeriodEpochs, Rho, StakeThreshold, SubnetOwner,
-    SubnetOwnerHotkey, SubnetworkN, Tempo, WeightsSetRateLimit, WeightsVersionKey,
+    Active, ActivityCutoff, ActivityCutoffFactorMilli, BlockAtRegistration,
+    CommitRevealWeightsEnabled, CommitRevealWeightsVersion, Config, Consensus, Dividends, Emission,
+    EpochConsensus, Error, ImmunityPeriod, Incentive, IsNetworkMember, Kappa, Keys, LastUpdate,
+    MaxAllowedUids, MaxAllowedValidators, MaxWeightsLimit, MechanismCountCurrent,
+    MinAllowedWeights, NetworkRegisteredAt, NetworksAdded, Pallet, PendingEpochAt,
+    RevealPeriodEpochs, Rho, StakeThreshold, StakeWeight, SubnetEpochConsensus, SubnetOwner,
+    SubnetOwnerHotkey, SubnetworkN, Tempo, Uids, ValidatorPermit, ValidatorTrust, Weights,
+    WeightsSetRateLimit, WeightsVersionKey,
 };
 use crate::chain::{
     config::{Hyperparameter, Hyperparameters, SubnetConfig},
@@ -148,6 +151,30 @@ hyperparameters! { netuid;
 }
 
 impl<T: Config> Pallet<T> {
+    /// Removes a subnet with its neurons.
+    pub fn remove_subnet(netuid: NetUid) {
+        for uid in 0..SubnetworkN::<T>::get(netuid) {
+            let hotkey = Keys::<T>::take(netuid, uid);
+            Uids::<T>::remove(netuid, &hotkey);
+            IsNetworkMember::<T>::remove(&hotkey, netuid);
+            BlockAtRegistration::<T>::remove(netuid, uid);
+            Weights::<T>::remove(netuid.index(MechId(0)), uid);
+        }
+        SubnetworkN::<T>::remove(netuid);
+        NetworksAdded::<T>::remove(netuid);
+        SubnetOwner::<T>::remove(netuid);
+        SubnetOwnerHotkey::<T>::remove(netuid);
+        LastUpdate::<T>::remove(netuid.index(MechId(0)));
+        Incentive::<T>::remove(netuid.index(MechId(0)));
+        Active::<T>::remove(netuid);
+        ValidatorPermit::<T>::remove(netuid);
+        Consensus::<T>::remove(netuid);
+        Dividends::<T>::remove(netuid);
+        Emission::<T>::remove(netuid);
+        ValidatorTrust::<T>::remove(netuid);
+        StakeWeight::<T>::remove(netuid);
+    }
+
     /// Makes a subnet and registers its first neurons.
     pub fn add_subnet(subnet: &SubnetConfig) -> Result<(), DispatchError> {
         let netuid = NetUid(subnet.netuid);
@@ -218,6 +245,18 @@ impl<T: Config> Pallet<T> {
             }
             Hyperparameter::StakeThreshold => StakeThreshold::<T>::put(value),
             Hyperparameter::CommitRevealVersion => CommitRevealWeightsVersion::<T>::put(short),
+            Hyperparameter::ActivityCutoffFactor => {
+                let factor = u32::try_from(value).unwrap_or(u32::MAX);
+                ActivityCutoffFactorMilli::<T>::insert(netuid, factor);
+            }
+            Hyperparameter::NullConsensus => {
+                let consensus = if value == 0 {
+                    EpochConsensus::Yuma
+                } else {
+                    EpochConsensus::Null
+                };
+                SubnetEpochConsensus::<T>::insert(netuid, consensus);
+            }
             Hyperparameter::PendingEpochAt => PendingEpochAt::<T>::insert(netuid, value),
         }
         Ok(())

@@ -1,0 +1,19 @@
+//! What the worker may use.
+
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, Default)]
+pub struct Allowed {
+    /// Directories and files to read.
+    pub readable: Vec<PathBuf>,
+    /// Directories of libraries beyond the usual ones.
+    pub libraries: Vec<PathBuf>,
+    /// Where the driver keeps the kernels it compiled.
+    pub compute_cache: Option<PathBuf>,
+    /// Memory in bytes; nine tenths of the machine's if not given.
+    pub memory: Option<u64>,
+    /// Whether models run even where a wall that they should not be without can't be had.
+    pub no_sandbox: bool,
+    /// Names of walls that are not raised, to learn what the others hold.
+    pub without: Vec<String>,
+}

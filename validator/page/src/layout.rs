@@ -1,0 +1,139 @@
+//! What all pages have: head, navigation, the traffic light, and how single values are shown.
+
+use maud::{DOCTYPE, Markup, html};
+use shared::{clock, status::Health, term};
+
+use crate::{Form, Route, Site};
+use subnet::{Real, Uid};
+
+/// The longest text of a stranger on a page; the JSON has all of it.
+const MAX_SHOWN: usize = 120;
+
+/// Puts a page around its content.
+pub(crate) fn page(site: &Site<'_>, route: &Route, title: &str, content: &Markup) -> String {
+    let json = route.file(Form::Json);
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="referrer" content="no-referrer";
+                title { (text(title)) " - validator" }
+                link rel="stylesheet" href="style.css";
+                link rel="alternate" type="application/json" href=(json);
+                @if site.is_live { script src="live.js" defer {} }
+            }
+            body {
+                a class="skip" href="#main" { "To the content" }
+                header {
+                    (light(site))
+                    nav aria-label="Pages" {
+                        ul {
+                            @for (name, to) in [
+                                ("Leaders", Route::Overview), ("Weights", Route::Weights),
+                                ("Queue", Route::Queue), ("Health", Route::Health),
+                            ] {
+                                @let here = (to == *route).then_some("page");
+                                li { a href=(to.file(Form::Html)) aria-current=[here] { (name) } }
+                            }
+                        }
+                    }
+                }
+                main id="main" { h1 { (text(title)) } (content) }
+                footer { p { "This page as " a href=(json) { "JSON" } ". Times are UTC." } }
+            }
+        }
+    }
+    .into_string()
+}
+
+fn light(site: &Site<'_>) -> Markup {
+    let Some(status) = &site.status else {
+        return html! { p { span class="light red" { "no status" } " - the validator has left none that can be read" } };
+    };
+    let now = clock::unix_seconds();
+    let (class, word) = match status.health {
+        _ if status.is_stale(now) => ("red", "stale"),
+        Health::Green => ("green", "green"),
+        Health::Yellow => ("yellow", "yellow"),
+        Health::Red => ("red", "red"),
+    };
+    html! {
+        p {
+            span class=(format!("light {class}")) { (word) }
+            " - " (text(&status.phase))
+            span class="quiet" { ", " (status.age(now)) " s ago" }
+        }
+    }
+}
+
+/// A text that a stranger may have chosen, fit to be read.
+pub(crate) fn text(text: &str) -> String {
+    term::printable(text, MAX_SHOWN)
+}
+
+/// `namespace/name` of a commitment.
+pub(crate) fn repository(model: &str) -> String {
+    let name: Vec<&str> = model.splitn(3, ':').take(2).collect();
+    text(&name.join("/"))
+}
+
+/// The address of a commitment's repository on the hub, if its parts are names and nothing else.
+pub(crate) fn hub_link(model: &str) -> Option<String> {
+    let mut parts = model.split(':');
+    let (namespace, name, revision) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_name = |part: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        !part.is_empty() && part.len() < 100 && part.chars().all(plain) && !part.contains("..")
+    };
+    let all = [namespace, name, revision].into_iter().all(is_name);
+    all.then(|| format!("https://huggingface.co/{namespace}/{name}/tree/{revision}"))
+}
+
+pub(crate) fn loss(value: Real) -> String {
+    match value.0 {
+        value if value.is_finite() && value.abs() < 1e9 => format!("{value:.4}"),
+        value if value.is_nan() => "nan".to_owned(),
+        _ => "inf".to_owned(),
+    }
+}
+
+pub(crate) fn uid_link(uid: Uid) -> Markup {
+    html! { a href=(Route::Uid(uid).file(Form::Html)) { (uid) } }
+}
+
+pub(crate) fn step_link(step: u64) -> Markup {
+    html! { a href=(Route::Step(step).file(Form::Html)) { (step) } }
+}
+
+/// A table; headings that end in `#` are of numbers.
+pub(crate) fn table(
+    caption: &str,
+    headings: &[&str],
+    rows: impl IntoIterator<Item = Vec<Markup>>,
+) -> Markup {
+    html! {
+        div class="wide" tabindex="0" role="region" aria-label=(caption) {
+            table {
+                thead {
+                    tr {
+                        @for heading in headings {
+                            @let number = heading.ends_with('#').then_some("n");
+                            th scope="col" class=[number] { (heading.trim_end_matches('#')) }
+                        }
+                    }
+                }
+                tbody {
+                    @for row in rows {
+                        tr {
+                            @for (cell, heading) in row.into_iter().zip(headings) {
+                                td class=(if heading.ends_with('#') { "n" } else { "w" }) { (cell) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

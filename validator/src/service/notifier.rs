@@ -1,0 +1,322 @@
+//! The notifier: calls people when something lasts, gets worse, or is over.
+//!
+//! What is told and when is decided by [`Notices`]; this sends it. Each target has a deadline and is tried alone, so
+//! that a dead one keeps the others from nothing. The address of a target is a secret (whoever has a webhook's can
+//! write there), so no log names more of it than the host.
+
+use std::{process::Stdio, str::FromStr, time::Duration};
+
+use http_client::{HttpClient, HttpOptions, HttpRequest};
+use serde::Serialize;
+use shared::{Failure, clock, process, shutdown::Shutdown, status::Health};
+use tokio::{
+    io::AsyncWriteExt as _,
+    time::{sleep, timeout},
+};
+use url::Url;
+
+use report::{
+    board::Board,
+    notices::{Notice, Notices},
+};
+use subnet::{Hotkey, Netuid};
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// How long one target may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Of an answer no more is read.
+const MAX_ANSWER: u64 = 64 << 10;
+
+/// Whom to tell.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Target {
+    /// An address that takes JSON.
+    Post(Url),
+    /// An incoming webhook of Slack, or of what understands the same (Mattermost, Discord's `/slack`).
+    Slack(Url),
+    /// A shell command that reads JSON.
+    Command(String),
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let url = |text: &str| Url::parse(text).map_err(|error| format!("not an address: {error}"));
+        if let Some(hook) = text.strip_prefix("slack:") {
+            return Ok(Self::Slack(url(hook)?));
+        }
+        if text.starts_with("http://") || text.starts_with("https://") {
+            return Ok(Self::Post(url(text)?));
+        }
+        if text.trim().is_empty() {
+            return Err("an address, slack:ADDRESS or a command".to_owned());
+        }
+        Ok(Self::Command(text.to_owned()))
+    }
+}
+
+impl Target {
+    /// What a log may say of it.
+    fn name(&self) -> String {
+        let host = |url: &Url| url.host_str().unwrap_or("?").to_owned();
+        match self {
+            Self::Post(url) => host(url),
+            Self::Slack(url) => format!("Slack at {}", host(url)),
+            Self::Command(line) => line.split_whitespace().next().unwrap_or("").to_owned(),
+        }
+    }
+
+    async fn tell(&self, client: &HttpClient, message: &Message<'_>) -> Result<(), String> {
+        match self {
+            Self::Post(url) => post(client, url, message).await,
+            Self::Slack(url) => {
+                let text = message.text();
+                post(client, url, &serde_json::json!({ "text": escaped(&text) })).await
+            }
+            Self::Command(line) => run(line, message).await,
+        }
+    }
+}
+
+/// A notice, and who sends it.
+#[derive(Debug, Serialize)]
+struct Message<'a> {
+    hotkey: Option<Hotkey>,
+    netuid: Netuid,
+    #[serde(flatten)]
+    notice: &'a Notice,
+}
+
+impl Message<'_> {
+    fn text(&self) -> String {
+        let level = match self.notice.health {
+            None => "recovered",
+            Some(Health::Red) => "RED",
+            Some(Health::Yellow | Health::Green) => "yellow",
+        };
+        let remedy = match self.notice.remedy.as_str() {
+            "" => String::new(),
+            remedy => format!("\nWhat to do: {remedy}"),
+        };
+        format!(
+            "validator of subnet {}: {level}, {}: {} (since {}){remedy}",
+            self.netuid,
+            self.notice.cause,
+            self.notice.text,
+            self.notice.since.strftime("%F %T UTC")
+        )
+    }
+}
+
+/// Slack's markup has three characters; texts of miners must not mention channels or hide links.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+async fn post(client: &HttpClient, url: &Url, body: &impl Serialize) -> Result<(), String> {
+    let request = HttpRequest::post(url.clone(), body, MAX_ANSWER, DEADLINE);
+    let sent = request.send(client).await.map(drop);
+    sent.map_err(|error| match error.status() {
+        Some(status) => format!("it answered {status}"),
+        None => "it did not answer".to_owned(),
+    })
+}
+
+async fn run(line: &str, message: &Message<'_>) -> Result<(), String> {
+    let body = serde_json::to_vec(message).unwrap_or_default();
+    let mut child = process::command("sh")
+        .args(["-c", line])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    let stdin = child.stdin.take();
+    let told = async {
+        if let Some(mut stdin) = stdin {
+            // A command that does not read its input is no error.
+            let _ = stdin.write_all(&body).await;
+        }
+        child.wait().await
+    };
+    match timeout(DEADLINE, told).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(format!("it failed ({status})")),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => {
+            let _ = process::stop(&mut child, Duration::from_secs(1)).await;
+            Err("it took too long".to_owned())
+        }
+    }
+}
+
+/// Calls people.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    board: Board,
+    targets: Vec<Target>,
+    client: HttpClient,
+    shutdown: Shutdown,
+    notices: Notices,
+}
+
+impl Notifier {
+    pub(super) fn new(
+        board: Board,
+        targets: Vec<Target>,
+        shutdown: Shutdown,
+    ) -> Result<Self, Failure> {
+        let client = HttpClient::new(HttpOptions::default())
+            .map_err(|error| Failure::of(shared::Exit::Machine, &error))?;
+        Ok(Self {
+            board,
+            targets,
+            client,
+            shutdown,
+            notices: Notices::default(),
+        })
+    }
+
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                () = self.shutdown.requested() => return Ok(()),
+                () = sleep(EVERY) => {}
+            }
+            tokio::select! {
+                () = self.shutdown.requested() => return Ok(()),
+                () = Self::tell(&self.board, &self.targets, &self.client, &mut self.notices) => {}
+            }
+        }
+    }
+
+    async fn tell(board: &Board, targets: &[Target], client: &HttpClient, notices: &mut Notices) {
+        let details = board.details();
+        for notice in notices.due(&details.alarms, clock::now()) {
+            let message = Message {
+                hotkey: details.hotkey,
+                netuid: details.netuid,
+                notice: &notice,
+            };
+            for target in targets {
+                if let Err(why) = target.tell(client, &message).await {
+                    tracing::warn!(target = target.name(), why, "could not notify");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use report::status::{Cause, Details};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Takes requests and keeps their bodies.
+    async fn receiver(bodies: Arc<Mutex<Vec<String>>>, listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = String::new();
+            let mut buffer = [0; 4096];
+            loop {
+                let read = stream.read(&mut buffer).await.unwrap();
+                request.push_str(&String::from_utf8_lossy(&buffer[..read]));
+                let Some((head, body)) = request.split_once("\r\n\r\n") else {
+                    continue;
+                };
+                let length = head.lines().find_map(|line| {
+                    line.to_lowercase()
+                        .strip_prefix("content-length: ")
+                        .map(|n| n.parse::<usize>().unwrap())
+                });
+                if body.len() >= length.unwrap_or(0) {
+                    bodies.lock().unwrap().push(body.to_owned());
+                    break;
+                }
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn every_target_is_told_and_a_dead_one_hinders_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("told.json");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let server = receiver(Arc::clone(&bodies), listener);
+        let (board, alarms) = Board::new(Details::default());
+        alarms.twin.raise(Health::Red, "<!channel> from 5F..");
+        let targets: Vec<Target> = [
+            "exit 3".to_owned(),
+            format!("cat > {}", file.display()),
+            format!("slack:http://{address}/secret"),
+            format!("http://{address}/hook"),
+        ]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+        let client = HttpClient::new(HttpOptions::default()).unwrap();
+        let mut notices = Notices::default();
+        tokio::select! {
+            () = server => {}
+            () = async {
+                Notifier::tell(&board, &targets, &client, &mut notices).await;
+                Notifier::tell(&board, &targets, &client, &mut notices).await;
+            } => {}
+        }
+        let bodies = bodies.lock().unwrap().clone();
+        assert_eq!(bodies.len(), 2, "told once: {bodies:?}");
+        let slack: serde_json::Value = serde_json::from_str(&bodies[0]).unwrap();
+        let text = slack["text"].as_str().unwrap();
+        assert!(
+            text.contains("RED, twin: &lt;!channel&gt; from 5F.."),
+            "{text}"
+        );
+        assert!(
+            text.contains("What to do: stop the other validator"),
+            "{text}"
+        );
+        let posted: serde_json::Value = serde_json::from_str(&bodies[1]).unwrap();
+        assert_eq!(
+            (&posted["cause"], &posted["health"]),
+            (&"twin".into(), &"red".into())
+        );
+        let piped = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&piped).unwrap(),
+            posted
+        );
+        assert_eq!(Cause::Twin.to_string(), "twin");
+    }
+
+    #[test]
+    fn no_log_has_the_secret_part_of_an_address() {
+        let target: Target = "slack:https://hooks.slack.com/services/T0/B0/secret"
+            .parse()
+            .unwrap();
+        assert_eq!(format!("{target:?}"), "Slack at hooks.slack.com");
+        assert!("slack:nothing".parse::<Target>().is_err());
+        assert!(" ".parse::<Target>().is_err());
+    }
+}
