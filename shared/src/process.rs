@@ -36,7 +36,7 @@ pub fn no_core_dumps() -> Result<(), Errno> {
     resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0)
 }
 
-/// Sends a signal to every process of a group. A group that is gone is no error.
+/// Sends a signal to every process of a group. A group that is gone is not an error.
 pub fn signal_group(group: u32, signal: Signal) -> Result<(), Errno> {
     match signal::killpg(pid(group), signal) {
         Err(Errno::ESRCH) | Ok(()) => Ok(()),

@@ -1,4 +1,4 @@
-//! What people see: tables, progress bars, lines. Quiet where standard error is no terminal.
+//! What people see: tables, progress bars, lines. Quiet where standard error is not a terminal.
 
 use std::{
     fmt,
@@ -100,7 +100,7 @@ pub fn table<const N: usize>(headings: [&str; N]) -> Table {
     Table(table)
 }
 
-/// Makes a bar for work of `total` items; hidden where standard error is no terminal.
+/// Makes a bar for work of `total` items; hidden where standard error is not a terminal.
 pub fn bar(total: u64, what: impl Into<String>) -> ProgressBar {
     styled(
         ProgressBar::new(total),

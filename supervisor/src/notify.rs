@@ -73,7 +73,7 @@ pub(crate) fn notify(config: &Config, note: &Note) -> Result<(), Fault> {
 fn run_with_input(line: &str, commit: &str, text: &str) -> Result<(), Fault> {
     let mut child = shell(line, "note", commit).stdin(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A command that does not read its input is no error.
+        // A command that does not read its input is not an error.
         let _ = stdin.write_all(text.as_bytes());
     }
     let status = child.wait()?;

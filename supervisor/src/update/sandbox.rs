@@ -12,7 +12,7 @@
 //!
 //! Sources are fetched with the network on. Fetching runs no build script, but cargo asks the compiler
 //! for its version, and a commit's `.cargo/config.toml` may name another program as that: it could talk
-//! to the world about what it sees, which is no secret by then. Names and sizes of files stay visible
+//! to the world about what it sees, which is not secret by then. Names and sizes of files stay visible
 //! (landlock has no rule for stat(2)). Where a kernel lacks a wall, builds go on without it; `doctor` and
 //! the log say so. A new release is run with the child's rights a moment later: these walls are for those
 //! who may commit and not be reviewed in time, not for a release that is accepted.

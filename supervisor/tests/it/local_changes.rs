@@ -35,7 +35,7 @@ fn commits_and_edits_are_carried_onto_each_new_version() {
     }
     assert_eq!(bench.git_checkout(&["status", "--porcelain"]), before);
     assert_eq!(bench.git_checkout(&["log", "-1", "--format=%s"]), "notes");
-    // The same edits on the same commit are no news, even when asked for by force.
+    // The same edits on the same commit are not news, even when asked for by force.
     bench
         .ask(&Request::Update {
             force: true,

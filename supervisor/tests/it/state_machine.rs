@@ -292,6 +292,13 @@ impl Bench {
         self.take(event);
     }
 
+    /// Whatever is under way ends well.
+    fn rest(&mut self) {
+        while self.update().phase != Phase::Idle {
+            self.step_ends(None);
+        }
+    }
+
     fn crash(&mut self) {
         self.machine = machine(serde_json::from_str(&self.journal).unwrap());
         self.steps.clear();

@@ -36,6 +36,7 @@ fn what_is_removed_from_the_state_directory_comes_back() {
     let bench = Bench::new();
     let running = bench.start_and_settle(&["--no-update"]);
     let first = bench.report().unwrap().child;
+    bench.assert_runs(&["one"]);
     // The release of the running child, so that it can't be started again.
     fs::remove_dir_all(bench.home.releases()).unwrap();
     let pid = nix::unistd::Pid::from_raw(first.pid.unwrap().cast_signed());

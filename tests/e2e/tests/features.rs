@@ -163,7 +163,7 @@ fn every_documented_line_builds_these_programs() {
         .into_iter()
         .chain(folder("docs"))
         .chain(folder("scripts"));
-    // Examples are no programs of ours, and the benchmarks tell what was measured.
+    // Examples are not programs of ours, and the benchmarks tell what was measured.
     let documents = documents.filter(|path| !path.ends_with("docs/benchmarks.md"));
     let build = Regex::new(r"cargo (?:build|install)\b.*").unwrap();
     let selection =

@@ -24,7 +24,7 @@ const PROGRAMS: [(&str, &[&str]); 4] = [
     ("localnet", &["tests/localnet"]),
 ];
 /// At most this share of the type names of a program is declared more than once.
-const TYPES_TWICE: f64 = 0.09;
+const TYPES_TWICE: f64 = 0.05;
 /// At most this share of the comments of items has four words or fewer.
 const SHORT_COMMENTS: f64 = 0.10;
 

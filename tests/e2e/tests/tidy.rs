@@ -269,7 +269,7 @@ fn every_crate_takes_the_lints_of_the_workspace() {
         .filter(|path| path.file_name().is_some_and(|name| name == "Cargo.toml") && *path != root);
     let found = manifests.filter(|path| {
         let manifest: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap();
-        // A manifest with a workspace of its own is no member of ours.
+        // A manifest with a workspace of its own is not a member of ours.
         !manifest.contains_key("workspace")
             && manifest
                 .get("lints")

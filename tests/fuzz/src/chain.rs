@@ -76,7 +76,7 @@ pub fn commitment_record(bytes: &[u8]) {
             &CommitmentRules::default(),
         );
         let commitment = commitment.expect("a registration is one, whatever is in it");
-        // A byte that is no UTF-8 is shown as three.
+        // A byte that is not UTF-8 is shown as three.
         assert!(commitment.payload.len() <= 3 * bytes.len());
         if let Ok(model) = commitment.model {
             assert!(commitment.block > 0 && model.repository().len() <= bytes.len());

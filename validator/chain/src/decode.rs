@@ -54,7 +54,7 @@ pub enum DecodeError {
     #[error("it holds a {0}, which is not supported")]
     Unsupported(&'static str),
     /// A byte that stands for nothing.
-    #[error("{0} is no value of a {1}")]
+    #[error("{0} is not a value of a {1}")]
     BadValue(u32, &'static str),
     #[error("there is no field {0:?}")]
     NoField(String),

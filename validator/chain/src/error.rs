@@ -59,7 +59,7 @@ pub enum ChainError {
     /// The node no longer has the state of the block asked for.
     #[error("the node has discarded the state of the block: {0}")]
     Discarded(String),
-    /// An answer that is no answer.
+    /// An answer that is not an answer.
     #[error("the node answered {method} with something else than expected: {problem}")]
     Garbled {
         method: &'static str,

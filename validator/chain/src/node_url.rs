@@ -7,7 +7,7 @@ use url::Url;
 /// What stands for everything that may be a secret.
 const HIDDEN: &str = "***";
 
-/// Shorter parts of a path (`v1`, `ws`, `rpc`) are no keys.
+/// Shorter parts of a path (`v1`, `ws`, `rpc`) are not keys.
 const KEY_LENGTH: usize = 8;
 
 /// The WebSocket address of a node. Both ways of printing it show scheme, host and port only.

@@ -69,7 +69,7 @@ pub fn encrypt(payload: &[u8], round: u64) -> Result<Vec<u8>, String> {
 /// Encrypts for the beacon with this public key.
 pub fn encrypt_for(payload: &[u8], round: u64, beacon: &[u8; 96]) -> Result<Vec<u8>, String> {
     let beacon = PublicKey::deserialize_compressed(beacon.as_slice())
-        .map_err(|error| format!("the beacon's key is no point of the curve: {error}"))?;
+        .map_err(|error| format!("the beacon's key is not a point of the curve: {error}"))?;
     let identity = Identity::new(b"", &Sha256::digest(round.to_be_bytes()));
     let mut key = Zeroizing::new([0; 32]);
     OsRng.fill_bytes(&mut *key);

@@ -353,7 +353,7 @@ fn storage(
     });
     match tried {
         Ok(()) => finding(name, Impact::Fine, "is there"),
-        // What is there in another form is no absence: reading it fails.
+        // What is there in another form is not absence: reading it fails.
         Err(error) => finding(name, Impact::Stops, shared::causes::one_line(&error)),
     }
 }

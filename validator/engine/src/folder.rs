@@ -24,7 +24,7 @@ impl<'a> Folder<'a> {
         if path.is_dir() {
             return Ok(Self(path));
         }
-        let text = format_args!("{} is no directory", path.display());
+        let text = format_args!("{} is not a directory", path.display());
         Err(Fault::machine(MachineFaultKind::Storage, text))
     }
 

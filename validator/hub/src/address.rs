@@ -12,7 +12,7 @@ pub struct RepositoryName {
     name: String,
 }
 
-/// Why a name is no repository's.
+/// Why a name is not a repository's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the name of a repository on the hub")]
 pub struct BadRepositoryName(String);

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     IndexError, KEPT_LOSSES, KEPT_STEPS,
-    lines::{self, Place},
+    lines::{self, ReadPosition},
     rows,
 };
 use report::{
@@ -27,20 +27,20 @@ const KEPT_EVENTS: u32 = 20_000;
 const SURPLUS: u64 = 1000;
 
 /// What can go wrong with a line: its file, or the database.
-enum Trouble {
+enum IngestError {
     Io(io::Error),
     Sql(rusqlite::Error),
     /// The journal is another one than was indexed.
     Other,
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for IngestError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<rusqlite::Error> for Trouble {
+impl From<rusqlite::Error> for IngestError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
     }
@@ -63,9 +63,9 @@ pub(crate) fn ingest(
         .and_then(|()| Ok(prune(&transaction)?));
     match outcome {
         Ok(()) => transaction.commit().map_err(&fail)?,
-        Err(Trouble::Sql(error)) => return Err(fail(error)),
-        Err(Trouble::Io(error)) => return Err(FileError::on("read", records)(error).into()),
-        Err(Trouble::Other) => return Ok(false),
+        Err(IngestError::Sql(error)) => return Err(fail(error)),
+        Err(IngestError::Io(error)) => return Err(FileError::on("read", records)(error).into()),
+        Err(IngestError::Other) => return Ok(false),
     }
     Ok(true)
 }
@@ -93,7 +93,7 @@ fn steps(
     transaction: &Transaction<'_>,
     records: &Path,
     rotated: &[PathBuf],
-) -> Result<(), Trouble> {
+) -> Result<(), IngestError> {
     let mut newest = Newest::of(transaction)?;
     let ranges: Vec<_> = rotated
         .iter()
@@ -109,12 +109,12 @@ fn steps(
     let mut highest = None;
     let place = lines::behind(&records.join(journal::CURRENT), &before, |line| {
         highest = highest.max(take(transaction, &mut newest, line)?);
-        Ok::<_, Trouble>(())
+        Ok::<_, IngestError>(())
     })?;
     // Steps never fall: lines that end below what is indexed are of a journal that was begun anew.
     let known = newest.0.as_ref().map(|(step, _)| *step);
     if highest.is_some() && highest < known {
-        return Err(Trouble::Other);
+        return Err(IngestError::Other);
     }
     remember(transaction, journal::CURRENT, &place)?;
     Ok(())
@@ -126,7 +126,7 @@ fn take(
     transaction: &Transaction<'_>,
     newest: &mut Newest,
     line: &[u8],
-) -> Result<Option<u64>, Trouble> {
+) -> Result<Option<u64>, IngestError> {
     let Ok(record) = serde_json::from_slice::<StepRecord>(line) else {
         return Ok(None);
     };
@@ -134,7 +134,7 @@ fn take(
     let digest = || hex::encode(Sha256::digest(line));
     match &newest.0 {
         Some((known, sha256)) if *known == step && *sha256 != digest() => {
-            return Err(Trouble::Other);
+            return Err(IngestError::Other);
         }
         Some((known, _)) if *known >= step => return Ok(Some(step)),
         _ => {}
@@ -146,14 +146,14 @@ fn take(
 }
 
 /// An event that is read twice, because its file was rotated, is one event.
-fn events(transaction: &Transaction<'_>, records: &Path) -> Result<(), Trouble> {
+fn events(transaction: &Transaction<'_>, records: &Path) -> Result<(), IngestError> {
     for name in [EVENTS_BEFORE, EVENTS] {
         let known = place_of(transaction, name)?;
         let end = lines::behind(&records.join(name), &known, |line| {
             if let Ok(event) = serde_json::from_slice::<Event>(line) {
                 insert_event(transaction, &event)?;
             }
-            Ok::<_, Trouble>(())
+            Ok::<_, IngestError>(())
         })?;
         remember(transaction, name, &end)?;
     }
@@ -208,11 +208,11 @@ fn health_row(
     )
 }
 
-fn place_of(transaction: &Transaction<'_>, name: &str) -> Result<Place, rusqlite::Error> {
+fn place_of(transaction: &Transaction<'_>, name: &str) -> Result<ReadPosition, rusqlite::Error> {
     let question = "SELECT offset, tail FROM source WHERE name = ?1";
     let place = transaction.query_row(question, [name], |row| {
         let offset: i64 = row.get(0)?;
-        Ok(Place {
+        Ok(ReadPosition {
             offset: offset.cast_unsigned(),
             tail: row.get(1)?,
         })
@@ -223,7 +223,7 @@ fn place_of(transaction: &Transaction<'_>, name: &str) -> Result<Place, rusqlite
 fn remember(
     transaction: &Transaction<'_>,
     name: &str,
-    place: &Place,
+    place: &ReadPosition,
 ) -> Result<(), rusqlite::Error> {
     transaction.execute(
         "INSERT OR REPLACE INTO source VALUES (?1, ?2, ?3)",

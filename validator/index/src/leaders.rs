@@ -14,12 +14,12 @@ pub struct Leaders {
     pub last: StepHead,
     /// The competition's step before, which the changes are against.
     pub before: Option<u64>,
-    pub standings: Vec<Standing>,
+    pub standings: Vec<Leader>,
 }
 
 /// A model's place, and the one it had before.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Standing {
+pub struct Leader {
     /// None for a model that did not race.
     pub rank: Option<u32>,
     pub rank_before: Option<u32>,
@@ -79,7 +79,7 @@ impl Index {
         let standings = rows.iter().map(|row| {
             let same = |other: &&VerdictRow| other.uid == row.uid && other.hotkey == row.hotkey;
             let earlier = earlier.iter().find(same);
-            Standing {
+            Leader {
                 rank: row.rank,
                 rank_before: earlier.and_then(|row| row.rank),
                 uid: row.uid,

@@ -34,7 +34,7 @@ pub use self::{
     changes::{Change, Changes, Presence},
     copies::{CopyFinding, CopyReport},
     history::{FaultRow, HealthChange, StartRow, WeightSetRow},
-    leaders::{Leaders, Standing},
+    leaders::{Leader, Leaders},
     rows::{RefusalSpan, SeriesPoint, StepHead, VerdictRow},
     trust::{Disagreement, TrustRow, TrustView},
 };
@@ -128,7 +128,7 @@ impl Index {
         };
         Self::build(&path, &records)?;
         drop(lock);
-        // A first index is no news.
+        // A first index is not news.
         Self::read(&path, why.filter(|why| !why.is_empty()))
     }
 

@@ -16,13 +16,13 @@ const TAIL: u64 = 512;
 
 /// A place in a file that grows at its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ReadPosition {
     pub(crate) offset: u64,
     /// Digest of what lies before it.
     pub(crate) tail: String,
 }
 
-impl Place {
+impl ReadPosition {
     /// Returns the place behind so many bytes of a file; `None` if the file is shorter.
     fn at(file: &mut File, offset: u64) -> io::Result<Option<Self>> {
         if file.metadata()?.len() < offset {
@@ -41,14 +41,14 @@ impl Place {
 /// place behind the last. A file that is not there has no lines.
 pub(crate) fn behind<E: From<io::Error>>(
     path: &Path,
-    place: &Place,
+    place: &ReadPosition,
     mut take: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<Place, E> {
+) -> Result<ReadPosition, E> {
     let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Place::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ReadPosition::default()),
         opened => opened?,
     };
-    let same = Place::at(&mut file, place.offset)?.is_some_and(|found| found == *place);
+    let same = ReadPosition::at(&mut file, place.offset)?.is_some_and(|found| found == *place);
     let mut offset = if same { place.offset } else { 0 };
     file.seek(SeekFrom::Start(offset))?;
     let mut reader = BufReader::new(&mut file);
@@ -66,7 +66,7 @@ pub(crate) fn behind<E: From<io::Error>>(
         offset += read as u64;
         take(&line)?;
     }
-    Ok(Place::at(&mut file, offset)?.unwrap_or_default())
+    Ok(ReadPosition::at(&mut file, offset)?.unwrap_or_default())
 }
 
 /// Hands over the lines of a compressed file.

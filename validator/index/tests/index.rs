@@ -145,7 +145,7 @@ fn an_index_that_grew_is_one_that_was_made_at_once() {
         fs::remove_file(dir.path().join(INDEX)).unwrap();
         let index = Index::open(dir.path()).unwrap();
         assert_eq!(answers(&index), grown);
-        assert_eq!(index.rebuilt(), None, "a first index is no news");
+        assert_eq!(index.rebuilt(), None, "a first index is not news");
     }
 }
 

@@ -71,7 +71,7 @@ pub fn admit(json: &[u8], compatibility: Compatibility) -> Result<(), ConfigErro
     };
     let argument = ARGUMENTS.iter().find(|name| settings.contains_key(**name));
     if let Some(argument) = argument {
-        return Err(refused(&format!("{argument} is no setting")));
+        return Err(refused(&format!("{argument} is not a setting")));
     }
     judge(&settings, compatibility)
 }

@@ -70,7 +70,7 @@ pub enum LayoutDefect {
     /// There are no weights at all.
     #[error("neither {SINGLE_FILE} nor {INDEX_FILE} is there")]
     NoWeights,
-    /// A file has a name that could lead out of the folder, or be no name at all.
+    /// A file has a name that could lead out of the folder, or is not a name at all.
     #[error("file name {0:?} is not allowed")]
     Name(String),
     /// A file says nothing that makes sense.

@@ -262,7 +262,7 @@ pub enum ProtocolError {
     #[error("a frame has {0} bytes too many")]
     Trailing(usize),
     /// The other side is not an eval-worker.
-    #[error("this is no eval-worker")]
+    #[error("this is not an eval-worker")]
     NoWorker,
     /// The other side is of another build.
     #[error("the eval-worker speaks protocol version {0}, the validator {VERSION}")]

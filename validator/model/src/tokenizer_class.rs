@@ -37,7 +37,7 @@ pub enum TokenizerClassError {
         field: &'static str,
     },
     /// A versioned file name holds no version.
-    #[error("{0:?} is no version")]
+    #[error("{0:?} is not a version")]
     BadVersion(String),
     /// A file's name leads out of the model's folder.
     #[error("file name {0:?} is not allowed")]

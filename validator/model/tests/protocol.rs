@@ -52,7 +52,7 @@ fn the_wire_form_is_a_contract() {
         }],
         unused_gpu: None,
     };
-    insta::assert_snapshot!(hex(hello.frame().unwrap()), @"230000004556414c0205302e332e30000363707503435055000107736563636f6d7000026f6e00");
+    insta::assert_snapshot!(hex(hello.frame().unwrap()), @"230000004556414c0305302e332e30000363707503435055000107736563636f6d7000026f6e00");
     let requests = [
         Request::SelfTest,
         Request::Tokenize(Tokenize {
@@ -100,7 +100,7 @@ fn the_wire_form_is_a_contract() {
         Reply::Done(Err(Fault::model(ModelFaultKind::Template, "t"))),
         Reply::Done(Err(Fault::machine(MachineFaultKind::Bug, "b"))),
     ];
-    insta::assert_snapshot!(hex(protocol::frame(&replies).unwrap()), @"670000000002010201000203000000000000f83f000000000000f87f000000000000f07f0707070707070707070707070707070707070707070707070707070707070707ac02000101770102030405000000000000e03f000000000000d03f010100060174010101070162");
+    insta::assert_snapshot!(hex(protocol::frame(&replies).unwrap()), @"670000000002010201000203000000000000f83f000000000000f87f000000000000f07f0707070707070707070707070707070707070707070707070707070707070707ac02000101770102030405000000000000e03f000000000000d03f010100060174010101080162");
 }
 
 #[test]
@@ -109,8 +109,8 @@ fn another_version_is_named() {
     let frame = protocol::frame(&(*b"EVAL", 9_u32, "what a later version says")).unwrap();
     insta::assert_snapshot!(decode(&frame[4..]),
         @"the eval-worker speaks protocol version 9, the validator 3");
-    insta::assert_snapshot!(decode(b"Usage: eval-worker"), @"this is no eval-worker");
-    insta::assert_snapshot!(decode(b""), @"this is no eval-worker");
+    insta::assert_snapshot!(decode(b"Usage: eval-worker"), @"this is not an eval-worker");
+    insta::assert_snapshot!(decode(b""), @"this is not an eval-worker");
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(super) fn place(model_id: &ModelId) -> Judged<(RepositoryName, &str)> {
         Ok((repository, revision))
     } else {
         Err(Rejection::refused(format!(
-            "its revision {revision:?} is no full commit hash"
+            "its revision {revision:?} is not a full commit hash"
         )))
     }
 }

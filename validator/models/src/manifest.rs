@@ -43,7 +43,7 @@ pub struct Manifest {
 pub enum Missing {
     /// The content of this file is needed to know the rest.
     Content(String),
-    /// The repository is no model: the reason.
+    /// The repository is not a model: the reason.
     Never(String),
 }
 

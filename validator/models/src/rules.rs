@@ -129,7 +129,7 @@ impl Rules {
             };
             if let Some(problem) = problem {
                 return Err(Rejection::refused(format!(
-                    "{json} is no tokenizer: {problem}"
+                    "{json} is not a tokenizer: {problem}"
                 )));
             }
         }

@@ -99,7 +99,7 @@ struct WeightsScan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Prepares for a file that is no weights file.
+    /// Prepares for a file that is not a weights file.
     pub(super) fn plain() -> Self {
         Self {
             sha256: Sha256::new(),

@@ -196,7 +196,7 @@ impl Sync {
         competition: &Competition,
         report: &mut Report,
     ) -> Judged<VerifiedModel> {
-        // The subnet file is checked when it is read; an unknown architecture is no miner's fault.
+        // The subnet file is checked when it is read; an unknown architecture is not the fault of a miner.
         let rules = Rules::of(&self.parameters, competition, self.options.dtype)
             .map_err(Rejection::machine)?;
         self.verifier

@@ -311,6 +311,8 @@ fn fault_of(name: &RepositoryName, error: Rejection, asked_for: bool) -> Fault {
             lasting: true,
         } if asked_for => Fault::config(format!("tokenizer {name}: {reason}")),
         Rejection::Refused { reason, .. } => Fault::outside(format!("tokenizer {name}: {reason}")),
-        Rejection::Retry { fault, .. } => fault,
+        Rejection::Retry { fault, .. } => {
+            Fault::new(fault.kind, format!("tokenizer {name}: {fault}"))
+        }
     }
 }

@@ -243,7 +243,7 @@ impl Verifier {
     }
 
     /// Returns the model if it is in the store already and is within the rules. What is wrong with
-    /// our copy is no word against the model: it may have decayed, and is fetched again then.
+    /// our copy does not speak against the model: it may have decayed, and is fetched again then.
     async fn known(
         &self,
         hash: Option<ContentHash>,

@@ -6,7 +6,7 @@ use subnet::Uid;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     Overview,
-    /// By its place among the competitions, in order of their names: a name may be no file's name.
+    /// By its place among the competitions, in order of their names: a name may not be one of a file.
     Competition(usize),
     Uid(Uid),
     Step(u64),

@@ -24,12 +24,12 @@ pub struct Board(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    content: Mutex<Content>,
+    content: Mutex<BoardContent>,
     changes: watch::Sender<()>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
-struct Content {
+struct BoardContent {
     details: Details,
     /// Reasons why a restart would hurt, each with the time until which at the latest.
     holds: BTreeMap<Hold, (String, Option<u64>)>,
@@ -84,7 +84,7 @@ impl Board {
             ..details
         };
         let board = Self(Arc::new(Shared {
-            content: Mutex::new(Content {
+            content: Mutex::new(BoardContent {
                 details,
                 holds: BTreeMap::new(),
                 held: Held::new(),
@@ -230,7 +230,7 @@ impl Board {
     }
 
     /// Changes the content; returns whether that made a difference.
-    fn change<T>(&self, change: impl FnOnce(&mut Content) -> T) -> bool {
+    fn change<T>(&self, change: impl FnOnce(&mut BoardContent) -> T) -> bool {
         let mut content = self.lock();
         let before = content.clone();
         change(&mut content);
@@ -242,7 +242,7 @@ impl Board {
         changed
     }
 
-    fn lock(&self) -> MutexGuard<'_, Content> {
+    fn lock(&self) -> MutexGuard<'_, BoardContent> {
         self.0
             .content
             .lock()

@@ -70,7 +70,7 @@ pub enum JournalError {
     /// There is no such file.
     #[error("there is no step record {}", .0.display())]
     Missing(PathBuf),
-    /// A line is no record.
+    /// A line is not a record.
     #[error("{} line {line} is not a step record", path.display())]
     Malformed {
         path: PathBuf,

@@ -13,9 +13,11 @@ use prometheus_client::{
 
 use crate::{
     StepRecord,
-    metrics::PREFIX,
     step_record::{ModelRow, Outcome},
 };
+
+/// Every metric's name begins with this.
+pub(crate) const PREFIX: &str = "finetune_vali";
 
 type Labels = Vec<(&'static str, String)>;
 

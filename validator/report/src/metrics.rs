@@ -5,14 +5,11 @@ use http_server::metrics::{self, Labels, Reading};
 use shared::status::Health;
 
 use crate::{
-    meters::Meters,
+    meters::{Meters, PREFIX},
     status::{
         Cause, Details, DiskUse, EndpointStatus, LastStep, ModelSummary, Status, WeightsClock,
     },
 };
-
-/// Every metric's name begins with this.
-pub(crate) const PREFIX: &str = "finetune_vali";
 
 /// Returns the metrics of a status, and what was counted.
 pub fn render(status: &Status, meters: &Meters) -> String {
@@ -42,7 +39,7 @@ fn program(status: &Status) -> Vec<Reading> {
     let device = status.details.device.clone().unwrap_or_default();
     let build = vec![("version", status.version.clone()), ("device", device)];
     let problems = Cause::ALL.map(|cause| {
-        // An alarm that is green is no such thing; it is there all the same.
+        // An alarm that is green is listed all the same.
         let problem = status.details.alarms.get(&cause);
         let value = problem.map_or(0.0, |problem| level(problem.health).max(1.0));
         (vec![("cause", cause.to_string())], value)

@@ -34,12 +34,12 @@ pub struct Notice {
 /// What was told, and when.
 #[derive(Debug, Default)]
 pub struct Notices {
-    told: BTreeMap<Cause, Told>,
+    told: BTreeMap<Cause, LastNotice>,
     sent: VecDeque<Timestamp>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct LastNotice {
     problem: Problem,
     /// Since when it is away.
     away: Option<Timestamp>,
@@ -72,7 +72,7 @@ impl Notices {
             }
             if news && self.sent.len() < MOST {
                 self.sent.push_back(now);
-                let told = Told {
+                let told = LastNotice {
                     problem: problem.clone(),
                     away: None,
                 };

@@ -11,10 +11,10 @@ use shared::file::{self, FileError};
 use super::record::Record;
 
 const MAX_BYTES: u64 = 1 << 20;
-/// A single turn longer than this is no chat sample; it would only cost memory.
+/// A single turn longer than this is not a chat sample; it would only cost memory.
 const MAX_TURN_BYTES: usize = 1 << 20;
 
-/// All turns together: what is longer is no chat, and would not fit into one request to a worker.
+/// All turns together: what is longer is not a chat, and would not fit into one request to a worker.
 const MAX_CONVERSATION_BYTES: usize = 8 << 20;
 
 /// Phrases by which a response shows that its author declined to answer.

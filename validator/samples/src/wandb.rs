@@ -228,7 +228,7 @@ fn no_step() -> i64 {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct History {
+struct HistoryRows {
     /// Rows, each a JSON text; parsed one by one so that a bad one costs only itself.
     #[serde(default, deserialize_with = "null_is_empty")]
     history: Vec<String>,
@@ -389,7 +389,7 @@ impl Api {
         let start = end.saturating_sub(steps);
         let variables =
             json!({"run": run.name, "minStep": start, "maxStep": end, "pageSize": end - start});
-        let page: RunOf<History> = self
+        let page: RunOf<HistoryRows> = self
             .query("HistoryPage", HISTORY, variables, MAX_HISTORY_BYTES)
             .await?;
         let rows = page.run.unwrap_or_default().history;

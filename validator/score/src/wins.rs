@@ -29,7 +29,7 @@ pub struct WinRow {
 pub struct WinTable(BTreeMap<Uid, WinRow>);
 
 /// Returns whether the loss of model i beats that of model j. The model of the strictly smaller
-/// block has its loss reduced by `head_start`; a tie, a NaN and two infinities are no win.
+/// block has its loss reduced by `head_start`; a tie, a NaN and two infinities are not wins.
 pub fn is_win(
     loss_i: f64,
     loss_j: f64,

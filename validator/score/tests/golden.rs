@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use score::{
-    Claim, Entrant, Weights, WinTable, copies, is_win, survivors,
+    Claim, Entrant, Weights, WinTable, consensus_pool, copies, is_win, survivors,
     tempo::{last_consensus, nearest_tempo},
-    weights::softmax,
+    weights::{StepWeights, softmax},
 };
 use serde_json::Value;
 use subnet::{BlockNumber, Real, Uid, parameters::Epsilon};
@@ -185,6 +185,47 @@ fn the_last_tempo_agrees_with_the_python_validator() {
     assert_eq!(nearest_tempo(0, 0, 9), None);
     assert_eq!(last_consensus(10, 7, 31), Some(17));
     assert_eq!(last_consensus(10, 7, 3), None);
+}
+
+#[test]
+fn the_first_pool_is_where_the_consensus_is() {
+    let candidates: BTreeSet<Uid> = [0, 2, 3, 5, 9].map(Uid).into();
+    let consensus = [7, 900, 40, 40, 1, 800];
+    let pool = |keep| Vec::from_iter(consensus_pool(&candidates, &consensus, keep));
+    assert_eq!(pool(0), []);
+    assert_eq!(pool(1), [Uid(5)], "uid 1 is not a candidate");
+    assert_eq!(pool(2), [Uid(2), Uid(5)], "a tie goes to the lower uid");
+    assert_eq!(pool(4), [Uid(0), Uid(2), Uid(3), Uid(5)]);
+    assert_eq!(pool(9).len(), 5, "uid 9 is beyond the consensus");
+}
+
+#[test]
+fn weights_are_read_by_uid() {
+    let weights = Weights::from(vec![0.25, 0.0, f32::NAN, 0.5]);
+    let read = [0, 1, 2, 3, 4].map(|uid| weights.get(Uid(uid)));
+    assert_eq!(read, [0.25, 0.0, 0.0, 0.5, 0.0]);
+    assert!(!weights.is_zero());
+    let without = weights.clone().without(Uid(3)).without(Uid(77));
+    assert_eq!(Vec::from(without.clone()), [0.25, 0.0, 0.0, 0.0]);
+    assert!(without.without(Uid(0)).is_zero());
+    assert!(Weights::from(vec![0.0, -1.0]).is_zero());
+    assert!(Weights::zero(0).is_zero());
+}
+
+#[test]
+fn a_cold_softmax_does_not_overflow() {
+    let rates = BTreeMap::from([(Uid(0), 1.0), (Uid(1), 1.0), (Uid(2), 0.0)]);
+    let weights: Vec<f32> = softmax(&rates, 0.001).into_values().collect();
+    assert_eq!(weights, [0.5, 0.5, 0.0]);
+}
+
+#[test]
+fn a_moving_average_follows_its_definition() {
+    // Half of the old and half of the new, whose weights add up to the scale.
+    let old = Weights::from(vec![1.0, 0.0, 8.0]);
+    let step = StepWeights::from([(Uid(0), 1.0), (Uid(1), 3.0), (Uid(9), 5.0)]);
+    let new = old.after(&step, 2, 2.0, 0.5);
+    assert_eq!(new.values(), [0.75, 0.75], "uid 2 left, uid 9 is not there");
 }
 
 #[test]

@@ -31,20 +31,20 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub struct Dashboard {
     pub address: SocketAddr,
-    pub token: Option<Token>,
+    pub token: Option<DashboardToken>,
 }
 
 /// A token that is not shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+pub struct DashboardToken(String);
 
-impl std::fmt::Debug for Token {
+impl std::fmt::Debug for DashboardToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token")
+        f.write_str("DashboardToken")
     }
 }
 
-impl std::str::FromStr for Token {
+impl std::str::FromStr for DashboardToken {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -55,7 +55,7 @@ impl std::str::FromStr for Token {
     }
 }
 
-impl Token {
+impl DashboardToken {
     /// Compares digests, whose equal beginnings tell nothing about the token.
     fn is(&self, other: &str) -> bool {
         Sha256::digest(&self.0) == Sha256::digest(other)
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(status(None), Some(401));
         assert_eq!(status(Some("0123456789abcdeX")), Some(401));
         assert_eq!(status(Some("0123456789abcdef")), None);
-        assert!("short".parse::<Token>().is_err());
+        assert!("short".parse::<DashboardToken>().is_err());
         assert_eq!(format!("{dashboard:?}").matches("0123").count(), 0);
         let here = Dashboard {
             address: "127.0.0.1:1".parse().unwrap(),

@@ -62,7 +62,7 @@ pub(super) struct History {
 
 /// What was told already.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     problems: BTreeMap<Cause, Problem>,
     receipt: Option<Receipt>,
     /// Newest last.
@@ -77,7 +77,7 @@ impl History {
             .inspect_err(|error| tracing::warn!(%error, "events are not kept"))
             .ok();
         let mut changes = self.board.subscribe();
-        let mut told = Told::default();
+        let mut told = Reported::default();
         let version = self.version.clone();
         keep(log.as_ref(), [Happening::Started { version }]);
         self.index().await;
@@ -150,7 +150,7 @@ impl History {
     }
 
     /// Reads what the chain makes of our weights, with each snapshot; returns what is new.
-    async fn trust(&mut self, told: &mut Told) -> Option<Happening> {
+    async fn trust(&mut self, told: &mut Reported) -> Option<Happening> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let client = self.client.as_ref()?;
         if told.snapshot == snapshot.block {
@@ -250,11 +250,11 @@ fn keep(log: Option<&EventLog>, happened: impl IntoIterator<Item = Happening>) {
 }
 
 /// Returns what is on the board and was not told yet.
-fn news(details: &Details, told: &mut Told) -> Vec<Happening> {
+fn news(details: &Details, told: &mut Reported) -> Vec<Happening> {
     let mut events = Vec::new();
     for (cause, problem) in &details.alarms {
         let known = told.problems.get(cause);
-        // Another wording, such as a count that rises, is no news.
+        // Another wording, such as a count that rises, is not news.
         if known.is_none_or(|known| known.health != problem.health) {
             events.push(Happening::Problem {
                 cause: *cause,
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn a_problem_is_told_when_it_begins_changes_its_health_and_ends() {
         let (board, alarms) = Board::new(Details::default());
-        let mut told = Told::default();
+        let mut told = Reported::default();
         let mut next = || news(&board.details(), &mut told);
         assert_eq!(next(), []);
         alarms.chain.raise(Health::Yellow, "away");

@@ -78,9 +78,9 @@ use subnet::{Fault, FaultKind};
 
 pub use self::{
     admin::{METRICS, STATUS},
-    dashboard::{Dashboard, Token},
+    dashboard::{Dashboard, DashboardToken},
     known::Known,
-    notifier::Target,
+    notifier::NotifyTarget,
     pages::write_site,
 };
 
@@ -124,7 +124,7 @@ pub struct Settings {
     /// Stop after this many steps.
     pub max_steps: Option<u64>,
     /// Whom to tell of problems that last.
-    pub notify: Vec<Target>,
+    pub notify: Vec<NotifyTarget>,
     /// Where metrics are served, if anywhere.
     pub metrics_addr: Option<SocketAddr>,
     /// Where the pages are served, if anywhere.

@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(
             told(&["model"]),
             "",
-            "what miners did wrong is no problem of ours"
+            "what miners did wrong is not a problem of ours"
         );
     }
 

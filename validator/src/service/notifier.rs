@@ -32,7 +32,7 @@ const MAX_ANSWER: u64 = 64 << 10;
 
 /// Whom to tell.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum NotifyTarget {
     /// An address that takes JSON.
     Post(Url),
     /// An incoming webhook of Slack, or of what understands the same (Mattermost, Discord's `/slack`).
@@ -41,13 +41,13 @@ pub enum Target {
     Command(String),
 }
 
-impl std::fmt::Debug for Target {
+impl std::fmt::Debug for NotifyTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.name())
     }
 }
 
-impl FromStr for Target {
+impl FromStr for NotifyTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -65,7 +65,7 @@ impl FromStr for Target {
     }
 }
 
-impl Target {
+impl NotifyTarget {
     /// What a log may say of it.
     fn name(&self) -> String {
         let host = |url: &Url| url.host_str().unwrap_or("?").to_owned();
@@ -76,7 +76,7 @@ impl Target {
         }
     }
 
-    async fn tell(&self, client: &HttpClient, message: &Message<'_>) -> Result<(), String> {
+    async fn tell(&self, client: &HttpClient, message: &Notification<'_>) -> Result<(), String> {
         match self {
             Self::Post(url) => post(client, url, message).await,
             Self::Slack(url) => {
@@ -90,14 +90,14 @@ impl Target {
 
 /// A notice, and who sends it.
 #[derive(Debug, Serialize)]
-struct Message<'a> {
+struct Notification<'a> {
     hotkey: Option<Hotkey>,
     netuid: Netuid,
     #[serde(flatten)]
     notice: &'a Notice,
 }
 
-impl Message<'_> {
+impl Notification<'_> {
     fn text(&self) -> String {
         let level = match self.notice.health {
             None => "recovered",
@@ -134,7 +134,7 @@ async fn post(client: &HttpClient, url: &Url, body: &impl Serialize) -> Result<(
     })
 }
 
-async fn run(line: &str, message: &Message<'_>) -> Result<(), String> {
+async fn run(line: &str, message: &Notification<'_>) -> Result<(), String> {
     let body = serde_json::to_vec(message).unwrap_or_default();
     let mut child = process::command("sh")
         .args(["-c", line])
@@ -146,7 +146,7 @@ async fn run(line: &str, message: &Message<'_>) -> Result<(), String> {
     let stdin = child.stdin.take();
     let told = async {
         if let Some(mut stdin) = stdin {
-            // A command that does not read its input is no error.
+            // A command that does not read its input is not an error.
             let _ = stdin.write_all(&body).await;
         }
         child.wait().await
@@ -166,7 +166,7 @@ async fn run(line: &str, message: &Message<'_>) -> Result<(), String> {
 #[derive(Debug)]
 pub(super) struct Notifier {
     board: Board,
-    targets: Vec<Target>,
+    targets: Vec<NotifyTarget>,
     client: HttpClient,
     shutdown: Shutdown,
     notices: Notices,
@@ -175,7 +175,7 @@ pub(super) struct Notifier {
 impl Notifier {
     pub(super) fn new(
         board: Board,
-        targets: Vec<Target>,
+        targets: Vec<NotifyTarget>,
         shutdown: Shutdown,
     ) -> Result<Self, Failure> {
         let client = HttpClient::new(HttpOptions::default())
@@ -202,10 +202,15 @@ impl Notifier {
         }
     }
 
-    async fn tell(board: &Board, targets: &[Target], client: &HttpClient, notices: &mut Notices) {
+    async fn tell(
+        board: &Board,
+        targets: &[NotifyTarget],
+        client: &HttpClient,
+        notices: &mut Notices,
+    ) {
         let details = board.details();
         for notice in notices.due(&details.alarms, clock::now()) {
-            let message = Message {
+            let message = Notification {
                 hotkey: details.hotkey,
                 netuid: details.netuid,
                 notice: &notice,
@@ -267,7 +272,7 @@ mod tests {
         let server = receiver(Arc::clone(&bodies), listener);
         let (board, alarms) = Board::new(Details::default());
         alarms.twin.raise(Health::Red, "<!channel> from 5F..");
-        let targets: Vec<Target> = [
+        let targets: Vec<NotifyTarget> = [
             "exit 3".to_owned(),
             format!("cat > {}", file.display()),
             format!("slack:http://{address}/secret"),
@@ -312,11 +317,11 @@ mod tests {
 
     #[test]
     fn no_log_has_the_secret_part_of_an_address() {
-        let target: Target = "slack:https://hooks.slack.com/services/T0/B0/secret"
+        let target: NotifyTarget = "slack:https://hooks.slack.com/services/T0/B0/secret"
             .parse()
             .unwrap();
         assert_eq!(format!("{target:?}"), "Slack at hooks.slack.com");
-        assert!("slack:nothing".parse::<Target>().is_err());
-        assert!(" ".parse::<Target>().is_err());
+        assert!("slack:nothing".parse::<NotifyTarget>().is_err());
+        assert!(" ".parse::<NotifyTarget>().is_err());
     }
 }

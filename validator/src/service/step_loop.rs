@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     state::{OpenStep, State},
-    step::{self, Context, Field, Start, join},
+    step::{self, Context, Field, StepStart, join},
 };
 use models::store::Pin;
 use report::{
@@ -72,7 +72,7 @@ pub(super) struct Memory {
 
 /// A step that can begin, with its models held on disk.
 struct Ready {
-    start: Start,
+    start: StepStart,
     field: Field,
     _pins: Vec<Pin>,
 }
@@ -248,7 +248,7 @@ impl StepLoop {
             None => None,
         };
         let tracker = self.library.sync.tracker();
-        let start = Start {
+        let start = StepStart {
             open,
             competition: competition.clone(),
             block: snapshot.block,

@@ -52,7 +52,7 @@ impl Wandb {
     }
 }
 
-/// Tells what was removed. That rows wait to be sent is no problem, until they take half of what
+/// Tells what was removed. That rows wait to be sent is not a problem, until they take half of what
 /// they may.
 fn tell(unsent: &Unsent, alarm: &Alarm) {
     for folder in &unsent.removed {

@@ -23,7 +23,7 @@ use super::{
     wakeups::Wakeups,
     wandb::{self, Wandb},
     weights::{
-        self, Terms, Weights,
+        self, Terms, WeightSetter,
         footing::Footing,
         watch::{Reveals, Twins},
     },
@@ -62,7 +62,7 @@ pub(super) struct Tasks {
 /// Weights are set by their task; or they are not to be, and nobody else may use the hotkey.
 #[derive(Debug)]
 pub(super) enum WeightsOrNot {
-    Set(Box<Weights>),
+    Set(Box<WeightSetter>),
     Unset { twin: TwinGuard },
 }
 
@@ -315,8 +315,8 @@ impl Handles {
         alarms: weights::Alarms,
         twins: Twins,
         reveals: Reveals,
-    ) -> Weights {
-        Weights {
+    ) -> WeightSetter {
+        WeightSetter {
             client,
             chain: Arc::clone(&self.chain),
             wallet,

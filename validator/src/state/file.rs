@@ -6,47 +6,20 @@ use std::{
 };
 
 use shared::{
-    Exit, Failure, clock,
+    Exit, Failure, causes, clock,
     file::{self, FileError},
     status::Health,
 };
 
 use super::{
-    FORMAT, Identity, ModelLosses, State,
+    FORMAT, Identity, ModelLosses, State, StateError,
     losses::{self, LossFile, LossLine},
 };
 use report::{board::Alarm, step_record::Engine};
-use subnet::{CompetitionId, Fault};
+use subnet::CompetitionId;
 
 const NAME: &str = "state.json";
 const MAX_BYTES: u64 = 256 << 20;
-
-/// Why a state file was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// It could not be read, written or set aside.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// It belongs to another validator.
-    #[error(
-        "{} is the state of hotkey {} on subnet {}, not of {} on subnet {}",
-        path.display(), found.hotkey, found.netuid, expected.hotkey, expected.netuid
-    )]
-    Foreign {
-        path: PathBuf,
-        found: Box<Identity>,
-        expected: Box<Identity>,
-    },
-    /// It can't be written as JSON.
-    #[error("the state can't be written")]
-    Unwritable(#[from] serde_json::Error),
-}
-
-impl From<StateError> for Fault {
-    fn from(error: StateError) -> Self {
-        Self::machine(Failure::of(Exit::Machine, &error))
-    }
-}
 
 /// The part of the file that every release can read.
 #[derive(serde::Deserialize)]
@@ -63,7 +36,7 @@ pub fn read(folder: &Path, identity: &Identity) -> Result<Option<State>, StateEr
         return Ok(None);
     };
     let problem = match serde_json::from_slice::<Head>(&bytes) {
-        Err(error) => format!("it is damaged: {error}"),
+        Err(error) => damaged(&error),
         Ok(head) if head.format > FORMAT + 1 => {
             format!("its format {} comes from a later release", head.format)
         }
@@ -82,7 +55,7 @@ pub fn read(folder: &Path, identity: &Identity) -> Result<Option<State>, StateEr
                 losses::read(folder, &mut state.known);
                 return Ok(Some(state));
             }
-            Err(error) => format!("it is damaged: {error}"),
+            Err(error) => damaged(&error),
         },
     };
     let aside = set_aside(&path)?;
@@ -94,21 +67,26 @@ pub fn read(folder: &Path, identity: &Identity) -> Result<Option<State>, StateEr
     Ok(None)
 }
 
+fn damaged(error: &serde_json::Error) -> String {
+    format!("it is damaged: {}", causes::one_line(error))
+}
+
 /// Reads the state in a folder, whosever it is, and leaves everything as it is.
 pub fn peek(folder: &Path) -> Result<Option<State>, String> {
     let bytes = file::read_limited(&folder.join(NAME), MAX_BYTES);
     let Some(bytes) = bytes.map_err(|error| error.to_string())? else {
         return Ok(None);
     };
-    let damaged = |error: serde_json::Error| format!("it is damaged: {error}");
-    let head: Head = serde_json::from_slice(&bytes).map_err(damaged)?;
+    let head: Head = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
     if head.format > FORMAT + 1 {
         return Err(format!(
             "its format {} comes from a later release",
             head.format
         ));
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| damaged(&error))
 }
 
 fn set_aside(path: &Path) -> Result<PathBuf, FileError> {

@@ -1,5 +1,6 @@
 //! What survives a restart: running weights, pools, losses of the step in progress.
 
+mod error;
 mod file;
 mod losses;
 
@@ -8,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::file::{Kept, StateError, peek, read};
+pub use self::{
+    error::StateError,
+    file::{Kept, peek, read},
+};
 use models::TokenizerPin;
 use report::{
     StepRecord,
@@ -53,7 +57,7 @@ pub struct State {
     /// Hotkeys by uid at that block: a uid that changed hands since has no weight.
     #[serde(default)]
     pub owners: Vec<Hotkey>,
-    /// Commitments before this block are no news, unless their uid is in a pool.
+    /// Commitments before this block are not news, unless their uid is in a pool.
     pub news_from: BlockNumber,
     /// Uids evaluated in every step of a competition.
     #[serde(default)]

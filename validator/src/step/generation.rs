@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use model::{ContentHash, Conversation, Message, protocol::Generate};
 
 use super::{
-    Context, Field, Start,
+    Context, Field, StepStart,
     evaluation::{Round, Verdict},
 };
 use eval::TimeLimits;
@@ -22,7 +22,7 @@ const MAX_TOKENS: usize = 2048;
 /// Lets every model that has losses answer the same prompt. What goes wrong costs nobody anything.
 pub(super) async fn of_field(
     context: &Context,
-    start: &Start,
+    start: &StepStart,
     round: &Round<'_>,
     field: &Field,
     set: &SampleSet,

@@ -21,7 +21,7 @@ use model::{Architecture, Attention, Dtype};
 use shared::term;
 use tokio::sync::watch;
 
-use self::{attribution::Halt, evaluation::Round, scoring::Found};
+use self::{attribution::Halt, evaluation::Round, scoring::RecordParts};
 pub use self::{
     field::{Candidate, Field},
     tokens::Tokenizer,
@@ -81,7 +81,7 @@ pub struct Context {
 
 /// A step about to run.
 #[derive(Debug, Clone)]
-pub struct Start {
+pub struct StepStart {
     /// Its number, competition and seed.
     pub open: OpenStep,
     pub competition: Competition,
@@ -97,7 +97,7 @@ pub struct Start {
 
 /// Runs a step to its end: the record is in the journal and its outcome in the state. A fault
 /// postpones the step; the losses computed so far are kept.
-pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<StepRecord, Fault> {
+pub async fn run(context: &Context, start: &StepStart, field: &Field) -> Result<StepRecord, Fault> {
     let mut timer = Timer::default();
     let set = samples::of_step(context, &start.open).await?;
     timer.lap("samples");
@@ -116,7 +116,7 @@ pub async fn run(context: &Context, start: &Start, field: &Field) -> Result<Step
 
 async fn on_samples(
     context: &Context,
-    start: &Start,
+    start: &StepStart,
     field: &Field,
     set: &SampleSet,
     mut timer: Timer,
@@ -148,7 +148,7 @@ async fn on_samples(
     let field = &field.clone().still_owned(&context.snapshots.borrow());
     let record = scoring::record(
         context,
-        Found {
+        RecordParts {
             start,
             field,
             set,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use shared::clock;
 
-use super::{Context, Field, Start, evaluation::Verdict};
+use super::{Context, Field, StepStart, evaluation::Verdict};
 use model::ContentHash;
 use report::{
     StepRecord,
@@ -15,8 +15,8 @@ use score::{WinRow, WinTable, survivors, weights::softmax};
 use subnet::{FaultKind, Real, Uid};
 
 /// Everything a step found out.
-pub(super) struct Found<'a> {
-    pub(super) start: &'a Start,
+pub(super) struct RecordParts<'a> {
+    pub(super) start: &'a StepStart,
     pub(super) field: &'a Field,
     pub(super) set: &'a SampleSet,
     pub(super) verdicts: &'a BTreeMap<ContentHash, Verdict>,
@@ -24,8 +24,8 @@ pub(super) struct Found<'a> {
     pub(super) timings: BTreeMap<String, f64>,
 }
 
-pub(super) fn record(context: &Context, found: Found<'_>) -> StepRecord {
-    let Found {
+pub(super) fn record(context: &Context, found: RecordParts<'_>) -> StepRecord {
+    let RecordParts {
         start,
         field,
         set,

@@ -19,7 +19,7 @@ pub struct Uid(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Genesis(pub [u8; 32]);
 
-/// A text is no hash of a block.
+/// A text is not a hash of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected 0x and 64 hexadecimal digits")]
 pub struct GenesisError;
@@ -91,7 +91,7 @@ impl FromStr for Netuid {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hotkey(pub [u8; 32]);
 
-/// Why a text is no hotkey.
+/// Why a text is not a hotkey.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HotkeyError {
     /// It is not base58.

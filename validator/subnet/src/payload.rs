@@ -72,7 +72,7 @@ pub struct DigestForm {
     digits: usize,
 }
 
-/// A text is no commitment of the form.
+/// A text is not a commitment of the form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     #[error(transparent)]

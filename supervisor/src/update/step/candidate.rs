@@ -28,7 +28,11 @@ const MAX_HOLD_OFFS: u32 = 4;
 
 impl UpdateTurn<'_> {
     pub(super) fn polled(&mut self, answer: Result<Polled, Fault>) {
-        let again = std::mem::take(&mut self.state.again);
+        if std::mem::take(&mut self.state.again) {
+            // What set out before the request does not answer it: upstream may have moved since.
+            self.state.ask_local |= self.state.polled_local;
+            return self.poll();
+        }
         if answer.is_ok() {
             self.state.looked = self.now.at;
         }
@@ -39,7 +43,6 @@ impl UpdateTurn<'_> {
             self.state.requested = local.map(|change| change.commit.clone()).collect();
         }
         match answer {
-            Ok(Polled::UpToDate) if again => self.poll(),
             Err(fault) => self.poll_failed(&fault),
             Ok(Polled::UpToDate) => {
                 self.state.problem = None;

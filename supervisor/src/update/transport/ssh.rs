@@ -59,7 +59,7 @@ impl SmartSubtransport for Ssh {
             return Err(only_fetching());
         }
         let address = Address::parse(url)
-            .ok_or_else(|| outside(ErrorCode::Invalid, "that is no address for ssh"))?;
+            .ok_or_else(|| outside(ErrorCode::Invalid, "that is not an address for ssh"))?;
         Ok(Box::new(Bounded::new(Session::open(
             &address,
             &self.login,

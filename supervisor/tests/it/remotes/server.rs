@@ -59,7 +59,7 @@ impl GitServer {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (root, fault, config) = (root.clone(), Arc::clone(&fault), config.clone());
-                // A client that hangs up, or does not trust us, is no error here.
+                // A client that hangs up, or does not trust us, is not an error here.
                 std::thread::spawn(move || match config {
                     None => answer(stream, &root, login, &fault),
                     Some(config) => {

@@ -11,6 +11,7 @@ use super::{Bench, CHILD_POLICY, Chance, SECOND, policy};
 fn the_quarantine_holds_for_one_commit_only() {
     let mut bench = Bench::new();
     bench.settle();
+    bench.rest();
     let good = bench.update().accepted.clone();
     bench.tip += 1;
     bench.take(UpdateEvent::ask(Urgency::Asked));
@@ -39,6 +40,7 @@ fn the_quarantine_holds_for_one_commit_only() {
 fn an_outage_is_not_blamed_on_the_new_version() {
     let mut bench = Bench::new();
     bench.settle();
+    bench.rest();
     bench.happen(Chance::ChildEnds(Some(1)));
     bench.tip += 1;
     bench.take(UpdateEvent::ask(Urgency::Asked));
@@ -57,9 +59,7 @@ fn an_outage_is_not_blamed_on_the_new_version() {
 fn local_changes_asked_for_while_the_journal_is_stuck_are_looked_at() {
     let mut bench = Bench::new();
     bench.settle();
-    while bench.update().phase != Phase::Idle {
-        bench.step_ends(None);
-    }
+    bench.rest();
     bench.disk_full = true;
     bench.take(UpdateEvent::ask(Urgency::Asked));
     assert!(bench.machine.problem().is_some(), "nothing can be written");
@@ -77,6 +77,29 @@ fn local_changes_asked_for_while_the_journal_is_stuck_are_looked_at() {
     };
     assert_eq!(bench.steps, [look]);
     assert_eq!(bench.machine.problem(), None);
+}
+
+#[test]
+fn what_set_out_before_a_request_does_not_answer_it() {
+    let mut bench = Bench::new();
+    bench.settle();
+    bench.rest();
+    let ask = |local| UpdateEvent::Ask {
+        urgency: Urgency::Asked,
+        local,
+    };
+    bench.tip += 1;
+    bench.take(ask(true));
+    bench.take(ask(false));
+    bench.step_ends(None);
+    // The local changes that were asked for first are still asked for.
+    let look = Step::Poll {
+        forced: false,
+        local: true,
+    };
+    assert_eq!(bench.steps, [look]);
+    bench.step_ends(None);
+    assert!(matches!(bench.update().phase, Phase::Building { .. }));
 }
 
 /// A node whose turn comes long after a commit was seen.

@@ -89,6 +89,8 @@ async fn check_shows_everything_that_is_broken_at_once() {
         (r"chain 0x\w{8}", "chain 0x[hash]"),
         // Both depend on the machine and on how the worker was built.
         (r"(FAIL device +).*", "$1[why]"),
+        // The kernel's limit on looking into other processes, which not every kernel has.
+        (r"(OK  |WARN) ptrace .*\n( +-> .*\n)?", "[how] ptrace\n"),
         (r"(OK  |WARN) memory .*\n( +-> .*\n)?", "[how] memory\n"),
     ]}, {
         insta::assert_snapshot!(text, @r#"
@@ -107,6 +109,7 @@ async fn check_shows_everything_that_is_broken_at_once() {
         OK   weights       [n] blocks old
         FAIL device        [why]
                            -> --device auto or cpu computes without a GPU; see docs/operating.md
+        [how] ptrace
         FAIL disk          [n] GB free for models in /[..]/models, 900000.0 GB are to be left free
                            -> free some, or lower --min-free
         [how] memory

@@ -24,7 +24,7 @@ mod status;
 mod tail;
 mod world;
 
-use std::{collections::BTreeSet, io::Write as _, path::Path, time::Duration};
+use std::{io::Write as _, path::Path, time::Duration};
 
 use ::report::{StepRecord, status::Cause};
 use localnet::subnet::Options;
@@ -32,7 +32,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use proc::children;
+use proc::{descendants, is_alive, workers};
 use shared::status::Health;
 use tail::Tail;
 use world::{World, stop};
@@ -149,12 +149,12 @@ async fn weights_go_out_while_a_step_is_stuck() {
         })
         .await;
     let pid = validator.id().unwrap();
-    let workers = children(pid);
-    assert!(!workers.is_empty());
-    let workers: BTreeSet<i32> = workers.into_iter().collect();
-    for worker in &workers {
-        kill(Pid::from_raw(*worker), Signal::SIGSTOP).unwrap();
+    let stuck = workers(pid);
+    assert!(!stuck.is_empty());
+    for worker in &stuck {
+        kill(Pid::from_raw(worker.cast_signed()), Signal::SIGSTOP).unwrap();
     }
+    let below = descendants(pid);
     let steps = world.records("a").len();
     let (mut last, _) = world.weights();
     for _ in 0..2 {
@@ -171,12 +171,12 @@ async fn weights_go_out_while_a_step_is_stuck() {
         "the step was not stuck"
     );
     assert_eq!(stop(&mut validator).await, 0);
-    for worker in workers {
-        assert!(
-            kill(Pid::from_raw(worker), None).is_err(),
-            "a worker is left"
-        );
-    }
+    // The guards take the workers along.
+    world
+        .until("a", "the end of the workers", || {
+            !below.iter().copied().any(is_alive)
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -362,6 +362,9 @@ async fn the_pages_are_served_to_this_machine_and_written_after_each_step() {
     assert_eq!(stop(&mut validator).await, 0);
 }
 
+/// Nothing that the screen shows.
+const AFTER: &str = "<after the screen>";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_live_screen_leaves_the_terminal_as_it_was() {
     let world = World::start("screen", Duration::from_millis(500)).await;
@@ -381,11 +384,12 @@ async fn the_live_screen_leaves_the_terminal_as_it_was() {
         .stdout(end())
         .stderr(end());
     let mut screen = command.spawn().unwrap();
-    let (reader, writer) = (pty.master.try_clone().unwrap(), pty.master);
+    let end = || pty.master.try_clone().unwrap();
+    let (reader, writer) = (end(), end());
     let seen = std::thread::spawn(move || {
         let (mut reader, mut writer) = (File::from(reader), File::from(writer));
         let (mut seen, mut buffer, mut pressed) = (String::new(), [0; 4096], false);
-        while !seen.contains("the end") {
+        while !seen.contains(AFTER) {
             let read = reader.read(&mut buffer).unwrap();
             seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
             // Only what is not blank is drawn, so words come one by one.
@@ -398,7 +402,7 @@ async fn the_live_screen_leaves_the_terminal_as_it_was() {
     });
     let status = timeout(LIMIT, screen.wait()).await.unwrap().unwrap();
     let mut terminal = File::from(pty.slave.try_clone().unwrap());
-    terminal.write_all(b"the end").unwrap();
+    terminal.write_all(AFTER.as_bytes()).unwrap();
     let seen = seen.join().unwrap();
     assert!(status.success(), "{seen}");
     assert!(

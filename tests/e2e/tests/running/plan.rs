@@ -140,7 +140,7 @@ fn number<T: FromStr>(name: &str, usual: T) -> T {
     match std::env::var(name) {
         Ok(text) => text
             .parse()
-            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
         Err(_) => usual,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 const TICKS: u64 = 100;
 
 /// Returns the pids of a process's children.
-pub(crate) fn children(pid: u32) -> Vec<i32> {
+fn children(pid: u32) -> Vec<u32> {
     let mut pids = Vec::new();
     // A child belongs to the thread that made it; a thread may end while we look.
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))
@@ -17,12 +17,37 @@ pub(crate) fn children(pid: u32) -> Vec<i32> {
         let text = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
         pids.extend(
             text.split_whitespace()
-                .map(|pid| pid.parse::<i32>().unwrap()),
+                .map(|pid| pid.parse::<u32>().unwrap()),
         );
     }
     pids.sort_unstable();
     pids.dedup();
     pids
+}
+
+/// Returns the pids of all processes below one: a validator's workers and the guards between.
+pub(crate) fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = children(pid);
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children(pid));
+        next += 1;
+    }
+    found
+}
+
+/// Returns the pids of a validator's workers: the processes below it that have none below them.
+pub(crate) fn workers(pid: u32) -> Vec<u32> {
+    let mut found = descendants(pid);
+    found.retain(|&pid| children(pid).is_empty());
+    found
+}
+
+/// Whether a process is there and does not only wait to be reaped.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = text.rsplit_once(") ").map(|(_, rest)| rest.chars().next());
+    state.flatten().is_some_and(|state| state != 'Z')
 }
 
 /// Returns the resident memory of a process in KiB; 0 if it is gone.

@@ -29,7 +29,7 @@ use tokio::{process::Child, time::sleep};
 
 use crate::{
     plan::{Event, Plan},
-    proc::{children, cpu_time, resident_kib},
+    proc::{cpu_time, descendants, resident_kib, workers},
     report::{Memory, Report},
     tail::Tail,
     world::{World, stop},
@@ -166,9 +166,9 @@ impl<'w> Run<'w> {
                 self.respawn();
             }
             Event::KillWorker => {
-                for worker in children(self.child.id().unwrap()) {
+                for worker in workers(self.child.id().unwrap()) {
                     // It may have ended by itself.
-                    let _ = kill(Pid::from_raw(worker), Signal::SIGKILL);
+                    let _ = kill(Pid::from_raw(worker.cast_signed()), Signal::SIGKILL);
                 }
             }
             Event::Outside(trouble) => {
@@ -311,9 +311,9 @@ async fn undisturbed(world: &World, plan: Plan) -> Seen {
         let ended = child.try_wait().unwrap();
         for line in journal.lines() {
             seen.records.push(serde_json::from_str(&line).unwrap());
-            let workers = children(pid).into_iter().map(i32::unsigned_abs);
+            let below = descendants(pid).into_iter();
             seen.memory
-                .note(resident_kib(pid), workers.map(resident_kib).sum());
+                .note(resident_kib(pid), below.map(resident_kib).sum());
             progress = Instant::now();
         }
         if let Some(status) = ended {
@@ -342,8 +342,8 @@ async fn idle(world: &World, time: Duration) -> f64 {
         .chain
         .set_block_mode(BlockMode::Every(Duration::from_secs(12)));
     let used = || {
-        let workers = children(pid).into_iter().map(i32::unsigned_abs);
-        workers.chain([pid]).map(cpu_time).sum::<Duration>()
+        let below = descendants(pid).into_iter();
+        below.chain([pid]).map(cpu_time).sum::<Duration>()
     };
     let before = used();
     // What is measured is its CPU time meanwhile.

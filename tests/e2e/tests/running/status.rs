@@ -236,7 +236,7 @@ async fn a_twin_is_told_and_forgotten_when_it_is_gone() {
             .alarms
             .remove(&Cause::Twin)
     };
-    assert_eq!(alarm(), None, "our own weights are no twin's");
+    assert_eq!(alarm(), None, "our own weights are not a twin's");
 
     // Elsewhere, somebody uses our hotkey.
     let foreign = world.set_foreign_weights("a").await;

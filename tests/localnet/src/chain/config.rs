@@ -82,7 +82,7 @@ pub struct Hyperparameters {
     pub weights_rate_limit: u64,
     /// Fewest weights in one vector.
     pub min_allowed_weights: u16,
-    /// Largest share of one weight, out of 65535; 65535 is no limit.
+    /// Largest share of one weight, out of 65535; 65535 is not a limit.
     pub max_weights_limit: u16,
     /// Blocks during which a new neuron is not replaced.
     pub immunity_period: u16,

@@ -34,10 +34,10 @@ pub enum Service {
     Feed,
 }
 
-/// A name that is no trouble.
+/// A name that is not a trouble.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "'{0}' is no trouble known here: hub-FAULT, cdn-FAULT or feed-FAULT, where FAULT is one of \
+    "'{0}' is not a trouble known here: hub-FAULT, cdn-FAULT or feed-FAULT, where FAULT is one of \
      {faults}; or chain-stall, chain-cut, chain-429",
     faults = Fault::ALL.map(|(_, name)| name).join(", ")
 )]

@@ -100,7 +100,7 @@ impl Fault {
     }
 }
 
-/// A name that is no fault.
+/// A name that is not a fault.
 #[derive(Debug, thiserror::Error)]
 #[error("no fault is called '{0}'")]
 pub struct UnknownFault(String);

@@ -109,7 +109,7 @@ fn unzip(body: &[u8]) -> Vec<u8> {
     use std::io::Read as _;
     let mut plain = Vec::new();
     let limited = flate2::read::GzDecoder::new(body).take(MAX_REQUEST as u64);
-    // What can't be read is no request and gets an empty answer.
+    // What can't be read is not a request and gets an empty answer.
     let _ = { limited }.read_to_end(&mut plain);
     plain
 }

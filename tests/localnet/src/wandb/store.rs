@@ -179,7 +179,7 @@ impl Run {
     }
 }
 
-/// Reads a row's step; rows may hold tokens that are no JSON, so only the number is looked at.
+/// Reads a row's step; rows may hold tokens that are not JSON, so only the number is looked at.
 fn step(row: &str) -> Option<i64> {
     let (_, after) = row.split_once("\"_step\":")?;
     let digits: String = after

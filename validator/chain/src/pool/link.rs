@@ -105,7 +105,7 @@ pub(super) async fn connect(
     let genesis = found.as_deref().and_then(|found| found.parse().ok());
     let Some(genesis) = genesis else {
         return Err(ConnectFailure::broken(format!(
-            "its genesis is no block hash: {:.66}",
+            "its genesis is not a block hash: {:.66}",
             link.url.scrub(&found.unwrap_or_default())
         )));
     };

@@ -250,7 +250,7 @@ async fn foreign_weights_of_our_hotkey_raise_the_alarm() {
     assert_eq!(
         guard.check(&client, &ours, &neuron().await).await.unwrap(),
         None,
-        "another process of ours is no twin"
+        "another process of ours is not a twin"
     );
 
     // Another machine, which has no part in what this user's processes tell each other.

@@ -157,7 +157,8 @@ fn template_refusal(template: &str) -> String {
 #[test]
 fn templates_that_never_end() {
     let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
-    assert!(template_refusal(endless).contains("fuel"), "{endless}");
+    let text = template_refusal(endless);
+    assert!(text.contains("too many steps"), "{text}");
     let recursive = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}";
     assert!(
         template_refusal(recursive).contains("recursion"),

@@ -117,7 +117,7 @@ impl Store {
 fn problem_of_blob(path: &Path, depth: Depth) -> Result<Option<String>, FileError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let Ok(expected) = name.parse::<Digest>() else {
-        return Ok(Some("its name is no SHA-256".into()));
+        return Ok(Some("its name is not a SHA-256".into()));
     };
     if depth == Depth::Sizes {
         return Ok(None);

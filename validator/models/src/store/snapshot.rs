@@ -64,7 +64,7 @@ impl Store {
         }
         let json = serde_json::to_vec(record).map_err(io::Error::from);
         let json = json.map_err(FileError::on("write", &record_path))?;
-        // A record without a folder is no model, so it may come first.
+        // A record without a folder is not a model, so it may come first.
         file::write_atomic(&record_path, &json)?;
         if !dir.is_dir() {
             let blobs = record

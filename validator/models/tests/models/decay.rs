@@ -1,4 +1,4 @@
-//! A disk that decays: our copies are no witness against a miner, and are fetched again.
+//! A disk that decays: our copies are not evidence against a miner, and are fetched again.
 
 use std::{
     fs::{File, Permissions},
@@ -106,7 +106,7 @@ async fn our_own_decayed_copy_refuses_no_model() {
     let mut pairs = norms(&mended).into_iter().zip(norms(&json));
     assert!(pairs.all(|(now, before)| (now - before).abs() < 1e-9));
 
-    // The record is gone and a norm of the stored weights has exploded: the blob is no witness.
+    // The record is gone and a norm of the stored weights has exploded: the blob is not evidence.
     std::fs::remove_file(&record).unwrap();
     let length = u64::from_le_bytes(*std::fs::read(&weights).unwrap().first_chunk().unwrap());
     for tensor in 0..6 {
@@ -121,7 +121,7 @@ async fn our_own_decayed_copy_refuses_no_model() {
 /// What finds out that a model is damaged.
 type Look = fn(&Store, &ContentHash);
 
-/// A file of a model is gone from our disk, and it is no member of a pool: it is fetched again.
+/// A file of a model is gone from our disk, and it is not a member of a pool: it is fetched again.
 #[tokio::test]
 async fn a_model_that_is_not_whole_is_marked_before_it_is_removed() {
     let world = World::new().await;

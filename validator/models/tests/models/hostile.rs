@@ -204,9 +204,9 @@ async fn a_claim_that_names_nothing_costs_no_request() {
     assert_eq!(world.server.api.traffic.requests(), []);
     insta::assert_snapshot!(reasons.join("\n"), @r###"
     its hash "not base64" is not a content hash (base64 of 32 bytes)
-    its revision "abcdef0" is no full commit hash
+    its revision "abcdef0" is not a full commit hash
     "miner/../../etc" is not the name of a repository on the hub
-    its revision "None" is no full commit hash
+    its revision "None" is not a full commit hash
     "miner/x\u{1b}[2J" is not the name of a repository on the hub
     "###);
 }

@@ -87,7 +87,7 @@ async fn a_fixed_tokenizer_that_worked_is_kept_whatever_is_pushed() {
     let find =
         async |wanted: &FixedTokenizer| tokenizers.find(wanted, Some(&trusted.pin)).await.unwrap();
 
-    // Another commit with the same tokenizer is no news.
+    // Another commit with the same tokenizer is not news.
     files.insert("README.md".into(), b"words".to_vec());
     world.publish("tokenizer", &files);
     assert_eq!(find(&wanted).await, trusted);

@@ -21,11 +21,11 @@ const STEPS: usize = 20;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct OverviewPage {
-    competitions: Vec<Competition>,
+    competitions: Vec<CompetitionSummary>,
 }
 
 #[derive(Debug, Serialize)]
-struct Competition {
+struct CompetitionSummary {
     #[serde(flatten)]
     leaders: Leaders,
     /// Losses of the newest steps, oldest first.
@@ -49,7 +49,7 @@ impl OverviewPage {
             let mut losses = losses(&points);
             leaders.standings.truncate(SHOWN);
             losses.retain(|uid, _| leaders.standings.iter().any(|row| row.uid == *uid));
-            competitions.push(Competition { leaders, losses });
+            competitions.push(CompetitionSummary { leaders, losses });
         }
         Ok(Self { competitions })
     }
@@ -66,7 +66,7 @@ impl OverviewPage {
     }
 }
 
-impl Competition {
+impl CompetitionSummary {
     fn html(&self, number: usize) -> Markup {
         let Leaders {
             last, standings, ..

@@ -1,4 +1,4 @@
-//! The table: every rule, and the conditions that are no alarms.
+//! The table: every rule, and the conditions that are not alarms.
 
 use jiff::{SignedDuration, Timestamp};
 use shared::status::Health;

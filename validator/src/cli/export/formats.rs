@@ -14,21 +14,21 @@ use parquet::{
 };
 use serde_json::Value;
 
-use super::Format;
+use super::FileFormat;
 
 /// Rows of a Parquet file that are held at once.
 const GROUP: usize = 65_536;
 
 /// What a column holds; every cell may be absent.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum ColumnKind {
     Whole,
     Number,
     Flag,
     Text,
 }
 
-pub(super) type Column = (&'static str, Kind);
+pub(super) type Column = (&'static str, ColumnKind);
 
 type Output = BufWriter<Box<dyn Write + Send>>;
 
@@ -46,18 +46,18 @@ enum Sink {
 
 impl Writer {
     pub(super) fn new(
-        format: Format,
+        format: FileFormat,
         columns: &'static [Column],
         mut output: Output,
     ) -> io::Result<Self> {
         let sink = match format {
-            Format::Csv => {
+            FileFormat::Csv => {
                 let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
                 write!(output, "{}\r\n", names.join(","))?;
                 Sink::Csv(output)
             }
-            Format::Jsonl => Sink::Jsonl(output),
-            Format::Parquet => {
+            FileFormat::Jsonl => Sink::Jsonl(output),
+            FileFormat::Parquet => {
                 let properties = WriterProperties::builder()
                     .set_compression(Compression::SNAPPY)
                     .build();
@@ -135,10 +135,10 @@ fn csv_cell(value: Option<&Value>) -> String {
 fn schema(columns: &[Column]) -> Result<Type, ParquetError> {
     let fields = columns.iter().map(|(name, kind)| {
         let (physical, logical) = match kind {
-            Kind::Whole => (Physical::INT64, None),
-            Kind::Number => (Physical::DOUBLE, None),
-            Kind::Flag => (Physical::BOOLEAN, None),
-            Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+            ColumnKind::Whole => (Physical::INT64, None),
+            ColumnKind::Number => (Physical::DOUBLE, None),
+            ColumnKind::Flag => (Physical::BOOLEAN, None),
+            ColumnKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         };
         Type::primitive_type_builder(name, physical)
             .with_repetition(Repetition::OPTIONAL)
@@ -188,10 +188,10 @@ fn group<W: Write + Send>(
             }};
         }
         match kind {
-            Kind::Whole => write!(Int64Type, Value::as_i64),
-            Kind::Number => write!(DoubleType, number),
-            Kind::Flag => write!(BoolType, Value::as_bool),
-            Kind::Text => write!(ByteArrayType, |cell: &Value| {
+            ColumnKind::Whole => write!(Int64Type, Value::as_i64),
+            ColumnKind::Number => write!(DoubleType, number),
+            ColumnKind::Flag => write!(BoolType, Value::as_bool),
+            ColumnKind::Text => write!(ByteArrayType, |cell: &Value| {
                 cell.as_str()
                     .map(|text| ByteArray::from(text.as_bytes().to_vec()))
             }),

@@ -12,7 +12,7 @@ use index::{Index, IndexError};
 use serde::Serialize;
 use shared::{Exit, Failure, cli::FullPath};
 
-use self::formats::{Column, Kind, Writer};
+use self::formats::{Column, ColumnKind, Writer};
 use super::flags::{OwnFlags, index_failure};
 
 /// Rows kept of what has no step; the index holds no more.
@@ -23,10 +23,10 @@ const ALL: usize = 1 << 20;
 pub(crate) struct ExportArgs {
     /// What to write
     #[arg(value_name = "TABLE")]
-    what: Dataset,
+    what: Table,
     /// The format
     #[arg(long, value_name = "FORMAT", default_value = "csv")]
-    format: Format,
+    format: FileFormat,
     /// Write to this file [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<FullPath>,
@@ -35,7 +35,7 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Dataset {
+enum Table {
     /// A row a step
     Steps,
     /// A row for each model of each step
@@ -55,7 +55,7 @@ enum Dataset {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum FileFormat {
     /// Comma-separated values; a text that a spreadsheet would compute is quoted by an apostrophe
     Csv,
     /// One JSON object a line
@@ -85,7 +85,7 @@ impl From<io::Error> for Broken {
 pub(super) fn run(args: &ExportArgs) -> Result<Exit, Failure> {
     let index = args.own.index()?;
     let output: Box<dyn Write + Send> = match &args.output {
-        None if args.format == Format::Parquet => {
+        None if args.format == FileFormat::Parquet => {
             return Err(Failure::new(
                 Exit::Usage,
                 "a Parquet file is not for a terminal or a pipe",
@@ -118,9 +118,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Failure> {
     }
 }
 
-impl Dataset {
+impl Table {
     fn columns(self) -> &'static [Column] {
-        use Kind::{Flag, Number, Text, Whole};
+        use ColumnKind::{Flag, Number, Text, Whole};
         match self {
             Self::Steps => &[
                 ("step", Whole),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ByteSize(pub(crate) u64);
 
-/// A text is no size.
+/// A text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB or TiB")]
 pub(crate) struct BadByteSize;

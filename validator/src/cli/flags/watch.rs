@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use shared::cli::FullPath;
 
-use crate::service::{Target, Token};
+use crate::service::{DashboardToken, NotifyTarget};
 
 /// Who is told how the validator is.
 #[derive(Debug, Clone, Args)]
@@ -24,12 +24,12 @@ pub(crate) struct WatchFlags {
         env = "VALIDATOR_DASHBOARD_TOKEN",
         hide_env_values = true
     )]
-    pub(crate) dashboard_token: Option<Token>,
+    pub(crate) dashboard_token: Option<DashboardToken>,
     /// Write the pages into this folder after each step, for a bucket or a web server
     #[arg(long = "page-dir", value_name = "DIR")]
     pub(crate) page_dir: Option<FullPath>,
     /// Tell of problems that last: an address that takes JSON, slack:ADDRESS of an incoming webhook, or a shell
     /// command that reads JSON; may be repeated
     #[arg(long, value_name = "URL|slack:URL|CMD")]
-    pub(crate) notify: Vec<Target>,
+    pub(crate) notify: Vec<NotifyTarget>,
 }

@@ -44,7 +44,7 @@ struct WalletReport {
 
 pub(super) fn run(args: &WalletArgs) -> Result<Exit, Failure> {
     args.log.init_quiet();
-    // What is wrong with them is no state of the chain.
+    // What is wrong with them is not a state of the chain.
     args.chain.endpoints()?;
     let path: WalletPath = args.wallet.path();
     let public = path

@@ -17,7 +17,7 @@ use super::flags::{OwnFlags, index_failure};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Show {
     /// Who leads in each competition, and why
-    Leaders(Asked),
+    Leaders(ViewArgs),
     /// A uid or hotkey: its repository, what came of it, and why it was refused
     Uid(uid::UidArgs),
     /// One step: its samples, models, losses and refusals
@@ -25,20 +25,20 @@ pub(crate) enum Show {
     /// What changed between two steps of a competition
     Changes(step::TwoSteps),
     /// Commitments that were refused, and since when
-    Refusals(Asked),
+    Refusals(ViewArgs),
     /// Weights as set and as read back
-    Weights(Asked),
+    Weights(ViewArgs),
     /// Models that failed, problems of the validator, and starts
-    Faults(Asked),
+    Faults(ViewArgs),
     /// Our validator trust, how it moved, and with whom we disagree
-    Trust(Asked),
+    Trust(ViewArgs),
     /// Pairs of models that behave alike
     Copies(step::OneStep),
 }
 
 /// What every view takes.
 #[derive(Debug, Args)]
-pub(crate) struct Asked {
+pub(crate) struct ViewArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -69,7 +69,7 @@ pub(super) fn run(what: &Show) -> Result<Exit, Failure> {
     }
 }
 
-impl Asked {
+impl ViewArgs {
     /// Asks the index and shows the answer.
     fn show<T: Serialize>(
         &self,

@@ -7,7 +7,7 @@ use shared::{Exit, Failure, term};
 
 use super::{
     super::flags::index_failure,
-    Asked,
+    ViewArgs,
     pieces::{loss, moved, or_dash, repository, text, when},
 };
 
@@ -18,7 +18,7 @@ pub(crate) struct OneStep {
     #[arg(value_name = "N")]
     step: Option<u64>,
     #[command(flatten)]
-    asked: Asked,
+    asked: ViewArgs,
 }
 
 /// Two steps.
@@ -31,7 +31,7 @@ pub(crate) struct TwoSteps {
     #[arg(value_name = "B")]
     to: Option<u64>,
     #[command(flatten)]
-    asked: Asked,
+    asked: ViewArgs,
 }
 
 /// A step as it is shown.

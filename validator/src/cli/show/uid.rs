@@ -8,7 +8,7 @@ use shared::{Exit, Failure, term};
 
 use super::{
     super::flags::index_failure,
-    Asked,
+    ViewArgs,
     pieces::{loss, or_dash, repository, text, when},
 };
 use crate::service::Known;
@@ -21,7 +21,7 @@ pub(crate) struct UidArgs {
     #[arg(value_name = "UID|HOTKEY")]
     who: Who,
     #[command(flatten)]
-    asked: Asked,
+    asked: ViewArgs,
 }
 
 /// Somebody, by number or by key.

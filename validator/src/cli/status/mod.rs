@@ -70,7 +70,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             .because("no validator has run with this wallet, subnet and state folder")
             .hint(OWN_FLAGS)
         })?;
-    let found = Found::at(status, clock::unix_seconds());
+    let found = StatusView::at(status, clock::unix_seconds());
     if args.json {
         term::json(&found.status);
     } else {
@@ -86,7 +86,7 @@ fn alive(pid: u32) -> bool {
 }
 
 /// A status, and whether it still holds.
-struct Found {
+struct StatusView {
     status: Status,
     /// The process lives.
     alive: bool,
@@ -96,7 +96,7 @@ struct Found {
     age: u64,
 }
 
-impl Found {
+impl StatusView {
     fn at(status: Status, now: u64) -> Self {
         Self {
             alive: alive(status.pid),

@@ -23,7 +23,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{super::runtime::block_on, Found, rows, shown};
+use super::{super::runtime::block_on, StatusView, rows, shown};
 use report::{
     rules::Rule,
     status::{self as own, LastStep},
@@ -98,15 +98,15 @@ fn look(terminal: &mut DefaultTerminal, path: &Path, mut is_due: bool) -> io::Re
 }
 
 /// Reads the file, or says why it can't be shown.
-fn read(path: &Path) -> Result<Found, String> {
+fn read(path: &Path) -> Result<StatusView, String> {
     match own::read(path) {
-        Ok(Some(status)) => Ok(Found::at(status, clock::unix_seconds())),
+        Ok(Some(status)) => Ok(StatusView::at(status, clock::unix_seconds())),
         Ok(None) => Err(format!("there is no status file {}", path.display())),
         Err(error) => Err(shared::causes::one_line(&error)),
     }
 }
 
-fn draw(frame: &mut Frame<'_>, found: &Result<Found, String>) {
+fn draw(frame: &mut Frame<'_>, found: &Result<StatusView, String>) {
     let found = match found {
         Ok(found) => found,
         Err(why) => {
@@ -158,7 +158,7 @@ fn draw(frame: &mut Frame<'_>, found: &Result<Found, String>) {
     frame.render_widget(Line::from("q ends").dim(), keys);
 }
 
-fn problems(found: &Found) -> Vec<Line<'static>> {
+fn problems(found: &StatusView) -> Vec<Line<'static>> {
     let alarms = &found.status.details.alarms;
     let mut lines: Vec<Line<'static>> = alarms
         .iter()
@@ -173,7 +173,7 @@ fn problems(found: &Found) -> Vec<Line<'static>> {
 }
 
 /// Draws the competitions side by side, as many as fit.
-fn draw_standings(frame: &mut Frame<'_>, area: Rect, found: &Found) {
+fn draw_standings(frame: &mut Frame<'_>, area: Rect, found: &StatusView) {
     let steps: Vec<&LastStep> = found.status.details.last_steps.values().collect();
     let fits = (area.width / 36).max(1) as usize;
     let shown_steps = &steps[..steps.len().min(fits)];
@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    fn text(width: u16, height: u16, found: &Result<Found, String>) -> String {
+    fn text(width: u16, height: u16, found: &Result<StatusView, String>) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, found)).unwrap();
         terminal.backend().to_string()
@@ -256,7 +256,7 @@ mod tests {
         alarms.twin.raise(Health::Red, "another one\u{1b}]0;x\u{7}");
         let status = board.status("test", Duration::from_secs(15));
         let now = status.written_at;
-        let found = Ok(Found::at(status, now));
+        let found = Ok(StatusView::at(status, now));
         for (width, height) in [(200, 50), (120, 40), (80, 24), (20, 5), (1, 1)] {
             let screen = text(width, height, &found);
             assert!(

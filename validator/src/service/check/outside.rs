@@ -309,7 +309,7 @@ pub(super) async fn hub(settings: &Settings, answers: bool) -> Line {
             return Line::fail(
                 SUBJECT,
                 fault.kind,
-                format_args!("tokenizer {wanted}: {fault}"),
+                format_args!("{fault}"),
                 "gated repositories need a token that may read them: HF_TOKEN or --hub-token",
             );
         }

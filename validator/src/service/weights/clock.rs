@@ -95,7 +95,7 @@ impl Clock {
     }
 
     /// Says what is wrong with weights this late. After `cutoff` blocks the chain takes us for
-    /// inactive; `waiting` for the first step, late is no alarm yet.
+    /// inactive; `waiting` for the first step, late is not an alarm yet.
     pub(super) fn lateness(
         &self,
         head: BlockNumber,
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!((clock.failed, clock.not_before), (3, 120));
         assert!(!clock.is_due(119));
         clock.follow(100, 10);
-        assert_eq!(clock.failed, 3, "the same weights are no success");
+        assert_eq!(clock.failed, 3, "the same weights are not a success");
         // The third try had arrived after all.
         clock.follow(114, 10);
         assert_eq!((clock.failed, clock.due), (0, 124));

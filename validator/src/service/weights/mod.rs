@@ -50,7 +50,7 @@ impl Terms {
 }
 
 #[derive(Debug)]
-pub(super) struct Weights {
+pub(super) struct WeightSetter {
     pub(super) client: Client,
     pub(super) chain: Arc<ChainView>,
     pub(super) wallet: Arc<Wallet>,
@@ -74,7 +74,7 @@ pub(super) struct Alarms {
     pub(super) overdue: Alarm,
 }
 
-impl Weights {
+impl WeightSetter {
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         let mut heads = self.chain.heads();
         let mut clock = Clock::default();

@@ -92,7 +92,7 @@ fn account(text: &str) -> Answer<[u8; 32]> {
             .and_then(|bytes| bytes.try_into().ok()),
         None => AccountId::from_ss58check(text).ok().map(Into::into),
     };
-    key.ok_or_else(|| invalid(format!("`{text}` is no account")))
+    key.ok_or_else(|| invalid(format!("`{text}` is not an account")))
 }
 
 fn invalid(text: impl Into<String>) -> ErrorObjectOwned {
@@ -125,7 +125,7 @@ fn blocks(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMethodError> 
             Mode::Milliseconds(time) => BlockMode::Every(Duration::from_millis(time)),
             Mode::Named(name) if name == "onDemand" => BlockMode::OnDemand,
             Mode::Named(name) if name == "manual" => BlockMode::Manual,
-            Mode::Named(name) => return Err(invalid(format!("`{name}` is no block mode"))),
+            Mode::Named(name) => return Err(invalid(format!("`{name}` is not a block mode"))),
         };
         node.mode.send_replace(mode);
         Ok(())

@@ -88,7 +88,7 @@ pub(super) fn format(format: &Text, values: &Value) -> Outcome<String> {
     }
     out.push_str(rest);
     let used = named || source.dict.is_some() || source.at >= source.list.len();
-    // What is no tuple may go unused only if it could be looked into by name.
+    // What is not a tuple may go unused only if it could be looked into by name.
     let may_stay = matches!(
         values,
         Value::List(_) | Value::Dict(_) | Value::Undefined(_)
