@@ -160,14 +160,13 @@ fn templates_that_never_end() {
     let text = template_refusal(endless);
     assert!(text.contains("too many steps"), "{text}");
     let recursive = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}";
-    assert!(
-        template_refusal(recursive).contains("recursion"),
-        "{recursive}"
-    );
+    let text = template_refusal(recursive);
+    assert!(text.contains("nested too deeply"), "{text}");
     let nested = "(".repeat(100_000);
     template_refusal(&format!("{{{{ {nested} }}}}"));
     let long = "{% for a in range(9999) %}{{ 'a' * 9999 }}{% endfor %}";
-    assert!(template_refusal(long).contains("8 MiB"), "{long}");
+    let text = template_refusal(long);
+    assert!(text.contains("8 MiB"), "{text}");
     let twice = "{% set ns = namespace(x=[1]) %}{% for _ in range(60) %}\
         {% set ns.x = [ns.x, ns.x] %}{% endfor %}";
     for text in ["{{ ns.x }}", "{{ ns.x | tojson }}"] {
@@ -176,7 +175,8 @@ fn templates_that_never_end() {
     }
     let deep = "{% set ns = namespace(x=1) %}{% for _ in range(9000) %}\
         {% set ns.x = [[[ns.x]]] %}{% endfor %}{{ ns.x }}";
-    assert!(template_refusal(deep).contains("too deeply"), "{deep}");
+    let text = template_refusal(deep);
+    assert!(text.contains("too deeply"), "{text}");
     template_refusal("{{ raise_exception('no thanks') }}");
     template_refusal("{% for m in messages %}");
     template_refusal(&" ".repeat(2 << 20));
