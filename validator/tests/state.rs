@@ -76,6 +76,7 @@ fn record(step: u64, failed: Option<Fault>) -> StepRecord {
         kept: vec![],
         generated: BTreeMap::new(),
         receipt: None,
+        sandbox: None,
         timings: BTreeMap::new(),
     };
     scoring::score(&mut record);

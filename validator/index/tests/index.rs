@@ -103,6 +103,7 @@ fn record(step: u64) -> StepRecord {
             attempts: 1,
             stored: vec![(Uid(5), 65535)],
         }),
+        sandbox: None,
         timings: [("evaluate".to_owned(), 2.0)].into(),
     }
 }

@@ -97,6 +97,7 @@ fn record(step: u64, uids: u16, samples: usize) -> StepRecord {
             attempts: 1,
             stored: vec![(Uid(1), 65535)],
         }),
+        sandbox: None,
         timings: [("evaluate".to_owned(), 2.0)].into(),
     }
 }

@@ -37,6 +37,9 @@ pub struct StepRecord {
     /// What the models were evaluated on.
     pub samples: Samples,
     pub engine: Engine,
+    /// The walls around the workers that stood, then those that did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
     /// How the samples were tokenized and packed, by tokenizer hash.
     pub plans: BTreeMap<String, Plan>,
     /// The models of the step.

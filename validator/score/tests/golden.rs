@@ -216,7 +216,7 @@ fn the_first_pool_is_where_the_consensus_is() {
 fn weights_are_read_by_uid() {
     let weights = Weights::from(vec![0.25, 0.0, f32::NAN, 0.5]);
     let read = [0, 1, 2, 3, 4].map(|uid| weights.get(Uid(uid)));
-    assert_eq!(read, [0.25, 0.0, 0.0, 0.5, 0.0]);
+    assert_eq!(Vec::from(read), [0.25, 0.0, 0.0, 0.5, 0.0]);
     assert!(!weights.is_zero());
     let without = weights.clone().without(Uid(3)).without(Uid(77));
     assert_eq!(Vec::from(without.clone()), [0.25, 0.0, 0.0, 0.0]);

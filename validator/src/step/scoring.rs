@@ -59,6 +59,7 @@ pub(super) fn record(context: &Context, found: RecordParts<'_>) -> StepRecord {
             ids: set.samples.iter().map(|sample| sample.id.clone()).collect(),
         },
         engine: context.engine(),
+        sandbox: context.board.details().sandbox,
         plans,
         models,
         refused: start.refused.clone(),

@@ -91,6 +91,8 @@ async fn two_validators_agree_and_anyone_can_check_it() {
         )
         .await;
     assert_eq!(code, 0, "{log}");
+    let walls = world.records("a").remove(0).sandbox.unwrap();
+    assert!(walls.contains("seccomp"), "{walls}");
     let journals = [world.journal("a"), world.journal("b")];
     let [a, b] = journals.each_ref().map(|path| path.to_str().unwrap());
     let (code, text) = world.run("a", &["diff", a, b, "--json"]).await;

@@ -36,6 +36,8 @@ pub(crate) enum Event {
     Kill,
     /// SIGKILL to the validator, and a model is gone from the disk when it is started again.
     LoseModel,
+    /// SIGKILL to the validator, and a bit of a model has flipped when it is started again.
+    FlipBit,
     /// SIGTERM, as the supervisor does it.
     Drain,
     /// SIGKILL to the worker.
@@ -126,7 +128,12 @@ fn others() -> Vec<Event> {
         Trouble::ChainBusy,
     ];
     let outside = http.chain(chain).map(Event::Outside);
-    let inside = [Event::KillWorker, Event::LoseModel, Event::Drain];
+    let inside = [
+        Event::KillWorker,
+        Event::LoseModel,
+        Event::FlipBit,
+        Event::Drain,
+    ];
     // As often as all outside together.
     let inside = inside.into_iter().cycle().take(14);
     outside.chain(inside).collect()

@@ -14,7 +14,10 @@ use localnet::{
     chain::BlockMode,
     demo::{CHAIN_TROUBLE, Trouble},
 };
-use models::{Store, store::StoreLimits};
+use models::{
+    Store,
+    store::{StoreLimits, StoredModel},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -28,6 +31,7 @@ use subnet::Uid;
 use tokio::{process::Child, time::sleep};
 
 use crate::{
+    decay::flip_a_bit,
     plan::{Event, Plan},
     proc::{cpu_time, descendants, resident_kib, workers},
     report::{Memory, Report},
@@ -155,10 +159,21 @@ impl<'w> Run<'w> {
 
     async fn suffer(&mut self, event: Event) {
         match event {
-            Event::Kill => self.restart(None).await,
+            Event::Kill => {
+                self.child.kill().await.unwrap();
+                self.respawn();
+            }
             Event::LoseModel => {
-                let index = self.seen.records.len();
-                self.restart(Some(index)).await;
+                let lose = |store: &Store, model: &StoredModel| {
+                    assert!(store.remove_model(&model.record.content_hash).unwrap());
+                };
+                self.restart(lose).await;
+            }
+            Event::FlipBit => {
+                let flip = |_: &Store, model: &StoredModel| {
+                    flip_a_bit(&model.dir.join("model.safetensors"));
+                };
+                self.restart(flip).await;
             }
             Event::Drain => {
                 let code = stop(&mut self.child).await;
@@ -183,14 +198,15 @@ impl<'w> Run<'w> {
     }
 
     /// Kills the validator and starts it again, maybe with one model less on disk.
-    async fn restart(&mut self, lost: Option<usize>) {
+    /// Kills the validator, does something to one of its models, and starts it again.
+    async fn restart(&mut self, harm: impl FnOnce(&Store, &StoredModel)) {
         self.child.kill().await.unwrap();
-        if let Some(index) = lost {
-            let store = Store::open(&self.world.store(), StoreLimits::default()).unwrap();
-            let models = store.models().unwrap();
-            let lost = &models[index % models.len()];
-            assert!(store.remove_model(&lost.record.content_hash).unwrap());
+        let store = Store::open(&self.world.store(), StoreLimits::default()).unwrap();
+        let models = store.models().unwrap();
+        if !models.is_empty() {
+            harm(&store, &models[self.seen.records.len() % models.len()]);
         }
+        drop(store);
         self.respawn();
     }
 
