@@ -52,6 +52,42 @@ async fn check_names_what_is_broken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_judges_a_runtime_before_the_upgrade() {
+    let world = World::start("check-metadata", Duration::from_millis(500)).await;
+    let file = world.state("runtime.scale");
+    let path = file.to_str().unwrap();
+    let (code, text) = world
+        .run("a", &["inspect", "metadata", "--out", path])
+        .await;
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = world.run("a", &["check", "--metadata", path]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("things are as they should be"), "{text}");
+    // A pallet that is called otherwise takes everything along that is read from it.
+    let bytes = std::fs::read(&file).unwrap();
+    let bytes = replaced(bytes, b"SubtensorModule", b"SubtensorModern");
+    shared::file::write_atomic(&file, &bytes).unwrap();
+    let (code, text) = world.run("a", &["check", "--metadata", path]).await;
+    assert_eq!(code, 78, "{text}");
+    assert!(text.contains("FAIL runtime"), "{text}");
+    assert!(text.contains("look for a newer release"), "{text}");
+    // Half a file.
+    shared::file::write_atomic(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let (code, text) = world.run("a", &["check", "--metadata", path]).await;
+    assert_eq!(code, 65, "{text}");
+    assert!(text.contains("is not the metadata of a runtime"), "{text}");
+}
+
+/// Replaces a text by one of the same length, everywhere.
+fn replaced(mut bytes: Vec<u8>, old: &[u8], new: &[u8]) -> Vec<u8> {
+    assert_eq!(old.len(), new.len());
+    while let Some(at) = bytes.windows(old.len()).position(|window| window == old) {
+        bytes[at..at + new.len()].copy_from_slice(new);
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_shows_everything_that_is_broken_at_once() {
     let world = World::start("check-broken", Duration::from_millis(500)).await;
     let state = world.state("a");

@@ -9,6 +9,7 @@
 mod check;
 mod clock;
 mod decay;
+mod fork;
 mod gate;
 mod identity;
 mod operator;

@@ -36,8 +36,6 @@ pub(crate) enum Event {
     Kill,
     /// SIGKILL to the validator, and a model is gone from the disk when it is started again.
     LoseModel,
-    /// SIGKILL to the validator, and a bit of a model has flipped when it is started again.
-    FlipBit,
     /// SIGTERM, as the supervisor does it.
     Drain,
     /// SIGKILL to the worker.
@@ -128,22 +126,18 @@ fn others() -> Vec<Event> {
         Trouble::ChainBusy,
     ];
     let outside = http.chain(chain).map(Event::Outside);
-    let inside = [
-        Event::KillWorker,
-        Event::LoseModel,
-        Event::FlipBit,
-        Event::Drain,
-    ];
+    let inside = [Event::KillWorker, Event::LoseModel, Event::Drain];
     // As often as all outside together.
     let inside = inside.into_iter().cycle().take(14);
     outside.chain(inside).collect()
 }
 
+/// Returns a number from the environment, which is all the command line that tests have.
 #[expect(
     clippy::disallowed_methods,
     reason = "the soak has no command line but the environment"
 )]
-fn number<T: FromStr>(name: &str, usual: T) -> T {
+pub(crate) fn number<T: FromStr>(name: &str, usual: T) -> T {
     match std::env::var(name) {
         Ok(text) => text
             .parse()

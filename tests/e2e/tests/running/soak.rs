@@ -14,24 +14,20 @@ use localnet::{
     chain::BlockMode,
     demo::{CHAIN_TROUBLE, Trouble},
 };
-use models::{
-    Store,
-    store::{StoreLimits, StoredModel},
-};
+use models::{Store, store::StoreLimits};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use report::{
     StepRecord,
-    status::{Activity, Status},
+    status::{Activity, EndpointStatus, Status},
 };
 use shared::Exit;
 use subnet::Uid;
 use tokio::{process::Child, time::sleep};
 
 use crate::{
-    decay::flip_a_bit,
     plan::{Event, Plan},
     proc::{cpu_time, descendants, resident_kib, workers},
     report::{Memory, Report},
@@ -164,16 +160,12 @@ impl<'w> Run<'w> {
                 self.respawn();
             }
             Event::LoseModel => {
-                let lose = |store: &Store, model: &StoredModel| {
-                    assert!(store.remove_model(&model.record.content_hash).unwrap());
-                };
-                self.restart(lose).await;
-            }
-            Event::FlipBit => {
-                let flip = |_: &Store, model: &StoredModel| {
-                    flip_a_bit(&model.dir.join("model.safetensors"));
-                };
-                self.restart(flip).await;
+                self.child.kill().await.unwrap();
+                let store = Store::open(&self.world.store(), StoreLimits::default()).unwrap();
+                let models = store.models().unwrap();
+                let lost = &models[self.seen.records.len() % models.len()];
+                assert!(store.remove_model(&lost.record.content_hash).unwrap());
+                self.respawn();
             }
             Event::Drain => {
                 let code = stop(&mut self.child).await;
@@ -198,18 +190,6 @@ impl<'w> Run<'w> {
     }
 
     /// Kills the validator and starts it again, maybe with one model less on disk.
-    /// Kills the validator, does something to one of its models, and starts it again.
-    async fn restart(&mut self, harm: impl FnOnce(&Store, &StoredModel)) {
-        self.child.kill().await.unwrap();
-        let store = Store::open(&self.world.store(), StoreLimits::default()).unwrap();
-        let models = store.models().unwrap();
-        if !models.is_empty() {
-            harm(&store, &models[self.seen.records.len() % models.len()]);
-        }
-        drop(store);
-        self.respawn();
-    }
-
     fn respawn(&mut self) {
         self.look();
         self.child = spawn(self.world, self.plan);
@@ -256,7 +236,12 @@ impl<'w> Run<'w> {
     /// of twelve seconds, and many blocks here.
     async fn in_touch(&mut self) {
         let block = self.world.block();
-        let follows = |status: Status| status.details.block >= Some(block);
+        // A block that came after the trouble: an earlier one it may have heard of before. New blocks are
+        // still told by an endpoint whose pause, after it asked for one, is not over.
+        let follows = |status: Status| {
+            let healthy = |endpoint: &EndpointStatus| endpoint.problem.is_none();
+            status.details.block > Some(block) && status.details.endpoints.iter().all(healthy)
+        };
         self.until(|run| run.world.status("a").is_some_and(follows))
             .await;
     }

@@ -2,10 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
-use shared::{Exit, Failure, file};
+use shared::{Exit, Failure, causes, file};
 
 use super::Line;
 use chain::{
+    ChainError,
     runtime::Runtime,
     upgrade::{self, Impact},
 };
@@ -22,8 +23,16 @@ pub fn metadata(path: &Path) -> Result<Vec<Line>, Failure> {
         .map_err(|error| Failure::of(Exit::BadInput, &error))?
         .ok_or_else(|| Failure::new(Exit::BadInput, format_args!("there is no file {name}")))?;
     let runtime = Runtime::new(0, 0, Genesis([0; 32]), &bytes).map_err(|error| {
-        Failure::of(Exit::BadInput, &error)
-            .because(format_args!("{name} is not the metadata of a runtime"))
+        let cause = match error {
+            // No node said it.
+            ChainError::Garbled { problem, .. } => problem,
+            error => causes::one_line(&error),
+        };
+        // The decoder's words come in several lines.
+        let cause: Vec<&str> = cause.split_whitespace().collect();
+        let heading = format_args!("{name} is not the metadata of a runtime");
+        Failure::new(Exit::BadInput, heading)
+            .because(cause.join(" "))
             .hint("`validator inspect metadata --out FILE` writes that of a network")
     })?;
     let findings = upgrade::examine(&Arc::new(runtime));
