@@ -37,6 +37,8 @@ pub(crate) fn activated(activation: Activation, x: f32) -> f32 {
         Activation::Sigmoid => logistic(x),
         Activation::Tanh => x.tanh(),
         Activation::Linear => x,
+        Activation::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        Activation::SqrtSoftplus => softplus(x).sqrt(),
     }
 }
 
@@ -68,7 +70,27 @@ pub(crate) fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
         Activation::Sigmoid => sigmoid(x),
         Activation::Tanh => x.tanh(),
         Activation::Linear => Ok(x.clone()),
+        Activation::HardSwish => x * ((x + 3.0)?.clamp(0.0, 6.0)? / 6.0)?,
+        Activation::SqrtSoftplus => {
+            // The logarithm of 1 + exp(x) is that of 1 + y for y = exp(-|x|), which can't overflow, and
+            // x where that is positive. Of 1 + y it is 2 artanh(y / (2 + y)), as a series exact for
+            // small y too.
+            let y = x.abs()?.neg()?.exp()?;
+            let t = (&y / (&y + 2.0)?)?;
+            let square = t.sqr()?;
+            let series = [11.0, 9.0, 7.0, 5.0, 3.0, 1.0]
+                .into_iter()
+                .try_fold(square.affine(0.0, 1.0 / 13.0)?, |sum, n| {
+                    (sum * &square)? + 1.0 / n
+                })?;
+            (x.relu()? + (t * series)? * 2.0)?.sqrt()
+        }
     }
+}
+
+/// As torch has it: beyond 20 it is `x` itself.
+fn softplus(x: f32) -> f32 {
+    if x > 20.0 { x } else { x.exp().ln_1p() }
 }
 
 #[inline(always)]
@@ -109,8 +131,8 @@ mod tests {
 
     use super::*;
 
-    /// Values of torch 2.3.1 with transformers 4.40 at -1.5, 2 and 20.
-    const REFERENCE: [(Activation, [f32; 3]); 14] = [
+    /// Values of torch 2.3.1 with transformers 4.40 at -1.5, 2 and 20; the last two of 5.24.
+    const REFERENCE: [(Activation, [f32; 3]); 16] = [
         (Activation::Silu, [-0.273_638, 1.761_594, 20.0]),
         (Activation::Gelu, [-0.100_211, 1.954_5, 20.0]),
         (Activation::GeluClipped, [-0.100_211, 1.954_5, 10.0]),
@@ -125,6 +147,8 @@ mod tests {
         (Activation::Sigmoid, [0.182_426, 0.880_797, 1.0]),
         (Activation::Tanh, [-0.905_148, 0.964_028, 1.0]),
         (Activation::Linear, [-1.5, 2.0, 20.0]),
+        (Activation::HardSwish, [-0.375, 1.666_667, 20.0]),
+        (Activation::SqrtSoftplus, [0.448_791, 1.458_399, 4.472_136]),
     ];
 
     #[test]

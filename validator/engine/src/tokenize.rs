@@ -44,6 +44,8 @@ impl ChatTokenizer {
     fn read(directory: &Path, compatibility: Compatibility) -> Result<Self, Fault> {
         let directory = Directory::open(directory, compatibility)?;
         let template = directory.chat_template()?;
+        // Nothing is padded here, but a release looks at it.
+        directory.side("padding_side")?;
         let (mut tokenizer, variables, end_of_text, cut_left) = match compatibility {
             Compatibility::V4_40 => {
                 let mut tokenizer = backend::build(&directory)?;
@@ -59,7 +61,7 @@ impl ChatTokenizer {
                 let end = current.end_of_text().map(ToOwned::to_owned);
                 let (variables, cut_left) = (current.variables(), current.cut_left);
                 let mut tokenizer = current.tokenizer;
-                let split = directory.config["split_special_tokens"] == true;
+                let split = current::flag(&directory, "split_special_tokens", false)?;
                 tokenizer.set_encode_special_tokens(split);
                 (tokenizer, variables, end, cut_left)
             }

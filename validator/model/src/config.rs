@@ -149,7 +149,8 @@ impl FromStr for Architecture {
     }
 }
 
-/// The non-linearity of the gated feed-forward block: all that transformers 4.40 knows by name.
+/// The non-linearity of the gated feed-forward block: all that transformers 4.40 knows
+/// by name, and those of today without weights of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
@@ -179,6 +180,10 @@ pub enum Activation {
     Tanh,
     /// `x` itself.
     Linear,
+    /// `x * min(max(x + 3, 0), 6) / 6`.
+    HardSwish,
+    /// `sqrt(ln(1 + exp(x)))`.
+    SqrtSoftplus,
 }
 
 /// How hidden states are normalized.

@@ -30,6 +30,8 @@ pub enum Fault {
     Stall,
     /// The connection breaks after half of the body.
     Cut,
+    /// The connection stays, but after half of the body nothing comes any more.
+    StallMidway,
     /// The body is half as long as the metadata says, with an honest `Content-Length`.
     LyingLength,
     /// The first byte of the body is another one.
@@ -69,10 +71,11 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault with its name.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 20] = [
         (Self::Slow, "slow"),
         (Self::Stall, "stall"),
         (Self::Cut, "cut"),
+        (Self::StallMidway, "stall-midway"),
         (Self::LyingLength, "lying-length"),
         (Self::WrongBytes, "wrong-bytes"),
         (Self::ChangingBody, "changing-body"),
@@ -269,7 +272,7 @@ pub async fn inject(State(faults): State<Faults>, mut request: Request, next: Ne
         .into_response(),
         Fault::ThirdHost => elsewhere(next.run(request).await, faults.third_host.as_deref()),
         Fault::WrongEtag => wrong_etag(next.run(request).await),
-        Fault::Slow | Fault::Cut | Fault::LyingLength | Fault::WrongBytes => {
+        Fault::Slow | Fault::Cut | Fault::StallMidway | Fault::LyingLength | Fault::WrongBytes => {
             spoil(next.run(request).await, fault)
         }
         Fault::ChangingBody if count % 2 == 1 => spoil(next.run(request).await, Fault::WrongBytes),
@@ -394,6 +397,7 @@ fn spoil(response: Response, fault: Fault) -> Response {
                 "cut by the fault 'cut'",
             )))
         }))),
+        Fault::StallMidway => Body::from_stream(first(body, half).chain(stream::pending())),
         Fault::LyingLength => {
             parts.headers.insert(header::CONTENT_LENGTH, half.into());
             Body::from_stream(first(body, half))

@@ -210,9 +210,10 @@ impl SpecialTokens {
         known: &mut BTreeSet<String>,
     ) -> Result<(), Fault> {
         known.extend(self.added.values().map(|token| token.content.clone()));
-        let missing = self
-            .all()
-            .filter(|token| token.flags.is_some() || !known.contains(&token.content));
+        // Of a token with several names the first counts.
+        let mut seen = BTreeSet::new();
+        let distinct = self.all().filter(|token| seen.insert(&token.content));
+        let missing = distinct.filter(|token| !token.is_bare() || !known.contains(&token.content));
         self.add_all(tokenizer, missing)
     }
 

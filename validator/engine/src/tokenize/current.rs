@@ -22,7 +22,7 @@ use tokenizers::{
     },
 };
 
-use self::specials::Specials;
+use self::specials::{Specials, is_truthy};
 use super::{
     added::Token,
     backend::{QWEN2_WORDS, refuse_dropout, vocabulary_files},
@@ -108,9 +108,9 @@ pub(super) fn build(directory: &Directory<'_>) -> Result<Current, Fault> {
     refuse_dropout(&tokenizer)?;
     let specials = Specials::of(directory, class, &file)?;
     specials.add_to(&mut tokenizer, class)?;
-    let cut_left = match &directory.config["truncation_side"] {
-        Value::Null => file.truncation["direction"] == "Left",
-        _ => directory.cuts_left(&tokenizer)?,
+    let cut_left = match directory.side("truncation_side")? {
+        None => file.truncation["direction"] == "Left",
+        Some(side) => side == "left",
     };
     Ok(Current {
         tokenizer,
@@ -213,12 +213,18 @@ fn rebuilt(directory: &Directory<'_>, class: &str, file: &File) -> Result<Tokeni
     }
     let mut tokenizer = Tokenizer::new(bpe.build().map_err(refused)?);
     let space = &directory.config["add_prefix_space"];
-    let is_true = space == true;
-    let level = ByteLevel::default().add_prefix_space(is_true);
+    let level = || -> Result<ByteLevel, Fault> {
+        let space = match class {
+            "Qwen2TokenizerFast" if space.is_null() => false,
+            _ => flag(directory, "add_prefix_space", false)?,
+        };
+        Ok(ByteLevel::default().add_prefix_space(space))
+    };
     match class {
         "LlamaTokenizerFast" | "CodeLlamaTokenizerFast" => {
-            let first = class == "CodeLlamaTokenizerFast" || directory.config["legacy"] != true;
-            let scheme = match (space.is_null() || is_true, first) {
+            let legacy = is_truthy(&directory.config["legacy"]);
+            let first = class == "CodeLlamaTokenizerFast" || !legacy;
+            let scheme = match (space.is_null() || is_truthy(space), first) {
                 (false, _) => PrependScheme::Never,
                 (true, true) => PrependScheme::First,
                 (true, false) => PrependScheme::Always,
@@ -235,20 +241,21 @@ fn rebuilt(directory: &Directory<'_>, class: &str, file: &File) -> Result<Tokeni
         "Qwen2TokenizerFast" => {
             let words = SplitPattern::Regex(QWEN2_WORDS.to_owned());
             let words = Split::new(words, Behavior::Isolated, false).map_err(refused)?;
-            let level = level.use_regex(false);
+            let level = level()?.use_regex(false);
             tokenizer.with_normalizer(Some(NFC)).map_err(refused)?;
             tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![words.into(), level.into()])));
         }
         "CohereTokenizerFast" => {
             tokenizer.with_normalizer(Some(NFC)).map_err(refused)?;
-            let parts = vec![Digits::new(true).into(), level.into()];
+            let parts = vec![Digits::new(true).into(), level()?.into()];
             tokenizer.with_pre_tokenizer(Some(Sequence::new(parts)));
         }
         _ => {
             if class == "GPTNeoXTokenizerFast" {
                 tokenizer.with_normalizer(Some(NFC)).map_err(refused)?;
+                flag(directory, "trim_offsets", true)?;
             }
-            tokenizer.with_pre_tokenizer(Some(level));
+            tokenizer.with_pre_tokenizer(Some(level()?));
         }
     }
     if metaspace || gemma {
@@ -261,6 +268,17 @@ fn rebuilt(directory: &Directory<'_>, class: &str, file: &File) -> Result<Tokeni
         tokenizer.with_decoder(Some(ByteLevel::default()));
     }
     Ok(tokenizer)
+}
+
+/// Reads a field that the library takes as a truth value of Python or not at all: null is none.
+pub(super) fn flag(directory: &Directory<'_>, name: &str, default: bool) -> Result<bool, Fault> {
+    match directory.config.get(name) {
+        None => Ok(default),
+        Some(Value::Bool(is)) => Ok(*is),
+        Some(other) => Err(refused(format_args!(
+            "tokenizer_config.json: {name} is {other}, expected true or false"
+        ))),
+    }
 }
 
 fn class_token<'a>(directory: &'a Directory<'_>, name: &str) -> Option<&'a str> {

@@ -148,13 +148,24 @@ impl<'a> Directory<'a> {
 
     /// Returns whether too long a sequence loses its beginning.
     pub(super) fn cuts_left(&self, tokenizer: &Tokenizer) -> Result<bool, Fault> {
-        match &self.config["truncation_side"] {
-            Value::Null => Ok(tokenizer
+        Ok(match self.side("truncation_side")? {
+            None => tokenizer
                 .get_truncation()
-                .is_some_and(|truncation| truncation.direction == TruncationDirection::Left)),
-            Value::String(side) if side == "left" => Ok(true),
-            Value::String(side) if side == "right" => Ok(false),
-            _ => Err(refused("truncation_side is neither left nor right")),
+                .is_some_and(|truncation| truncation.direction == TruncationDirection::Left),
+            Some(side) => side == "left",
+        })
+    }
+
+    /// Returns which side a field names, if it is there; another value than two is refused, null too.
+    pub(super) fn side(&self, name: &str) -> Result<Option<&str>, Fault> {
+        match self.config.get(name) {
+            None => Ok(None),
+            Some(Value::String(side)) if matches!(side.as_str(), "left" | "right") => {
+                Ok(Some(side))
+            }
+            Some(other) => Err(refused(format_args!(
+                "tokenizer_config.json: {name} is {other}, expected \"left\" or \"right\""
+            ))),
         }
     }
 }

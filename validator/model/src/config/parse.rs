@@ -277,6 +277,7 @@ fn activation(
         "silu"
     };
     let name = fields.string(field, default)?;
+    let current = compatibility == Compatibility::Current;
     match name.as_str() {
         "silu" | "swish" => Ok(Activation::Silu),
         // Gemma's first configurations said so and meant the approximation.
@@ -296,6 +297,9 @@ fn activation(
         "sigmoid" => Ok(Activation::Sigmoid),
         "tanh" => Ok(Activation::Tanh),
         "linear" => Ok(Activation::Linear),
+        "gelu_python_tanh" if current => Ok(Activation::GeluTanh),
+        "hardswish" if current => Ok(Activation::HardSwish),
+        "sqrtsoftplus" if current => Ok(Activation::SqrtSoftplus),
         _ => Err(ConfigError::Field {
             field,
             found: format!("{name:?}"),
@@ -305,14 +309,8 @@ fn activation(
 }
 
 fn norm(fields: &Fields, architecture: Architecture) -> Result<Norm, ConfigError> {
-    let eps = |field, default| {
-        let eps = fields.number(field, default)?;
-        if eps >= 0.0 {
-            Ok(eps)
-        } else {
-            Err(fields.wrong(field, "a number that is not negative"))
-        }
-    };
+    // One below zero may make a NaN of every loss, as in the reference.
+    let eps = |field, default| fields.number(field, default);
     Ok(match architecture {
         Architecture::StableLm => Norm::Layer {
             eps: eps("layer_norm_eps", 1e-5)?,

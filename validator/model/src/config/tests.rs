@@ -172,7 +172,7 @@ fn refusals_name_the_field() {
         (json!({"num_attention_heads": 30}), "not divisible by 30"),
         (json!({"num_key_value_heads": 5}), "can't share 5"),
         (json!({"hidden_act": "swiglu"}), "hidden_act is \"swiglu\""),
-        (json!({"rms_norm_eps": -1.0}), "rms_norm_eps is -1.0"),
+        (json!({"rms_norm_eps": "tiny"}), "rms_norm_eps is \"tiny\""),
         (json!({"rope_theta": 0.0}), "rope_theta is 0.0"),
         (
             json!({"pretraining_tp": 2, "vocab_size": 97}),

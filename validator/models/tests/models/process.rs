@@ -311,6 +311,78 @@ async fn a_full_disk_is_the_machines_fault_and_passes() {
     assert_eq!(run(&world, &arguments).await.status.code(), Some(0));
 }
 
+/// What mirrors, proxies and a busy hub do: each is got over, whole and verified.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_serves_less_costs_no_model() {
+    let world = World::new().await;
+    let (files, hash) = large_model(100_000, 0.0);
+    let commit = world.server.commit_model("miner/model", files);
+    let mut arguments = verify_arguments(&world, "model", &commit, &hash.to_string());
+    arguments.push("--download".into());
+    let (hub, cdn) = (world.server.faults(), &world.server.cdn.faults);
+    let cases = [
+        (hub, Rule::always(Fault::NoRanges)),
+        (cdn, Rule::always(Fault::NoRanges)),
+        (hub, Rule::always(Fault::Gzip)),
+        (cdn, Rule::always(Fault::Gzip)),
+        (hub, Rule::always(Fault::RateLimit).times(1)),
+    ];
+    for (server, rule) in cases {
+        let met = server.met();
+        server.set(vec![rule.clone()]);
+        let output = run(&world, &arguments).await;
+        server.clear();
+        let report = report(&output);
+        let verdict = (output.status.code(), &report["verdict"]);
+        assert_eq!(verdict, (Some(0), &json!("accepted")), "{rule:?}: {report}");
+        assert!(server.met() > met, "{rule:?} was never met");
+        let store = Store::open(&store_dir(&world), StoreLimits::default()).unwrap();
+        assert_eq!(store.check(Depth::Bytes, |_| {}).unwrap(), [], "{rule:?}");
+        drop(store);
+        std::fs::remove_dir_all(store_dir(&world)).unwrap();
+    }
+    // Without end it is nobody's verdict, and the hub's own header says until when.
+    hub.set(vec![Rule::always(Fault::RateLimit)]);
+    let output = run(&world, &arguments).await;
+    let report = report(&output);
+    let verdict = (output.status.code(), &report["verdict"]);
+    assert_eq!(verdict, (Some(75), &json!("retry")), "{report}");
+}
+
+/// After 30 s without a byte the program asks the hub for another way and goes on where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_connection_is_given_up_and_the_route_changed() {
+    const PART: u64 = 8 << 20;
+    let world = World::new().await;
+    let (files, hash) = large_model(200_000, 0.0);
+    let commit = world.server.commit_model("miner/model", files);
+    let mut arguments = verify_arguments(&world, "model", &commit, &hash.to_string());
+    let download = ["--download", "--connections", "1", "--bandwidth", "30MB"];
+    arguments.extend(download.map(ToOwned::to_owned));
+    let mut child = command(&world);
+    let child = child.args(&arguments).stdout(Stdio::piped());
+    let child = child.spawn().unwrap();
+    let staging = store_dir(&world).join("staging");
+    let downloading = until(LIMIT, || bytes_in(&staging) >= PART);
+    assert!(downloading.await, "nothing comes");
+    let asked = || {
+        let requests = world.server.api.traffic.requests();
+        let weights = |request: &localnet::http::Request| request.target.contains(".safetensors");
+        requests.iter().filter(|request| weights(request)).count()
+    };
+    let before = asked();
+    let cdn = &world.server.cdn;
+    cdn.faults
+        .set(vec![Rule::always(Fault::StallMidway).times(1)]);
+    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
+    let output = output.expect("no end").unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", report(&output));
+    assert_eq!(cdn.faults.met(), 1);
+    assert_eq!(asked(), before + 1, "the hub is asked for the way again");
+    let fetched = cdn.traffic.bytes("/repos/");
+    assert!(fetched < 200_000 * 192 + 2 * PART, "{fetched}: not resumed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_model_takes_little_memory() {
     let world = World::new().await;

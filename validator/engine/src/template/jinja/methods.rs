@@ -4,7 +4,7 @@ use super::{
     error::{Outcome, fail},
     format,
     operators::soft_text,
-    repr::is_printable,
+    printable::is_printable,
     run::Run,
     search::{affix, find, partition, split},
     signature::{Bound, Given},

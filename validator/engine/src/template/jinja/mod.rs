@@ -24,6 +24,7 @@ mod names;
 mod operators;
 mod parser;
 mod percent;
+mod printable;
 mod repr;
 mod run;
 mod search;

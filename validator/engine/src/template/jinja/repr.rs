@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{
     error::{Outcome, fail},
+    printable::is_printable,
     value::{DictView, Value},
 };
 
@@ -154,14 +155,4 @@ pub(super) fn quoted(text: &str) -> String {
     }
     quoted.push(quote);
     quoted
-}
-
-/// `str.isprintable`: no control, format or separator character but the space.
-pub(super) fn is_printable(c: char) -> bool {
-    let formats = matches!(c as u32,
-        0xad | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x890..=0x891 | 0x8e2 | 0x180e
-        | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f | 0xd800..=0xf8ff | 0xfeff
-        | 0xfff0..=0xfffb | 0x110bd | 0x110cd | 0x13430..=0x1343f | 0x1bca0..=0x1bca3
-        | 0x1d173..=0x1d17a | 0xe0000..=0xe00ff | 0xe01f0..=0x10_ffff);
-    c == ' ' || !(c.is_control() || c.is_whitespace() || formats)
 }

@@ -212,7 +212,8 @@ fn wrap(line: &str, width: usize, break_long: bool, hyphens: bool) -> Vec<String
             .last_mut()
             .filter(|chunk| chunk.chars().count() > width)
         {
-            let room = (width - length).max(1);
+            // None after a full line: then not even a blank at its end goes.
+            let room = width - length;
             if break_long {
                 let at = long
                     .char_indices()

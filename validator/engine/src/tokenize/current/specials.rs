@@ -76,10 +76,11 @@ impl Specials {
             Value::Null => Map::new(),
             _ => return Err(refused("tokenizer_config.json is not an object")),
         };
-        let mut extra = config.remove("extra_special_tokens").filter(is_truthy);
+        let mut extra = config.remove("extra_special_tokens");
         let additional = config.remove("additional_special_tokens");
-        if extra.is_none() {
-            extra = additional;
+        let says_nothing = |extra: &Option<Value>| !extra.as_ref().is_some_and(is_truthy);
+        if says_nothing(&extra) {
+            extra = additional.or(extra);
         }
         let added = added_tokens(directory, &mut config, &mut extra, file)?;
         let mut named = Vec::new();
@@ -104,7 +105,7 @@ impl Specials {
             for (name, text) in INFILLING {
                 named.push((name.to_owned(), Token::bare(text)));
             }
-            if extra.is_none() {
+            if says_nothing(&extra) {
                 extra = Some(INFILLING.iter().map(|(_, text)| *text).collect());
             }
         }
@@ -167,11 +168,13 @@ impl Specials {
             })
         };
         let mut tokens: Vec<&Token> = self.added.values().filter(|token| !same(token)).collect();
-        let mut known: BTreeSet<&str> = there.iter().map(|token| token.content.as_str()).collect();
-        known.extend(tokens.iter().map(|token| token.content.as_str()));
+        let there: BTreeSet<&str> = there.iter().map(|token| token.content.as_str()).collect();
+        let added: BTreeSet<&str> = tokens.iter().map(|token| token.content.as_str()).collect();
         let named = || self.named.iter().map(|(_, token)| token);
         for token in named().chain(&self.extra) {
-            if known.insert(&token.content) {
+            let text = token.content.as_str();
+            // One that is named twice is added twice where its flags differ, and the last counts.
+            if !there.contains(text) && !added.contains(text) && !tokens.contains(&token) {
                 tokens.push(token);
             }
         }
@@ -199,13 +202,15 @@ impl Specials {
     }
 }
 
-fn is_truthy(value: &Value) -> bool {
+/// `bool(value)`.
+pub(super) fn is_truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
+        Value::Bool(is) => *is,
+        Value::Number(number) => number.as_f64() != Some(0.0),
         Value::Array(items) => !items.is_empty(),
         Value::Object(fields) => !fields.is_empty(),
         Value::String(text) => !text.is_empty(),
-        _ => true,
     }
 }
 
