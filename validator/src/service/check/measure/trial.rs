@@ -115,6 +115,8 @@ fn pattern(length: usize) -> Vec<u8> {
 /// Returns the weights as a safetensors file.
 fn weights() -> Vec<u8> {
     let mut header = Map::new();
+    // As PyTorch writes it, which is asked for.
+    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut end = 0;
     let mut tensor = |name: String, shape: &[u64]| {
         let begin = end;
