@@ -98,6 +98,9 @@ fn show_measured(found: &Measurements) {
     }
     term::line(&table);
     let hourly = |count: Option<f64>, part: &str| match count {
+        Some(count) if count < 0.1 => {
+            format!("one in {:.0} hours (limited by {part})", 1.0 / count)
+        }
         Some(count) => format!("{count:.1} an hour (limited by {part})"),
         None => format!("unknown, {part} was not measured"),
     };
