@@ -73,6 +73,14 @@ impl WeightsPage {
             h2 { "Validator trust" }
             @if self.trust.history.is_empty() { p { "It was not read yet." } } @else {
                 (plot::lines("Validator trust over blocks", "block", &[series]))
+                details id="numbers" {
+                    summary { "The numbers behind the plot" }
+                    (table("Validator trust", &["block#", "validator trust#"],
+                        self.trust.history.iter().map(|row| vec![
+                            html! { (row.block) },
+                            html! { (format!("{:.4}", row.validator_trust)) },
+                        ])))
+                }
                 h3 { "Where our weights differ most from the consensus" }
                 @if differing.clone().next().is_none() { p { "Nowhere: they are those of the consensus." } } @else {
                     (table("Disagreements", &["uid#", "ours#", "consensus#", "clipped#"],
