@@ -50,7 +50,7 @@ pub(crate) fn page(site: &Site<'_>, route: &Route, title: &str, content: &Markup
 
 fn light(site: &Site<'_>) -> Markup {
     let Some(status) = &site.status else {
-        return html! { p { span class="light red" { "no status" } " - the validator has left none that can be read" } };
+        return html! { p id="state" { span class="light red" { "no status" } " the validator has left none that can be read" } };
     };
     let now = clock::unix_seconds();
     let (class, word) = match status.health {
@@ -60,9 +60,9 @@ fn light(site: &Site<'_>) -> Markup {
         Health::Red => ("red", "red"),
     };
     html! {
-        p {
+        p id="state" {
             span class=(format!("light {class}")) { (word) }
-            " - " (text(&status.phase))
+            " " (text(&status.phase))
             span class="quiet" { ", " (status.age(now)) " s ago" }
         }
     }
@@ -99,6 +99,15 @@ pub(crate) fn loss(value: Real) -> String {
     }
 }
 
+/// A loss of a model that may not have raced.
+pub(crate) fn loss_of(value: Real, matches: u32) -> String {
+    if value.0.is_nan() && matches == 0 {
+        "\u{2013}".to_owned()
+    } else {
+        loss(value)
+    }
+}
+
 pub(crate) fn uid_link(uid: Uid) -> Markup {
     html! { a href=(Route::Uid(uid).file(Form::Html)) { (uid) } }
 }
@@ -107,28 +116,42 @@ pub(crate) fn step_link(step: u64) -> Markup {
     html! { a href=(Route::Step(step).file(Form::Html)) { (step) } }
 }
 
-/// A table; headings that end in `#` are of numbers.
+/// A table; headings that end in `#` are of numbers. On a phone, rows of many columns with texts become cards: their
+/// cells are named by `data-label`, and roles tell screen readers that it is a table all the same.
 pub(crate) fn table(
     caption: &str,
     headings: &[&str],
     rows: impl IntoIterator<Item = Vec<Markup>>,
 ) -> Markup {
+    let mut rows = rows.into_iter().peekable();
+    if rows.peek().is_none() {
+        return html! { p class="quiet" { (caption) ": none yet." } };
+    }
+    let has_texts = headings.iter().any(|heading| !heading.ends_with('#'));
+    let class = match (has_texts, headings.len()) {
+        (false, _) => "narrow",
+        (true, ..4) => "plain",
+        (true, _) => "cards",
+    };
+    let names = || headings.iter().map(|heading| heading.trim_end_matches('#'));
     html! {
         div class="wide" tabindex="0" role="region" aria-label=(caption) {
-            table {
-                thead {
-                    tr {
-                        @for heading in headings {
+            table class=(class) role="table" {
+                thead role="rowgroup" {
+                    tr role="row" {
+                        @for (heading, name) in headings.iter().zip(names()) {
                             @let number = heading.ends_with('#').then_some("n");
-                            th scope="col" class=[number] { (heading.trim_end_matches('#')) }
+                            th scope="col" role="columnheader" class=[number] { (name) }
                         }
                     }
                 }
-                tbody {
+                tbody role="rowgroup" {
                     @for row in rows {
-                        tr {
-                            @for (cell, heading) in row.into_iter().zip(headings) {
-                                td class=(if heading.ends_with('#') { "n" } else { "w" }) { (cell) }
+                        tr role="row" {
+                            @for ((cell, heading), name) in row.into_iter().zip(headings).zip(names()) {
+                                @let label = (class == "cards").then_some(name);
+                                td role="cell" class=(if heading.ends_with('#') { "n" } else { "w" })
+                                    data-label=[label] { (cell) }
                             }
                         }
                     }

@@ -6,10 +6,17 @@ use maud::{Markup, PreEscaped, html};
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 240.0;
-const MARGIN: f64 = 48.0;
+
+/// Room for half of a line or dot.
+const EDGE: f64 = 4.0;
 
 /// Lines that have a color of their own; the others share one.
 const COLORS: usize = 8;
+
+/// More lines than this hide each other.
+const MOST_LINES: usize = 64;
+
+const MOST_DOTS: usize = 500;
 
 /// A line of a plot.
 #[derive(Debug, Clone)]
@@ -80,31 +87,45 @@ pub(crate) fn sparkline(values: &[f64]) -> Markup {
     }
 }
 
-/// Lines over steps, with the extremes at the axes.
-pub(crate) fn lines(title: &str, series: &[Series]) -> Markup {
-    let all = || series.iter().flat_map(|series| &series.points);
-    let x = Scale::of(all().map(|(x, _)| *x), MARGIN, WIDTH - 8.0);
-    let y = Scale::of(all().map(|(_, y)| *y), HEIGHT - 24.0, 8.0);
-    let (Some(x), Some(y)) = (x, y) else {
-        return html! { p { "There is nothing to draw yet." } };
-    };
+/// Puts the ends of the axes around a drawing, as texts of the page: inside of it they would shrink with the screen.
+fn framed(title: &str, y: (&str, &str), x: (&str, &str), drawing: &Markup) -> Markup {
     html! {
-        svg class="plot" role="img" aria-label=(title) viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) {
-            line class="axis" x1=(MARGIN) x2=(MARGIN) y1="8" y2=(HEIGHT - 24.0) {}
-            line class="axis" x1=(MARGIN) x2=(WIDTH - 8.0) y1=(HEIGHT - 24.0) y2=(HEIGHT - 24.0) {}
-            text x="4" y="16" { (format!("{:.4}", y.high)) }
-            text x="4" y=(HEIGHT - 26.0) { (format!("{:.4}", y.low)) }
-            text x=(MARGIN) y=(HEIGHT - 6.0) { "step " (x.low) }
-            text x=(WIDTH - 8.0) y=(HEIGHT - 6.0) text-anchor="end" { "step " (x.high) }
+        figure role="img" aria-label=(title) {
+            div class="y" { span { (y.0) } span { (y.1) } }
+            (drawing)
+            div class="x" { span { (x.0) } span { (x.1) } }
+        }
+    }
+}
+
+/// Lines over steps or blocks, with the extremes at the axes; the first have colors of their own.
+pub(crate) fn lines(title: &str, unit: &str, series: &[Series]) -> Markup {
+    let is_drawn = |series: &&Series| series.points.iter().any(|(_, y)| y.is_finite());
+    let series: Vec<&Series> = series.iter().filter(is_drawn).take(MOST_LINES).collect();
+    let all = || series.iter().flat_map(|series| &series.points);
+    let x = Scale::of(all().map(|(x, _)| *x), 0.0, WIDTH);
+    let y = Scale::of(all().map(|(_, y)| *y), HEIGHT - EDGE, EDGE);
+    let (Some(x), Some(y)) = (x, y) else {
+        return html! { p class="quiet" { "There is nothing to draw yet." } };
+    };
+    let drawing = html! {
+        svg class="plot" aria-hidden="true" preserveAspectRatio="none" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) {
             @for (number, series) in series.iter().enumerate().rev() {
                 path class=(color(number)) d=(path(&series.points, &x, &y)) { title { (series.name) } }
             }
         }
-        ul class="legend" {
-            @for (number, series) in series.iter().enumerate().take(COLORS) {
-                li { span class=(format!("key {}", color(number))) aria-hidden="true" { (PreEscaped("&#9644;")) } " " (series.name) }
+    };
+    let low = (y.low < y.high).then(|| format!("{:.4}", y.low));
+    html! {
+        (framed(title, (&format!("{:.4}", y.high), low.as_deref().unwrap_or("")),
+            (&format!("{unit} {}", x.low), &format!("{unit} {}", x.high)), &drawing))
+        @if series.len() > 1 {
+            ul class="legend" {
+                @for (number, series) in series.iter().enumerate().take(COLORS) {
+                    li { span class=(format!("key {}", color(number))) aria-hidden="true" { (PreEscaped("&#9644;")) } " " (series.name) }
+                }
+                @if series.len() > COLORS { li { (series.len() - COLORS) " more" } }
             }
-            @if series.len() > COLORS { li { (series.len() - COLORS) " more" } }
         }
     }
 }
@@ -113,25 +134,31 @@ fn color(number: usize) -> String {
     format!("c{}", number.min(COLORS))
 }
 
-/// A square for each pair: how often the model of the row is better than that of the column.
+/// How often the model of the row is better than that of the column: a table whose cells are colored by what they say.
 pub(crate) fn heat(
     title: &str,
     names: &[String],
     share: impl Fn(usize, usize) -> Option<f64>,
 ) -> Markup {
-    let side = 20.0;
-    let size = 60.0 + side * names.len() as f64;
     html! {
-        svg class="heat" role="img" aria-label=(title) viewBox=(format!("0 0 {size} {size}")) {
-            @for (row, name) in names.iter().enumerate() {
-                @let y = 60.0 + side * row as f64;
-                text x="56" y=(y + 14.0) text-anchor="end" { (name) }
-                text x=(y + 10.0) y="54" text-anchor="middle" { (name) }
-                @for (column, other) in names.iter().enumerate() {
-                    @if let Some(share) = share(row, column) {
-                        rect x=(60.0 + side * column as f64) y=(y) width=(side - 1.0) height=(side - 1.0)
-                            fill-opacity=(format!("{:.2}", 0.08 + 0.92 * share)) {
-                            title { (name) " against " (other) ": " (format!("{:.0} %", share * 100.0)) }
+        div class="wide" tabindex="0" role="region" aria-label=(title) {
+            table class="heat" {
+                thead { tr {
+                    th scope="col" { "uid" }
+                    @for name in names { th scope="col" { (name) } }
+                } }
+                tbody {
+                    @for (row, name) in names.iter().enumerate() {
+                        tr {
+                            th scope="row" { (name) }
+                            @for column in 0..names.len() {
+                                @match share(row, column) {
+                                    Some(share) => {
+                                        td class=(format!("h{:.0}", share * 10.0)) { (format!("{:.0}", share * 100.0)) }
+                                    }
+                                    None => td {},
+                                }
+                            }
                         }
                     }
                 }
@@ -140,29 +167,54 @@ pub(crate) fn heat(
     }
 }
 
-/// A dot for each loss of each model.
+/// A dot for each loss of each model, and a line at the median. Dots are spread over the height of their row, so that
+/// many in one place are seen as many.
 pub(crate) fn strip(title: &str, rows: &[(String, Vec<f64>)]) -> Markup {
-    let Some(x) = Scale::of(
-        rows.iter().flat_map(|(_, losses)| losses.iter().copied()),
-        64.0,
-        WIDTH - 8.0,
-    ) else {
-        return html! { p { "The losses of single samples are kept for the newest steps only." } };
+    let all = rows.iter().flat_map(|(_, losses)| losses.iter().copied());
+    let Some(x) = Scale::of(all, EDGE, WIDTH - EDGE) else {
+        return html! { p class="quiet" { "The losses of single samples are kept for the newest steps only." } };
     };
-    let height = 24.0 + 18.0 * rows.len() as f64;
-    html! {
-        svg class="strip" role="img" aria-label=(title) viewBox=(format!("0 0 {WIDTH} {height}")) {
-            @for (number, (name, losses)) in rows.iter().enumerate() {
-                @let y = 12.0 + 18.0 * number as f64;
-                text x="56" y=(y + 4.0) text-anchor="end" { (name) }
-                @for loss in losses.iter().filter(|loss| loss.is_finite()).take(500) {
-                    circle cx=(format!("{:.1}", x.at(*loss))) cy=(y) r="2.5" {}
+    let drawing = html! {
+        div class="rows" {
+            @for (name, losses) in rows {
+                span { (name) }
+                svg class="strip" aria-hidden="true" preserveAspectRatio="none" viewBox=(format!("0 0 {WIDTH} 24")) {
+                    path class="dots" d=(dots(losses, &x)) {}
+                    @if let Some([_, _, median, ..]) = quartiles(losses) {
+                        @let at = x.at(median);
+                        path class="median" d=(format!("M{at:.1} 1V23")) {}
+                    }
                 }
             }
-            text x="64" y=(height - 2.0) { (format!("{:.3}", x.low)) }
-            text x=(WIDTH - 8.0) y=(height - 2.0) text-anchor="end" { (format!("{:.3}", x.high)) }
+        }
+    };
+    framed(
+        title,
+        ("", ""),
+        (&format!("{:.3}", x.low), &format!("{:.3}", x.high)),
+        &drawing,
+    )
+}
+
+/// Returns dots as lines without length, whose round ends keep their shape at any width.
+fn dots(losses: &[f64], x: &Scale) -> String {
+    let mut dots = String::new();
+    for (number, loss) in losses.iter().take(MOST_DOTS).enumerate() {
+        if loss.is_finite() {
+            // Any order that does not look like one.
+            let y = 4 + number * 7 % 17;
+            let _ = write!(dots, "M{:.1} {y}h0", x.at(*loss));
         }
     }
+    dots
+}
+
+/// Returns least, lower quartile, median, upper quartile and largest of what is finite.
+pub(crate) fn quartiles(losses: &[f64]) -> Option<[f64; 5]> {
+    let mut finite: Vec<f64> = losses.iter().copied().filter(|x| x.is_finite()).collect();
+    finite.sort_by(f64::total_cmp);
+    let last = finite.len().checked_sub(1)?;
+    Some([0, 1, 2, 3, 4].map(|quarter| finite[last * quarter / 4]))
 }
 
 #[cfg(test)]
@@ -175,12 +227,16 @@ mod tests {
         assert_eq!(text.matches('M').count(), 3, "{text}");
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
         assert_eq!(sparkline(&[f64::NAN]).into_string(), "");
-        assert!(lines("x", &[]).into_string().contains("nothing to draw"));
+        assert!(
+            lines("x", "step", &[])
+                .into_string()
+                .contains("nothing to draw")
+        );
         let series = Series {
             name: "<script>".into(),
             points: vec![(1.0, 2.0)],
         };
-        let text = lines("<b>", &[series]).into_string();
+        let text = lines("<b>", "step", &[series]).into_string();
         assert!(
             !text.contains("<script>") && !text.contains("<b>"),
             "{text}"
@@ -190,5 +246,28 @@ mod tests {
                 .into_string()
                 .contains("newest steps")
         );
+    }
+
+    #[test]
+    fn quartiles_are_of_what_is_finite() {
+        assert_eq!(quartiles(&[f64::NAN, f64::INFINITY]), None);
+        assert_eq!(quartiles(&[3.0]), Some([3.0; 5]));
+        let losses = [5.0, f64::NAN, 1.0, 3.0, 2.0, 4.0];
+        assert_eq!(quartiles(&losses), Some([1.0, 2.0, 3.0, 4.0, 5.0]));
+    }
+
+    #[test]
+    fn axes_name_their_unit_and_a_line_without_a_number_has_no_place_in_the_legend() {
+        let line = |name: &str, value: f64| Series {
+            name: name.into(),
+            points: vec![(7.0, value), (9.0, value)],
+        };
+        let series = [line("a", 1.0), line("b", f64::NAN), line("c", 2.0)];
+        let text = lines("x", "block", &series).into_string();
+        assert!(
+            text.contains("block 7") && text.contains("block 9"),
+            "{text}"
+        );
+        assert_eq!(text.matches("<li>").count(), 2, "{text}");
     }
 }

@@ -209,4 +209,27 @@ fn without_a_step_there_are_pages_that_say_so() {
             "{html}"
         );
     }
+    let health = site.page(&Route::Health, Form::Html).unwrap().unwrap();
+    assert!(
+        health.contains("There is no status") && !health.contains("Nothing is known to be wrong"),
+        "{health}"
+    );
+}
+
+#[test]
+fn pages_of_a_full_subnet_are_bounded_and_their_axes_and_tables_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = journal(dir.path(), 40, 256, 20);
+    let site = site(&index, false);
+    let page = |route: &Route| site.page(route, Form::Html).unwrap().unwrap();
+    let competition = page(&Route::Competition(1));
+    // Lines of the best, who have colors, and not of all.
+    assert!(competition.contains("uid 0</li>"), "{competition}");
+    assert!(competition.contains("56 more"), "{competition}");
+    assert!(competition.len() < 400 << 10, "{} bytes", competition.len());
+    let step = page(&Route::Step(39));
+    assert!(step.contains("step-38.html") && !step.contains("step-40.html"));
+    assert!(step.contains("upper quartile"), "{step}");
+    let weights = page(&Route::Weights);
+    assert!(weights.contains("100.00\u{a0}%"), "{weights}");
 }

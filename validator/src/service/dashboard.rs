@@ -133,6 +133,8 @@ async fn answer(asked: &Asked, board: &Board, folder: PathBuf) -> Answer {
     match name.as_str() {
         "style.css" => return Answer::new(200, "text/css; charset=utf-8", STYLE),
         "live.js" => return Answer::new(200, "text/javascript; charset=utf-8", SCRIPT),
+        // Browsers ask for it by themselves, and complain about a 404.
+        "favicon.ico" => return Answer::new(204, "image/x-icon", ""),
         "events" => return Answer::messages(messages(board.subscribe())),
         _ => {}
     }

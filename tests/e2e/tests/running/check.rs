@@ -88,6 +88,54 @@ fn replaced(mut bytes: Vec<u8>, old: &[u8], new: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_measures_and_says_how_many_models_an_hour_that_buys() {
+    let world = World::start("check-measure", Duration::from_millis(500)).await;
+    let command = ["check", "--measure", "--json", "--device", "cpu"];
+    let (code, text) = world.run("a", &command).await;
+    assert_eq!(code, 0, "{text}");
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let measured = found["measured"].as_array().unwrap();
+    for part in [
+        "chain latency, ws://127.0.0.1",
+        "download",
+        "disk read",
+        "sha256",
+        "matrix products, cpu",
+        "free memory",
+    ] {
+        let one = measured
+            .iter()
+            .find(|one| one["what"].as_str().unwrap().starts_with(part));
+        let one = one.unwrap_or_else(|| panic!("{part} is not in {text}"));
+        assert!(one["value"].as_f64().unwrap() > 0.0, "{one}");
+        assert!(["A", "B", "C", "D"].contains(&one["grade"].as_str().unwrap()));
+    }
+    let capacity = found["capacity"].as_array().unwrap();
+    assert_eq!(capacity.len(), 2, "{text}");
+    for one in capacity {
+        assert!(one["evaluated_per_hour"].as_f64().unwrap() > 0.0, "{one}");
+        assert!(one["fetched_per_hour"].as_f64().unwrap() > 0.0, "{one}");
+    }
+    assert!(!world.state("a").join("models/measure").exists());
+    // What does not answer has no number, and the rest is measured all the same.
+    let away = [
+        "check",
+        "--measure",
+        "--device",
+        "cpu",
+        "--hub-url",
+        "http://127.0.0.1:1",
+    ];
+    let (code, text) = world.run("a", &away).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("unknown, download was not measured"),
+        "{text}"
+    );
+    assert!(text.contains("limited by matrix products"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_shows_everything_that_is_broken_at_once() {
     let world = World::start("check-broken", Duration::from_millis(500)).await;
     let state = world.state("a");

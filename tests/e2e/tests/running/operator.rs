@@ -8,13 +8,16 @@ use std::{
     time::Duration,
 };
 
-use e2e::limit::LIMIT;
+use e2e::{
+    limit::{self, LIMIT},
+    skip, workspace,
+};
 use nix::{
     pty::{Winsize, openpty},
     sys::termios::{LocalFlags, tcgetattr},
 };
 use serde_json::Value;
-use shared::status::Health;
+use shared::{process::blocking_command, status::Health};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -359,7 +362,28 @@ async fn the_pages_are_served_to_this_machine_and_written_after_each_step() {
         files.contains("Competition s1") && !files.contains("<script"),
         "{files}"
     );
+    for place in [&format!("http://{address}/"), folder.to_str().unwrap()] {
+        look(place);
+    }
     assert_eq!(stop(&mut validator).await, 0);
+}
+
+/// Lets a browser click through the pages, where there is one.
+fn look(place: &str) {
+    let both = "command -v chromium && command -v python3";
+    if !limit::output(blocking_command("sh").args(["-c", both]))
+        .status
+        .success()
+    {
+        return skip("there is no chromium, or no python3");
+    }
+    let mut check = blocking_command("python3");
+    check.arg(workspace().join("scripts/page-check"));
+    let checked = limit::output(check.args(["--each", "2", place]));
+    let said = String::from_utf8_lossy(&checked.stdout);
+    let trouble = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{place}:\n{said}{trouble}");
+    assert!(said.ends_with(" 0 with something wrong\n"), "{said}");
 }
 
 /// Nothing that the screen shows.

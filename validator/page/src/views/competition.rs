@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     Site,
-    layout::{loss, step_link, table, text, uid_link},
+    layout::{loss, step_link, table, uid_link},
     plot::{self, Series},
 };
 use subnet::Uid;
@@ -22,6 +22,8 @@ const PAIRED: usize = 24;
 #[derive(Debug, Serialize)]
 pub(crate) struct CompetitionPage {
     last: StepHead,
+    /// As of the last step, the best first.
+    ranking: Vec<Uid>,
     points: Vec<SeriesPoint>,
     /// Share of the samples of the last step on which the first has the smaller loss.
     head_to_head: Vec<(Uid, Uid, f64)>,
@@ -46,6 +48,7 @@ impl CompetitionPage {
             .collect();
         Ok(Some(Self {
             last: leaders.last,
+            ranking: leaders.standings.iter().map(|row| row.uid).collect(),
             points,
             head_to_head,
         }))
@@ -64,6 +67,9 @@ impl CompetitionPage {
                     .or_default()
                     .push((point.step as f64, value(point)));
             }
+            let place = |uid: Uid| self.ranking.iter().position(|ranked| *ranked == uid);
+            let mut lines: Vec<_> = lines.into_iter().collect();
+            lines.sort_by_key(|(uid, _)| place(*uid).unwrap_or(usize::MAX));
             lines
                 .into_iter()
                 .map(|(uid, points)| Series {
@@ -88,13 +94,13 @@ impl CompetitionPage {
         html! {
             p { "The last step is " (step_link(self.last.step)) " at block " (self.last.block) "." }
             h2 { "Mean loss" }
-            (plot::lines("Mean loss of each model over the steps", &series(|point| point.loss.0)))
+            (plot::lines("Mean loss of each model over the steps", "step", &series(|point| point.loss.0)))
             h2 { "Win rate" }
-            (plot::lines("Win rate of each model over the steps", &series(|point| point.win_rate)))
+            (plot::lines("Win rate of each model over the steps", "step", &series(|point| point.win_rate)))
             h2 { "Head to head" }
-            p { "How often the model of the row has the smaller loss on a sample of the last step, before any head start." }
-            @if names.is_empty() { p { "There are no losses to compare." } } @else {
-                (plot::heat("Share of samples on which one model beats the other", &labels, share))
+            @if names.is_empty() { p class="quiet" { "There are no losses to compare." } } @else {
+                p { "Of 100 samples of the last step, on how many the model of the row has a smaller loss than that of the column, before any head start." }
+                (plot::heat("Samples of 100 on which one model beats the other", &labels, share))
             }
             details id="numbers" {
                 summary { "The numbers behind the plots" }
@@ -105,10 +111,6 @@ impl CompetitionPage {
                         html! { (loss(point.loss)) },
                         html! { (format!("{:.3}", point.win_rate)) },
                         html! { (format!("{:.4}", point.weight.0)) },
-                    ])))
-                (table("Head to head", &["uid#", "against", "smaller loss#"],
-                    self.head_to_head.iter().map(|(a, b, share)| vec![
-                        uid_link(*a), uid_link(*b), html! { (text(&format!("{:.0} %", share * 100.0))) },
                     ])))
             }
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     Form, Route, Site,
-    layout::{loss, repository, step_link, table, text, uid_link},
+    layout::{loss_of, repository, step_link, table, text, uid_link},
     plot,
 };
 use subnet::Uid;
@@ -57,7 +57,7 @@ impl OverviewPage {
     pub(crate) fn html(&self) -> Markup {
         html! {
             @if self.competitions.is_empty() {
-                p { "No step was completed yet." }
+                p { "No step was completed yet. The first takes as long as the models take to download and evaluate; the line above says how far it is." }
             }
             @for (number, competition) in self.competitions.iter().enumerate() {
                 (competition.html(number))
@@ -97,11 +97,12 @@ impl CompetitionSummary {
                 },
                 uid_link(row.uid),
                 html! { (repository(&row.model)) },
-                html! { (loss(row.loss)) },
+                html! { (loss_of(row.loss, row.matches)) },
                 plot::sparkline(&values),
                 html! { (format!("{:.3}", row.win_rate)) },
                 html! { (format!("{:.4}", row.weight.0)) },
-                html! { (text(&row.why)) },
+                // A percent sign stays with its number.
+                html! { (text(&row.why).replace(" %", "\u{a0}%")) },
             ]
         });
         html! {

@@ -1,6 +1,8 @@
 //! Weights, queue and health.
 
-use index::{HealthChange, IndexError, StartRow, TrustView, WeightSetRow};
+use std::cmp::Reverse;
+
+use index::{Disagreement, HealthChange, IndexError, StartRow, TrustView, WeightSetRow};
 use maud::{Markup, html};
 use report::{
     rules::Rule,
@@ -43,11 +45,21 @@ impl WeightsPage {
             name: "validator trust".to_owned(),
             points: trust.collect(),
         };
+        // What rounds to nothing is no disagreement.
+        let differs = |row: &&Disagreement| (row.ours - row.consensus).abs() >= 5e-5;
+        let differing = self.trust.disagreements.iter().filter(differs);
         html! {
             @if let Some(newest) = self.sets.first() {
+                @let mut stored = newest.stored.clone();
+                @let () = stored.sort_by_key(|(uid, weight)| (Reverse(*weight), *uid));
+                @let sum: u32 = stored.iter().map(|(_, weight)| u32::from(*weight)).sum();
                 h2 { "As set, and as read back at block " (newest.block) }
-                (table("Weights on the chain", &["uid#", "weight of 65535#"],
-                    newest.stored.iter().map(|(uid, weight)| vec![uid_link(*uid), html! { (weight) }])))
+                (table("Weights on the chain", &["uid#", "weight of 65535#", "share#"],
+                    stored.iter().map(|(uid, weight)| vec![
+                        uid_link(*uid),
+                        html! { (weight) },
+                        html! { (format!("{:.2}\u{a0}%", 100.0 * f64::from(*weight) / f64::from(sum.max(1)))) },
+                    ])))
                 h2 { "Weight sets" }
                 (table("Weight sets", &["block#", "when", "tries#", "uids#", "extrinsic"],
                     self.sets.iter().map(|row| vec![
@@ -60,15 +72,25 @@ impl WeightsPage {
             } @else { p { "No weights were set yet." } }
             h2 { "Validator trust" }
             @if self.trust.history.is_empty() { p { "It was not read yet." } } @else {
-                (plot::lines("Validator trust over blocks", &[series]))
+                (plot::lines("Validator trust over blocks", "block", &[series]))
+                details id="numbers" {
+                    summary { "The numbers behind the plot" }
+                    (table("Validator trust", &["block#", "validator trust#"],
+                        self.trust.history.iter().map(|row| vec![
+                            html! { (row.block) },
+                            html! { (format!("{:.4}", row.validator_trust)) },
+                        ])))
+                }
                 h3 { "Where our weights differ most from the consensus" }
-                (table("Disagreements", &["uid#", "ours#", "consensus#", "clipped#"],
-                    self.trust.disagreements.iter().take(20).map(|row| vec![
-                        uid_link(row.uid),
-                        html! { (format!("{:.4}", row.ours)) },
-                        html! { (format!("{:.4}", row.consensus)) },
-                        html! { (format!("{:.4}", row.clipped)) },
-                    ])))
+                @if differing.clone().next().is_none() { p { "Nowhere: they are those of the consensus." } } @else {
+                    (table("Disagreements", &["uid#", "ours#", "consensus#", "clipped#"],
+                        differing.take(20).map(|row| vec![
+                            uid_link(row.uid),
+                            html! { (format!("{:.4}", row.ours)) },
+                            html! { (format!("{:.4}", row.consensus)) },
+                            html! { (format!("{:.4}", row.clipped)) },
+                        ])))
+                }
             }
         }
     }
@@ -89,9 +111,18 @@ impl QueuePage {
     }
 
     pub(crate) fn html(&self) -> Markup {
+        let stages = ["waiting", "refused", "verified"].map(|stage| {
+            let count = self
+                .commitments
+                .iter()
+                .filter(|queued| queued.stage == stage)
+                .count();
+            format!("{count} {stage}")
+        });
         html! {
             @if let Some(doing) = &self.doing { p { "Now: " (text(doing)) } }
             @if self.commitments.is_empty() { p { "No commitment was looked at yet." } } @else {
+                p { (self.commitments.len()) " commitments: " (stages.join(", ")) "." }
                 (table("Commitments", &["uid#", "model", "stage", "reason", "looked at again"],
                     self.commitments.iter().map(|queued| vec![
                         uid_link(subnet::Uid(queued.uid)),
@@ -127,7 +158,10 @@ impl HealthPage {
             @for (cause, problem) in alarms.into_iter().flatten() {
                 (problem_of(&cause.to_string(), problem, Rule::of(*cause).map(|rule| rule.remedy)))
             }
-            @if alarms.is_none_or(std::collections::BTreeMap::is_empty) { p { "Nothing is known to be wrong." } }
+            @match alarms {
+                None => p { "There is no status, so nothing is known: `validator status` says more." },
+                Some(alarms) => @if alarms.is_empty() { p { "Nothing is known to be wrong." } }
+            }
             @if let Some(status) = &site.status {
                 dl {
                     dt { "Version" } dd { (text(&status.version)) }

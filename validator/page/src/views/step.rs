@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     Site,
-    layout::{loss, repository, table, text, uid_link},
+    layout::{loss, loss_of, repository, step_link, table, text, uid_link},
     plot,
 };
 use subnet::{Real, Uid};
@@ -20,6 +20,9 @@ pub(crate) struct StepPage {
     verdicts: Vec<VerdictRow>,
     losses: BTreeMap<Uid, Vec<Real>>,
     copies: Vec<CopyReport>,
+    /// The steps beside it, of any competition.
+    before: Option<u64>,
+    after: Option<u64>,
 }
 
 impl StepPage {
@@ -28,6 +31,10 @@ impl StepPage {
             return Ok(None);
         };
         let losses = site.index.losses(step)?;
+        let beside = |step: Option<u64>| -> Result<Option<u64>, IndexError> {
+            let Some(step) = step else { return Ok(None) };
+            Ok(site.index.step(Some(step))?.map(|(head, _)| head.step))
+        };
         Ok(Some(Self {
             head,
             verdicts,
@@ -36,6 +43,8 @@ impl StepPage {
                 .map(|(uid, losses)| (uid, losses.into_iter().map(Real).collect()))
                 .collect(),
             copies: site.index.behavioral_copies(Some(step), 10)?,
+            before: beside(step.checked_sub(1))?,
+            after: beside(step.checked_add(1))?,
         }))
     }
 
@@ -68,7 +77,15 @@ impl StepPage {
             })
             .take(40)
             .collect();
+        let spread = rows.iter().filter_map(|(uid, losses)| {
+            let numbers = plot::quartiles(losses)?.map(|value| html! { (loss(Real(value))) });
+            Some([html! { (uid) }].into_iter().chain(numbers).collect())
+        });
         html! {
+            p {
+                @if let Some(before) = self.before { "Before it: step " (step_link(before)) ". " }
+                @if let Some(after) = self.after { "After it: step " (step_link(after)) "." }
+            }
             dl {
                 dt { "Block" } dd { (head.block) }
                 dt { "Finished" } dd { (head.finished.strftime("%F %T")) }
@@ -86,14 +103,21 @@ impl StepPage {
                     html! { @if let Some(rank) = row.rank { (rank) } },
                     uid_link(row.uid),
                     html! { (repository(&row.model)) },
-                    html! { (loss(row.loss)) },
+                    html! { (loss_of(row.loss, row.matches)) },
                     html! { (format!("{:.3}", row.win_rate)) },
                     html! { (row.wins) "/" (row.matches) },
                     html! { (format!("{:.4}", row.weight.0)) },
                     note(row),
                 ])))
             h2 { "Losses by sample" }
-            (plot::strip("Loss of each model on each sample", &rows))
+            p { "A dot is a sample; the line is the median. A smaller loss is better." }
+            (plot::strip("Loss of each model on each sample, by uid", &rows))
+            @if !self.losses.is_empty() {
+                details id="numbers" {
+                    summary { "The numbers behind the plot" }
+                    (table("Losses by sample", &["uid#", "least#", "lower quartile#", "median#", "upper quartile#", "largest#"], spread))
+                }
+            }
             @if !near.is_empty() {
                 h2 { "Models that behave alike" }
                 p { "A report and no verdict: their losses are much closer than those of other pairs." }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     Queued, Site,
-    layout::{hub_link, loss, repository, step_link, table, text, uid_link},
+    layout::{hub_link, loss_of, repository, step_link, table, text, uid_link},
     plot::{self, Series},
 };
 use subnet::Uid;
@@ -55,11 +55,15 @@ impl UidPage {
             name: format!("uid {}", self.uid),
             points: points.collect(),
         };
+        // What stays the same is said once.
+        let is_new = |number: usize, part: fn(&VerdictRow) -> &str| {
+            number == 0 || part(&self.verdicts[number - 1]) != part(&self.verdicts[number])
+        };
         html! {
             @if let Some(model) = model {
                 p {
                     (repository(model))
-                    @if let Some(link) = hub_link(model) { " - " a rel="noopener noreferrer" href=(link) { "on the hub" } }
+                    @if let Some(link) = hub_link(model) { " \u{2013} " a rel="noopener noreferrer" href=(link) { "on the hub" } }
                 }
                 p class="quiet" { code { (text(model)) } }
             }
@@ -80,16 +84,16 @@ impl UidPage {
             }
             @if !self.verdicts.is_empty() {
                 h2 { "History" }
-                (plot::lines("Mean loss over the steps", &[series]))
+                (plot::lines("Mean loss over the steps", "step", &[series]))
                 (table("Steps of this uid", &["step#", "competition", "rank#", "loss#", "win rate#", "weight#", "model", "note"],
-                    self.verdicts.iter().map(|row| vec![
+                    self.verdicts.iter().enumerate().map(|(number, row)| vec![
                         step_link(row.step),
-                        html! { (text(&row.competition)) },
+                        html! { @if is_new(number, |row| &row.competition) { (text(&row.competition)) } },
                         html! { @if let Some(rank) = row.rank { (rank) } },
-                        html! { (loss(row.loss)) },
+                        html! { (loss_of(row.loss, row.matches)) },
                         html! { (format!("{:.3}", row.win_rate)) },
                         html! { (format!("{:.4}", row.weight.0)) },
-                        html! { (repository(&row.model)) },
+                        html! { @if is_new(number, |row| &row.model) { (repository(&row.model)) } },
                         html! {
                             @if let Some(original) = row.copy_of { "copy of uid " (uid_link(original)) }
                             @else if let Some(reason) = &row.reason { (text(reason)) }

@@ -150,32 +150,33 @@ pub(super) fn disk(settings: &Settings) -> Line {
     }
 }
 
+/// Returns how many bytes programs can still have; none on a system that does not say.
+pub(super) fn available_memory() -> Option<u64> {
+    let bytes = file::read_limited(Path::new("/proc/meminfo"), 1 << 16).ok()??;
+    let text = String::from_utf8(bytes).ok()?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
 pub(super) fn memory() -> Line {
     const SUBJECT: &str = "memory";
-    let read = file::read_limited(Path::new("/proc/meminfo"), 1 << 16)
-        .ok()
-        .flatten();
-    let available = read.and_then(|bytes| {
-        let text = String::from_utf8(bytes).ok()?;
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("MemAvailable:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    match available {
+    match available_memory() {
         None => Line::warn(
             SUBJECT,
             "this system does not say",
             "see that some GB are free",
         ),
-        Some(kib) if kib * 1024 < LITTLE_MEMORY => Line::warn(
+        Some(bytes) if bytes < LITTLE_MEMORY => Line::warn(
             SUBJECT,
-            format_args!("{:.1} GB available", kib as f64 / 1e6),
+            format_args!("{:.1} GB available", bytes as f64 / 1e9),
             "stop other programs: a model on the CPU needs its size in f32",
         ),
-        Some(kib) => Line::ok(
+        Some(bytes) => Line::ok(
             SUBJECT,
-            format_args!("{:.1} GB available", kib as f64 / 1e6),
+            format_args!("{:.1} GB available", bytes as f64 / 1e9),
         ),
     }
 }

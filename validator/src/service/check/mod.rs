@@ -1,6 +1,7 @@
 //! Looking before running: every part the validator needs, each with a verdict and a remedy.
 
 mod machine;
+mod measure;
 mod outside;
 mod runtime;
 
@@ -12,7 +13,10 @@ use shared::{
     file::{FileLock, LockError},
 };
 
-pub use self::runtime::metadata;
+pub use self::{
+    measure::{Capacity, Grade, Measured, Measurements, measure},
+    runtime::metadata,
+};
 use super::Settings;
 use crate::state;
 use chain::ChainSnapshot;

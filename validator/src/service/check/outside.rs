@@ -35,7 +35,7 @@ const CHAIN_CLOCK_LIMIT: u64 = 300;
 const ENDPOINT_LIMIT: Duration = Duration::from_secs(20);
 
 /// An operator waits: what can't be reached is said at once, not tried again.
-const AT_ONCE: Deadlines = Deadlines {
+pub(super) const AT_ONCE: Deadlines = Deadlines {
     handshake: Duration::from_secs(10),
     request: ENDPOINT_LIMIT,
     operation: ENDPOINT_LIMIT,
