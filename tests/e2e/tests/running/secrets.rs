@@ -33,6 +33,18 @@ fn leaks(folder: &Path) -> (Vec<String>, u64) {
     (found, read)
 }
 
+/// Waits until the log has so many bytes.
+async fn talk(world: &World, bytes: u64) {
+    let length = || fs::metadata(world.log("a")).unwrap().len();
+    let mut before = length();
+    while before < bytes {
+        world
+            .until("a", "more in the log", || length() > before)
+            .await;
+        before = length();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_planted_is_found_after_a_whole_run() {
     let world = World::start("secrets", Duration::from_millis(300)).await;
@@ -90,16 +102,7 @@ async fn nothing_planted_is_found_after_a_whole_run() {
         .await;
     // `SECRETS_LOG_MIB=10` runs until so much was written.
     let bytes = number("SECRETS_LOG_MIB", 0_u64) << 20;
-    let log = world.log("a");
-    let mut before = 0;
-    while fs::metadata(&log).unwrap().len() < bytes {
-        world
-            .until("a", "more in the log", || {
-                fs::metadata(&log).unwrap().len() > before + (64 << 10)
-            })
-            .await;
-        before = fs::metadata(&log).unwrap().len();
-    }
+    talk(&world, bytes).await;
     let status = world.run("a", &["status"]).await.1;
     assert!(status.contains("***@127.0.0.1"), "{status}");
     let json = world.run("a", &["status", "--json"]).await.1;
