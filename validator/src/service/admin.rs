@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -37,6 +38,9 @@ pub(super) struct Admin {
     files: Vec<PathBuf>,
     metrics: PathBuf,
     shutdown: Shutdown,
+    /// Held from the look at the board to the end of the writing: what was seen first is written
+    /// first, and the last word of a run stands.
+    writing: Arc<Mutex<()>>,
 }
 
 /// Returns the status that the process before this one left.
@@ -67,6 +71,7 @@ impl Admin {
             files: settings.status_file.iter().cloned().chain([own]).collect(),
             metrics: settings.folder.join(METRICS),
             shutdown,
+            writing: Arc::default(),
         }
     }
 
@@ -87,6 +92,7 @@ impl Admin {
     }
 
     pub(super) fn write(&self) {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let status = self.board.status(&self.version, EVERY);
         for path in &self.files {
             if let Err(error) = status.write(path) {
@@ -100,6 +106,56 @@ impl Admin {
                 error = causes::one_line(&error),
                 "could not write the metrics"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use report::status::{Activity, Details};
+
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_a_run_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join(STATUS);
+        for _ in 0..50 {
+            let (board, _alarms) = Board::new(Details::default());
+            let admin = Admin {
+                board: board.clone(),
+                meters: Meters::default(),
+                version: "0".to_owned(),
+                files: vec![own.clone()],
+                metrics: folder.path().join(METRICS),
+                shutdown: Shutdown::new(),
+                writing: Arc::default(),
+            };
+            let stop = AtomicBool::new(false);
+            let began = Barrier::new(5);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        began.wait();
+                        while !stop.load(Ordering::Relaxed) {
+                            admin.write();
+                        }
+                    });
+                }
+                began.wait();
+                admin.write();
+                // Somebody is in the middle of writing what was before.
+                stop.store(true, Ordering::Relaxed);
+                board.ended(None);
+                admin.write();
+            });
+            let written = status::read(&own).unwrap().unwrap();
+            assert_eq!(written.details.activity, Activity::Stopped);
         }
     }
 }
