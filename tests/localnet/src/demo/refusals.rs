@@ -1,5 +1,5 @@
-//! What the supervisor does not take: unsigned, older, conflicting and bad commits; and what it takes
-//! without a restart.
+//! What the supervisor does not take: unsigned, older and bad commits, edits that nobody signed; and
+//! what it takes without a restart.
 
 use std::path::Path;
 
@@ -72,7 +72,8 @@ pub(super) async fn play(
     bad_version(stage, scenes, running).await
 }
 
-/// A commit that conflicts with the operator's edits, then crashes, then is mended.
+/// A commit that crashes, beside edits of the operator's that are left out, as nobody signed them;
+/// then it is mended.
 async fn bad_version(stage: &mut Stage, scenes: &Scenes, running: &str) -> Result<String, Failure> {
     let subnet = stage.subnet()?;
     let edited = subnet.folder().join("checkout").join(TOUCHED);
@@ -84,16 +85,9 @@ async fn bad_version(stage: &mut Stage, scenes: &Scenes, running: &str) -> Resul
     write(&edited, &mine)?;
     let bad = git_remote(subnet)?.push("Break it", &[(TOUCHED, BAD.as_bytes())])?;
     scenes.say(format_args!(
-        "edited {TOUCHED} in the checkout; pushed {}, which changes it too",
+        "edited {TOUCHED} in the checkout, which nobody signed; pushed {}, which crashes",
         short(&bad)
     ));
-    refused(stage, scenes, TOUCHED).await?;
-    if std::fs::read_to_string(&edited).ok() != Some(mine) {
-        return Err(Failure::new(Exit::Failed, "the operator's edit is gone"));
-    }
-
-    write(&edited, &before)?;
-    scenes.say("took the edit back: now the new version is built, and crashes");
     let back = |report: &Report| {
         let runs =
             report.child.release.as_deref() == Some(running) && report.child.state == "running";
@@ -113,6 +107,11 @@ async fn bad_version(stage: &mut Stage, scenes: &Scenes, running: &str) -> Resul
         short(running),
         short(&bad)
     ));
+    if std::fs::read_to_string(&edited).ok() != Some(mine) {
+        return Err(Failure::new(Exit::Failed, "the operator's edit is gone"));
+    }
+    scenes.say("the edit in the checkout is as it was");
+    write(&edited, &before)?;
 
     let mended = format!("{good}// Mended.\n");
     let mended = git_remote(stage.subnet()?)?.push("Mend it", &[(TOUCHED, mended.as_bytes())])?;

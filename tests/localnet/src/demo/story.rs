@@ -66,7 +66,7 @@ pub(super) async fn play(plan: &Plan, stage: &mut Stage) -> Result<String, Failu
     let _ = writeln!(report, "  went on with step {resumed}, no state lost");
     let _ = write!(
         report,
-        "  refused unsigned, older and conflicting commits, took a crashing one back, ended at {}",
+        "  refused unsigned and older commits, left unsigned edits out, took a crashing one back, ended at {}",
         short(&mended)
     );
     for trouble in &plan.troubles {
