@@ -389,12 +389,10 @@ def memcheck():
         return {"left_out": "no compute-sanitizer"}
     batches, _ = golden_batches("llama3", {0, 1, 2, 3})
     program = [os.path.join(PROGRAMS, "bench"), "--model", os.path.join(GOLDEN, "models/llama_gqa"), "--batches", batches]
-    found = {}
-    for name in ("memcheck", "initcheck"):
-        command = [sanitizer, "--tool", name, "--error-exitcode", "9", *program, "--device", DEVICE, "--dtype", "bf16"]
-        rc, out, err = run([*command, *without(["landlock", "seccomp"])], 60, f"{name}.txt")
-        found[name] = {"rc": rc, "end": (out + err)[-300:], "failed": rc}
-    return found
+    # Not initcheck: on Hopper it does not see what cuBLAS stores, and PyTorch's `a @ b + 1` fails it, too.
+    command = [sanitizer, "--tool", "memcheck", "--error-exitcode", "9", *program, "--device", DEVICE, "--dtype", "bf16"]
+    rc, out, err = run([*command, *without(["landlock", "seccomp"])], 60, "memcheck.txt")
+    return {"rc": rc, "end": (out + err)[-300:], "failed": rc}
 
 
 def stages():

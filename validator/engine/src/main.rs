@@ -34,7 +34,8 @@ struct Args {
         long,
         value_name = "DIRS",
         env = "LD_LIBRARY_PATH",
-        value_delimiter = ':'
+        value_delimiter = ':',
+        value_parser = sandbox::search_path()
     )]
     libraries: Vec<PathBuf>,
     /// Where the GPU's driver keeps the kernels it compiled

@@ -60,7 +60,10 @@ use model::{
 use self::{cgroup::Group, gpu::Gpu};
 use crate::device::{self, DeviceSpec};
 
-pub use self::{allowed::Allowed, compile::limit_time};
+pub use self::{
+    allowed::{Allowed, search_path},
+    compile::limit_time,
+};
 
 /// Without these, a model that runs code of its own could read the key and send it.
 const REQUIRED: [&str; 2] = ["landlock", "seccomp"];

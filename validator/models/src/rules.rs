@@ -125,7 +125,7 @@ impl Rules {
             let problem = match tokenizer {
                 Ok(value) if value.get("model").is_some() => None,
                 Ok(_) => Some("it has no model".to_owned()),
-                Err(error) => Some(error.to_string()),
+                Err(error) => Some(shared::causes::one_line(&error)),
             };
             if let Some(problem) = problem {
                 return Err(Rejection::refused(format!(

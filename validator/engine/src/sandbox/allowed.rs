@@ -2,6 +2,15 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+/// Parses a directory of a search path, which may be empty: the usual
+/// `LD_LIBRARY_PATH=/usr/local/cuda/lib64:$LD_LIBRARY_PATH` ends in a colon where nothing was set before. An
+/// empty one can't be opened, so that it allows nothing.
+pub fn search_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Allowed {
     /// Directories and files to read.

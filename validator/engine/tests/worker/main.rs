@@ -142,6 +142,15 @@ fn what_lies_outside_cannot_be_read() {
 }
 
 #[test]
+fn a_search_path_with_nothing_between_its_colons_stops_no_worker() {
+    for path in ["", "/usr/lib:", ":/usr/lib::/nowhere"] {
+        let mut worker = Worker::start_in(&[("LD_LIBRARY_PATH", path)], &[], &["--device=cpu"]);
+        let (answer, _) = worker.ask(&Request::SelfTest);
+        assert!(answer.is_ok(), "{path:?}: {answer:?}");
+    }
+}
+
+#[test]
 fn running_out_of_memory_is_said_before_it_dies() {
     let temporary = tempfile::tempdir().unwrap();
     let eater = copy(

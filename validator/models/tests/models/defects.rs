@@ -160,7 +160,7 @@ async fn a_model_that_can_not_be_loaded_is_refused_before_its_weights_are_fetche
     deep shard: model.safetensors.index.json: file name "d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d/d
     unknown tokenizer: tokenizer class "TokenizersBackend" is not known
     no tokenizer: the files of its tokenizer (PreTrainedTokenizerFast) are missing
-    broken tokenizer: tokenizer.json is not a tokenizer: EOF while parsing a value at line 1 column 11
+    broken tokenizer: tokenizer.json is not a tokenizer: it ends where a value should begin at line 1 column 11
     prefix space: its tokenizer sets add_prefix_space, which needs tokenizer.model
     "###);
 }

@@ -119,18 +119,16 @@ pub async fn measure(settings: &Settings) -> Measurements {
         let disk = trial.read_rate().map_err(|error| error.to_string());
         Ok::<_, String>((trial, disk, Trial::hash_rate()))
     });
+    let disk_read = |found: Result<f64, String>| {
+        Measured::new("disk read", found.map(mega), "MB/s", [1500.0, 500.0, 150.0])
+    };
     match blocking
         .await
         .unwrap_or_else(|panic| Err(panic.to_string()))
     {
         Ok((trial, disk, hash)) => {
             (rates.disk, rates.hash) = (disk.as_ref().ok().copied(), Some(hash));
-            measured.push(Measured::new(
-                "disk read",
-                disk.map(mega),
-                "MB/s",
-                [1500.0, 500.0, 150.0],
-            ));
+            measured.push(disk_read(disk));
             measured.push(Measured::new(
                 "sha256",
                 Ok(mega(hash)),
@@ -139,15 +137,7 @@ pub async fn measure(settings: &Settings) -> Measurements {
             ));
             devices(settings, &trial, &mut rates, &mut measured).await;
         }
-        Err(problem) => {
-            let failed = Err(problem);
-            measured.push(Measured::new(
-                "disk read",
-                failed,
-                "MB/s",
-                [1500.0, 500.0, 150.0],
-            ));
-        }
+        Err(problem) => measured.push(disk_read(Err(problem))),
     }
     let free = machine::available_memory().map(|bytes| bytes as f64);
     let free = free.ok_or_else(|| "this system does not say".to_owned());
@@ -259,7 +249,8 @@ async fn download_rate(
     let part = size.div_ceil(RANGES);
     let began = Instant::now();
     let parts = (0..RANGES).map(|number| {
-        let range = number * part..((number + 1) * part).min(size);
+        // The hub says how large a file is, so that the size may be any number.
+        let range = number * part..(number + 1).saturating_mul(part).min(size);
         fetch(&hub, &file, range, began + DOWNLOAD)
     });
     let fetched: u64 = join_all(parts)
