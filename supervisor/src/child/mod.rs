@@ -6,4 +6,4 @@ pub(crate) mod health;
 pub(crate) mod log;
 pub(crate) mod spec;
 pub mod state;
-pub(crate) mod step;
+pub mod step;

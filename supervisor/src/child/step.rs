@@ -13,7 +13,7 @@ use super::state::{
 /// The exit code of a child whose configuration is wrong.
 const CONFIG_EXIT: i32 = shared::Exit::Config as i32;
 
-pub(crate) fn step(
+pub fn step(
     mut state: ChildState,
     event: ChildEvent,
     now: &ChildNow,

@@ -1,7 +1,13 @@
 //! Any order of events, faults and crashes: never two children, never none without a reason, never
 //! an unproven version, always a way back.
 
+mod candidate;
+mod child;
+mod journal;
 mod scenarios;
+mod trial;
+mod turn;
+mod wait;
 
 use std::{
     collections::{BTreeSet, VecDeque},
