@@ -137,4 +137,36 @@ mod tests {
             quarantine
         );
     }
+
+    #[test]
+    fn what_builds_the_same_fails_the_same_and_is_named_by_its_own_commit() {
+        let of = |commit: &str, build: &str| Version {
+            build: build.to_owned(),
+            ..version(commit)
+        };
+        let mut quarantine = Quarantine::default();
+        quarantine.add(&of("bad", "inputs"), "crashed");
+        // Nothing is known of what was built, as in the journal of an older supervisor.
+        quarantine.add(&version("old"), "failed");
+        let end = "is quarantined: crashed; `supervisor update --force` tries it again";
+        let cases = [
+            (of("bad", "inputs"), Some(format!("bad {end}"))),
+            (
+                of("docs", "inputs"),
+                Some(format!("docs (it builds the same as bad) {end}")),
+            ),
+            // Another toolchain, other features, a local fix.
+            (of("bad", "others"), None),
+            // What it would build is not known: the commit decides.
+            (version("bad"), Some(format!("bad {end}"))),
+            (version("docs"), None),
+            (
+                of("old", "others"),
+                Some(format!("old {end}").replace("crashed", "failed")),
+            ),
+        ];
+        for (version, reason) in cases {
+            assert_eq!(quarantine.reason(&version), reason, "{version:?}");
+        }
+    }
 }

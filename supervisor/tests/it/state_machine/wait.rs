@@ -68,6 +68,7 @@ fn what_was_only_put_back_is_not_switched_to() {
 fn the_later_of_turn_and_window_is_waited_for_and_named() {
     for (window, due, awaits) in [
         (19, 1020, "this node's turn (hold-off)"),
+        (20, 1020, "this node's turn (hold-off)"),
         (21, 1021, "the window"),
         // The clock on the wall may be set: it is looked at again.
         (10_000, 1900, "the window"),

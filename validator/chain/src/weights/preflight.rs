@@ -394,3 +394,6 @@ pub(crate) async fn all_weights(
         .filter(|row| !matches!(row, Ok((_, pairs)) if pairs.is_empty()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
