@@ -126,12 +126,19 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    #[inline(always)]
     fn widen(self) -> f32 {
-        self.to_f32()
+        // The upper half of an f32; `to_f32` looks at each for NaN, which keeps loops from vectors.
+        f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
+    #[inline(always)]
     fn round(value: f32) -> Self {
-        Self::from_f32(value)
+        // To the nearest, ties to even, without a branch.
+        let bits = value.to_bits();
+        let rounded = (bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16) as u16;
+        let quiet = (bits >> 16) as u16 | 0x0040;
+        Self::from_bits(if value.is_nan() { quiet } else { rounded })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     },
     cpu::gated::Gated,
     heads::Heads,
-    linear::Linear,
+    linear::{Linear, product},
     norm::Norm,
     residual::Residual,
 };
@@ -270,7 +270,7 @@ impl Model {
 
     /// Computes the logits of final hidden states.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let logits = hidden.matmul(&self.head.t()?)?;
+        let logits = product(hidden, &self.head)?;
         match self.spec.logit_cap {
             Some(cap) => capped(&logits, cap),
             None => Ok(logits),

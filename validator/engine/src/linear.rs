@@ -24,15 +24,14 @@ impl Linear {
                 // A copy, even of a single row: the bias itself stays as it is.
                 self.add_product(rows.force_contiguous()?, x)
             }
-            None if in_loops(x) => x.apply_op2_no_bwd(&self.weight, &Product),
             #[cfg(feature = "cuda")]
             Some(bias) if x.device().is_cuda() => {
                 let product = x.matmul(&self.weight.t()?)?;
                 product.inplace_op2(bias, &AddBias)?;
                 Ok(product)
             }
-            Some(bias) => x.matmul(&self.weight.t()?)?.broadcast_add(bias),
-            None => x.matmul(&self.weight.t()?),
+            Some(bias) => product(x, &self.weight)?.broadcast_add(bias),
+            None => product(x, &self.weight),
         }
     }
 
@@ -51,7 +50,16 @@ impl Linear {
     }
 }
 
-/// Whether products are computed by the CPU's own loops.
+/// Returns `x * weight^T` (`[rows, out]`) of `x` (`[rows, in]`) and `weight` (`[out, in]`).
+pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::BF16) {
+        x.apply_op2_no_bwd(weight, &Product)
+    } else {
+        x.matmul(&weight.t()?)
+    }
+}
+
+/// Whether products are added by the CPU's own loops.
 fn in_loops(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
