@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use hub::{Hub, Listing, RepositoryKind, RepositoryName};
+use hub::{Hub, Listing, Origin, RepositoryName};
 use indicatif::ProgressBar;
 use model::{ContentHash, config::DecoderSpec, inventory::Inventory, norms::ProjectionNorms};
 
 use super::{
     Rejection, Store,
-    claim::{claimed_hash, judge_claim, judge_listing, place},
+    claim::{claimed_hash, judge_claim},
     download::{Download, Wanted, blocking},
+    identity::Identity,
     metadata::{Metadata, RepositorySource, SeenHeader},
     rejection::Judged,
     report::{Report, Stage},
@@ -79,6 +80,7 @@ pub struct Verifier {
 struct Examined {
     repository: RepositoryName,
     listing: Listing,
+    listed_by: Origin,
     metadata: Metadata,
     headers: BTreeMap<String, SeenHeader>,
     layers: usize,
@@ -153,6 +155,8 @@ impl Verifier {
         };
         let outcome = verifier.judge(assertion, rules, reach, report).await;
         report.bytes_fetched = verifier.hub.bytes_fetched();
+        report.origins = verifier.hub.served_by();
+        report.mirrored = verifier.hub.is_mirrored();
         report.conclude(&outcome);
         outcome
     }
@@ -191,19 +195,14 @@ impl Verifier {
         rules: &Rules,
         report: &mut Report,
     ) -> Judged<Examination> {
-        let (repository, revision) = place(&assertion.model_id)?;
-        let listing = self
-            .hub
-            .listing(RepositoryKind::Model, &repository, revision)
-            .await?;
-        judge_listing(&listing, revision, rules, report)?;
-        let source = self.source(&repository, &listing);
-        let metadata = source.metadata(rules.compatibility).await?;
-        report.files_of(&metadata);
-        let foretold = metadata.content_hash();
-        if let Some(hash) = foretold {
-            report.claim = Some(judge_claim(claimed, hash, assertion.hotkey, report)?);
-        }
+        let Identity {
+            repository,
+            listing,
+            listed_by,
+            metadata,
+            foretold,
+        } = self.identify(assertion, claimed, rules, report).await?;
+        let source = self.source(&repository, &listing, listed_by);
         let spec = rules.judge_config(&metadata.manifest, &metadata.contents)?;
         report.parameters = Some(spec.parameters());
         rules.judge_tokenizer(&metadata.manifest, &metadata.contents)?;
@@ -215,13 +214,15 @@ impl Verifier {
             .iter()
             .map(|(path, seen)| (path.clone(), seen.header.clone()))
             .collect();
-        let inventory = Rules::judge_headers(&spec, &plain)?;
+        let inventory = Rules::judge_headers(&spec, &plain)
+            .map_err(|rejection| self.unless_mirrored(rejection, &headers))?;
         for (path, seen) in &mut headers {
             seen.loaded = inventory.header_of(path, &seen.header);
         }
         Ok(Examination::New(Box::new(Examined {
             repository,
             listing,
+            listed_by,
             metadata,
             headers,
             layers: spec.layers,
@@ -229,16 +230,18 @@ impl Verifier {
         })))
     }
 
-    fn source<'a>(
+    pub(super) fn source<'a>(
         &'a self,
         repository: &'a RepositoryName,
         listing: &'a Listing,
+        listed_by: Origin,
     ) -> RepositorySource<'a> {
         RepositorySource {
             hub: &self.hub,
             store: self.store.as_ref(),
             repository,
             listing,
+            listed_by,
         }
     }
 
@@ -306,6 +309,7 @@ impl Verifier {
             store: store.clone(),
             judge: Arc::clone(&judge),
             bar,
+            listed_by: examined.listed_by,
         };
         let scanned = download.all(wanted).await?;
         drop(download);
@@ -327,11 +331,12 @@ impl Verifier {
         let Examined {
             repository,
             listing,
+            listed_by,
             metadata,
             headers,
             ..
         } = examined;
-        let source = self.source(repository, listing);
+        let source = self.source(repository, listing, *listed_by);
         let files = metadata.manifest.files.iter();
         files
             .filter(|(path, _)| !metadata.contents.contains_key(*path))
