@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     credentials::Credentials,
-    error::HttpError,
+    error::{HttpError, without_user},
     headers::text,
     pace::{ByteCounter, Pace},
     redirect::{self, MAX_REDIRECTS},
@@ -190,7 +190,8 @@ impl HttpClient {
     /// Sends one request and follows its redirects to a success.
     pub(crate) async fn exchange(&self, outgoing: &Outgoing<'_>) -> Result<Exchange, HttpError> {
         let asked = outgoing.url;
-        let mut url = outgoing.start.unwrap_or(asked).clone();
+        // The library's log tells addresses whole.
+        let mut url = without_user(outgoing.start.unwrap_or(asked));
         let mut redirects = HeaderMap::new();
         for _ in 0..=MAX_REDIRECTS {
             let response = self
@@ -225,10 +226,11 @@ impl Outgoing<'_> {
     fn to(&self, url: &Url) -> reqwest::Request {
         let mut request = reqwest::Request::new(self.method.clone(), url.clone());
         let headers = request.headers_mut();
-        if let Some(Credentials(value)) = self.credentials
+        let credentials = self.credentials.cloned();
+        if let Some(Credentials(value)) = credentials.or_else(|| Credentials::within(self.url))
             && redirect::may_authenticate(self.url, url)
         {
-            headers.insert(AUTHORIZATION, value.clone());
+            headers.insert(AUTHORIZATION, value);
         }
         if let Encoding::Identity(range) = self.encoding {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     client::{Encoding, HttpClient, Outgoing},
     credentials::Credentials,
-    error::{HttpError, shown},
+    error::{HttpError, shown, without_user},
 };
 
 /// What takes the body of an answer, chunk by chunk.
@@ -99,7 +99,7 @@ impl HttpRequest {
 
     /// Asks once for the headers of an answer, whatever its status.
     pub async fn headers(&self, client: &HttpClient) -> Result<HeaderMap, HttpError> {
-        let mut request = reqwest::Request::new(Method::HEAD, self.url.clone());
+        let mut request = reqwest::Request::new(Method::HEAD, without_user(&self.url));
         let identity = reqwest::header::HeaderValue::from_static("identity");
         request.headers_mut().insert(ACCEPT_ENCODING, identity);
         let answer = async {

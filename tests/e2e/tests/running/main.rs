@@ -12,6 +12,7 @@ mod decay;
 mod fork;
 mod gate;
 mod identity;
+mod mechanism;
 mod operator;
 mod outage;
 mod plan;
