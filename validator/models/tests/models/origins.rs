@@ -59,7 +59,7 @@ impl Origins {
     /// Makes a verifier with a store of its own.
     fn verifier(&self, mirror_token: Option<&str>) -> (Verifier, TempDir) {
         let mut options = self.world.hub_options();
-        let mirrors = self.mirrors.iter().map(|mirror| mirror.url());
+        let mirrors = self.mirrors.iter().map(HubServer::url);
         options.mirrors = mirrors
             .map(|url| url.parse::<MirrorUrl>().unwrap())
             .collect();
