@@ -192,7 +192,7 @@ mod tests {
     fn place(arguments: &[&str]) -> Result<Option<PublishPlace>, String> {
         let program = Program::parse_from([&["test"], arguments].concat());
         let shown = format!("{program:?}");
-        assert!(!shown.contains("hidden"), "{shown}");
+        assert!(!shown.contains("unseen"), "{shown}");
         program
             .publish
             .place()
@@ -203,14 +203,14 @@ mod tests {
         "--aws-access-key-id",
         "AKIA",
         "--aws-secret-access-key",
-        "hidden",
+        "unseen",
     ];
 
     #[test]
     fn a_place_is_a_folder_or_a_bucket() {
         let shown = |arguments: &[&str]| {
             let place = place(&[&KEY[..], arguments].concat()).unwrap().unwrap();
-            assert!(!format!("{place:?}").contains("hidden"));
+            assert!(!format!("{place:?}").contains("unseen"));
             place.to_string()
         };
         assert!(place(&KEY).unwrap().is_none());
