@@ -13,7 +13,8 @@ const MAX_SHOWN: usize = 120;
 pub(crate) fn page(site: &Site<'_>, route: &Route, title: &str, content: &Markup) -> String {
     let header = html! {
         header {
-            (light(site))
+            // As a file it is written once, whatever the validator does later.
+            @if site.is_live || !matches!(route, Route::Step(_) | Route::Uid(_)) { (light(site)) }
             nav aria-label="Pages" {
                 ul {
                     @for (name, to) in [
