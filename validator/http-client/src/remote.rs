@@ -209,7 +209,7 @@ impl RemoteFile {
             url: &self.url,
             start: direct.as_ref(),
             credentials: self.credentials.as_ref(),
-            json: None,
+            sent: None,
             encoding: Encoding::Identity(range.as_deref()),
         };
         match client.exchange(&outgoing).await {

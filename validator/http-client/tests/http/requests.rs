@@ -86,6 +86,28 @@ async fn what_is_posted_is_neither_dropped_nor_sent_elsewhere() {
 }
 
 #[tokio::test]
+async fn what_is_put_or_deleted_goes_where_it_is_meant_to_go_only() {
+    let other = Server::start(|_, _| Response::new("there".into())).await;
+    let target = other.url.to_string();
+    let first = Server::start(move |asked, before| match (asked.line.as_str(), before) {
+        ("PUT /file", 0) => status(503),
+        ("PUT /file" | "DELETE /file", 1 | 2) => Response::new(Body::empty()),
+        _ => redirect(307, &target),
+    })
+    .await;
+    let url = || first.url.clone();
+    let put = HttpRequest::put(url(), "text/plain", "text".into(), 100, DEADLINE);
+    let delete = HttpRequest::delete(url(), 100, DEADLINE);
+    assert_eq!(put.send(&client()).await.unwrap(), b"");
+    assert_eq!(delete.send(&client()).await.unwrap(), b"");
+    for request in [put, delete] {
+        let error = request.send(&client()).await.unwrap_err();
+        assert!(matches!(error, HttpError::Redirect { .. }), "{error}");
+    }
+    assert_eq!(other.asked(), []);
+}
+
+#[tokio::test]
 async fn what_may_pass_is_tried_again_and_what_may_not_is_named() {
     let server = Server::start(|_, before| match before {
         0 => status(503),
