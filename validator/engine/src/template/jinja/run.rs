@@ -18,7 +18,7 @@ const STEPS: u64 = 400_000;
 const MAX_OUTPUT: usize = 8 << 20;
 
 /// The most bytes of values that are made for one conversation.
-const MAX_BYTES: usize = 256 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
 /// Calls, loops and conditions within each other; Python's stack ends sooner for calls.
 const MAX_DEPTH: usize = 1200;
