@@ -104,7 +104,8 @@ impl Keeper {
         let worker = self.worker.load(Ordering::Relaxed);
         let before = resident_now(worker) / 1024;
         let began = Instant::now();
-        let End { place, why, bytes } = self.end(&claim, &home).await;
+        let impatient = specimen.trouble.is_some();
+        let End { place, why, bytes } = self.end(&claim, &home, impatient).await;
         let seconds = began.elapsed().as_secs_f64();
         self.hub.api.faults.clear();
         self.hub.cdn.faults.clear();
@@ -116,6 +117,7 @@ impl Keeper {
             self.ended.lock().unwrap().push(specimen.name.clone());
         }
         let why = why.replace(&home.display().to_string(), "");
+        let why = why.replace(&self.hub.url(), "");
         if home.exists() {
             let here: Vec<_> = fs::read_dir(&home).unwrap().flatten().collect();
             assert_eq!(here.len(), 1, "{} wrote beside the store", specimen.name);
@@ -131,10 +133,10 @@ impl Keeper {
         )
     }
 
-    async fn end(&self, claim: &Assertion, home: &Path) -> End {
+    async fn end(&self, claim: &Assertion, home: &Path, impatient: bool) -> End {
         let store = Store::open(&home.join("store"), StoreLimits::default()).unwrap();
         let verifier = Verifier {
-            hub: client(&self.hub),
+            hub: client(&self.hub, impatient),
             store: Some(store),
         };
         let mut report = Report::default();
@@ -253,7 +255,7 @@ pub(crate) async fn claim(
         hotkey: None,
     };
     let verifier = Verifier {
-        hub: client(server),
+        hub: client(server, false),
         store: None,
     };
     let mut report = Report::default();
@@ -265,11 +267,13 @@ pub(crate) async fn claim(
     claim
 }
 
-/// A client of the hub with little patience.
-fn client(server: &HubServer) -> Hub {
+/// A client of the hub, with little patience where it is known to be in vain.
+fn client(server: &HubServer, impatient: bool) -> Hub {
     let mut options = HubOptions::new(server.url().parse().unwrap());
-    options.http.timeouts.stall = Duration::from_millis(600);
-    options.http.timeouts.trickle = Duration::from_millis(600);
+    if impatient {
+        options.http.timeouts.stall = Duration::from_secs(1);
+        options.http.timeouts.trickle = Duration::from_secs(1);
+    }
     options.http.retry = RetryPolicy {
         attempts: 2,
         first_pause: Duration::from_millis(1),

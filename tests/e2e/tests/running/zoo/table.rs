@@ -46,8 +46,8 @@ impl Row {
 }
 
 /// Rounds up to a power of two.
-fn bound(measured: u64) -> u64 {
-    (measured + 1).next_power_of_two().max(8)
+fn bound(measured: u64, least: u64) -> u64 {
+    (measured + 1).next_power_of_two().max(least)
 }
 
 impl fmt::Display for Row {
@@ -63,7 +63,8 @@ impl fmt::Display for Row {
             .into_iter()
             .find(|s| seconds < s);
         let seconds = seconds.unwrap_or(60.0);
-        let (kib, mib) = (bound(*kib), bound(*mib + *mib / 2));
+        // What is resident depends on the threads, and on what was so before.
+        let (kib, mib) = (bound(*kib, 8), bound(2 * *mib, 128));
         write!(f, "| {name} | {verdict} | {kib} | {seconds} | {mib} |")
     }
 }
