@@ -7,12 +7,14 @@
 )]
 
 mod audit;
+mod chaos;
 mod check;
 mod clock;
 mod decay;
 mod fork;
 mod gate;
 mod identity;
+mod load;
 mod mechanism;
 mod operator;
 mod outage;
@@ -26,6 +28,7 @@ mod sources;
 mod status;
 mod tail;
 mod world;
+mod zoo;
 
 use std::{io::Write as _, path::Path, time::Duration};
 
