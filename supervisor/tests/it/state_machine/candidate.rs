@@ -130,7 +130,7 @@ fn a_refusal_is_written_down_once() {
     let mut turn = Turn::with_a_version();
     let refusal = || fault(Blame::Refused).on("c2");
     let note = record(Outcome::Refused, &version(2), 0, &refusal().to_string());
-    assert_eq!(turn.polled(Err(refusal())), [note.clone()]);
+    assert_eq!(turn.polled(Err(refusal())), std::slice::from_ref(&note));
     assert_eq!(turn.due(), Some(1063));
     assert_eq!(turn.state.failures, 0);
     assert_eq!(turn.polled(Err(refusal())), []);

@@ -302,7 +302,7 @@ fn a_child_left_behind_is_taken_over() {
     };
     let ready = ChildEffect::Ready("a".into());
     let mut life = Life::default();
-    assert_eq!(life.take(adopted.clone()), [ready.clone()]);
+    assert_eq!(life.take(adopted.clone()), [ready]);
     assert_eq!(life.want("a"), []);
     assert_eq!(life.take(ChildEvent::Ready), [], "it has been ready");
     assert_eq!(life.want("b"), [ChildEffect::Terminate(9)]);

@@ -1,5 +1,7 @@
 //! What the journal holds, and what the machine does while it can't be written.
 
+#![expect(clippy::panic, reason = "a test's panic is its verdict")]
+
 use std::time::Duration;
 
 use supervisor::{

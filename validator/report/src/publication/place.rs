@@ -3,7 +3,11 @@
 //! Requests to a bucket are presigned (AWS Signature Version 4, in the query): the address of a request is a secret for
 //! as long as it is valid, and is shown without its query like all others.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_client::{HttpClient, HttpError, HttpRequest, keeps_secrets, shown};
@@ -34,7 +38,7 @@ pub enum PublishPlace {
 /// A bucket, the folder in it, and who may write there.
 #[derive(Clone)]
 pub struct Bucket {
-    bucket: rusty_s3::Bucket,
+    named: rusty_s3::Bucket,
     /// Empty, or a path that ends in a slash.
     prefix: String,
     credentials: Credentials,
@@ -70,7 +74,7 @@ pub enum PublishError {
 impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bucket")
-            .field("bucket", &self.bucket.base_url().as_str())
+            .field("bucket", &self.named.base_url().as_str())
             .field("prefix", &self.prefix)
             .finish_non_exhaustive()
     }
@@ -107,7 +111,7 @@ impl Bucket {
         let bucket = rusty_s3::Bucket::new(endpoint, style, name, region).map_err(|_| wrong())?;
         let client = HttpClient::new(http_client::HttpOptions::default());
         Ok(Self {
-            bucket,
+            named: bucket,
             prefix: match folder {
                 "" => String::new(),
                 folder => format!("{folder}/"),
@@ -122,13 +126,16 @@ impl Bucket {
     }
 
     async fn put(&self, name: &str, content: Bytes) -> Result<(), HttpError> {
-        let kind = if name.ends_with(".json") {
+        let kind = if Path::new(name)
+            .extension()
+            .is_some_and(|kind| kind == "json")
+        {
             "application/json"
         } else {
             "application/octet-stream"
         };
         let key = self.key(name);
-        let signed = self.bucket.put_object(Some(&self.credentials), &key);
+        let signed = self.named.put_object(Some(&self.credentials), &key);
         let url = signed.sign_with_time(VALID, &clock::now());
         let time = LEAST_TIME + Duration::from_secs(content.len() as u64 / SLOWEST);
         let request = HttpRequest::put(url, kind, content, MAX_ANSWER, time);
@@ -137,7 +144,7 @@ impl Bucket {
 
     async fn remove(&self, name: &str) -> Result<(), HttpError> {
         let key = self.key(name);
-        let signed = self.bucket.delete_object(Some(&self.credentials), &key);
+        let signed = self.named.delete_object(Some(&self.credentials), &key);
         let url = signed.sign_with_time(VALID, &clock::now());
         let request = HttpRequest::delete(url, MAX_ANSWER, LEAST_TIME);
         match request.send(&self.client).await {
@@ -191,7 +198,7 @@ impl fmt::Display for PublishPlace {
         match self {
             Self::Folder(folder) => folder.display().fmt(f),
             Self::Bucket(bucket) => {
-                f.write_str(&shown(bucket.bucket.base_url()))?;
+                f.write_str(&shown(bucket.named.base_url()))?;
                 f.write_str(&bucket.prefix)
             }
         }
@@ -235,7 +242,7 @@ mod tests {
         let bucket = bucket("https://s3.amazonaws.com", true, "examplebucket", "").unwrap();
         let at = "2013-05-24T00:00:00Z".parse().unwrap();
         let get = bucket
-            .bucket
+            .named
             .get_object(Some(&bucket.credentials), "test.txt");
         let url = get.sign_with_time(Duration::from_secs(86_400), &at);
         let signature = "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404";

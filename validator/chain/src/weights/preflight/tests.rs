@@ -74,9 +74,11 @@ fn ordinary() -> WeightsRequest {
     request(&[(0, 65_535), (3, 65_535)])
 }
 
+/// Takes a request that is accepted to the edge of a rule.
+type Change = fn(&mut Hyperparameters, &mut Neuron, &mut WeightsRequest);
+
 #[test]
-fn each_rule_has_its_own_edge() {
-    type Change = fn(&mut Hyperparameters, &mut Neuron, &mut WeightsRequest);
+fn what_keeps_each_rule_just_so_is_accepted() {
     let accepted: [Change; 10] = [
         |_, _, _| (),
         |rules, _, _| rules.safe_mode_until = Some(599),
@@ -85,7 +87,8 @@ fn each_rule_has_its_own_edge() {
         |rules, _, _| rules.max_weight_limit = 32_768,
         // A limit that is none.
         |rules, _, request| {
-            (rules.max_weight_limit, *request) = (u16::MAX, self::request(&[(1, 9)]))
+            rules.max_weight_limit = u16::MAX;
+            *request = self::request(&[(1, 9)]);
         },
         |_, neuron, _| neuron.last_update = 0,
         |rules, _, _| rules.commit_reveal_version = Some(9),
@@ -100,6 +103,10 @@ fn each_rule_has_its_own_edge() {
         change(&mut rules, &mut neuron, &mut request);
         assert_eq!(refused(&rules, Some(&neuron), &request), [], "{number}");
     }
+}
+
+#[test]
+fn what_breaks_a_rule_just_so_is_refused() {
     let refusing: [(Change, Refusal); 12] = [
         (
             |rules, _, _| rules.safe_mode_until = Some(600),
