@@ -144,6 +144,7 @@ proptest! {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one table")]
 #[test]
 fn whatever_does_not_follow_from_the_losses_is_named() {
     use DeviationKind::{Record, Rules, Score};

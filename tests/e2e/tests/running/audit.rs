@@ -94,6 +94,10 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "a run is dear: one is audited in many ways"
+)]
 #[tokio::test(flavor = "multi_thread")]
 async fn published_steps_are_audited_by_anyone_and_what_was_tampered_with_is_named() {
     let world = World::start("audit", Duration::from_millis(500)).await;

@@ -144,6 +144,10 @@ fn multiply(world: &World, records: u64) {
     file::write_atomic(&world.journal("a"), journal.as_bytes()).unwrap();
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one run, measured from its start to its end"
+)]
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_go_on_while_all_models_change() {
     let size = Size::from_environment();

@@ -190,7 +190,7 @@ impl Keeper {
         match self.evaluator.evaluate(evaluate, LIMITS, &|_| {}).await {
             Ok(found) => {
                 if let Some(norms) = found.norms_refused {
-                    return end("evaluate", norms.to_string());
+                    return end("evaluate", norms.clone());
                 }
                 let odd = found.losses.iter().filter(|loss| !loss.is_finite()).count();
                 match odd {
@@ -213,9 +213,9 @@ impl Keeper {
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .collect();
-        assert_eq!(left, [PathBuf::new(); 0]);
+        assert!(left.is_empty(), "{left:?}");
         let ended = self.ended.into_inner().unwrap();
-        assert_eq!(ended, [""; 0], "these ended a worker");
+        assert!(ended.is_empty(), "these ended a worker: {ended:?}");
         assert_nothing_escaped();
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::specimen::{CONFIG, INDEX, Specimen, TOKENIZER, WEIGHTS};
 
 /// `config.json`.
+#[expect(clippy::too_many_lines, reason = "one table")]
 pub(crate) fn configurations() -> Vec<Specimen> {
     let of = Specimen::new;
     let set = |name, field: &str, value: Value| {

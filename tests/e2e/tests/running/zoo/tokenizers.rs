@@ -86,7 +86,7 @@ fn normalizers() -> Vec<Specimen> {
             tokenizer["normalizer"] = nested;
         }),
         of("normalizer-unknown", |tokenizer| {
-            tokenizer["normalizer"] = json!({"type": "Exec", "command": "id"})
+            tokenizer["normalizer"] = json!({"type": "Exec", "command": "id"});
         }),
     ]
 }
@@ -142,7 +142,7 @@ fn vocabularies() -> Vec<Specimen> {
             tokenizer["added_tokens"]
                 .as_array_mut()
                 .unwrap()
-                .extend(tokens)
+                .extend(tokens);
         })
     };
     let model =
@@ -162,7 +162,7 @@ fn vocabularies() -> Vec<Specimen> {
         model("dropout", "dropout", json!(0.5)),
         model("kind-unknown", "type", json!("Nonsense")),
         of("vocabulary-with-a-hole-of-2-32", |tokenizer| {
-            tokenizer["model"]["vocab"]["zzzz"] = json!(u32::MAX - 1)
+            tokenizer["model"]["vocab"]["zzzz"] = json!(u32::MAX - 1);
         }),
         of("vocabulary-of-one-id", |tokenizer| {
             for id in tokenizer["model"]["vocab"]
