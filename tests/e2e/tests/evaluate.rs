@@ -381,7 +381,7 @@ async fn one_that_eats_memory_is_named_and_replaced() {
     let temporary = tempfile::tempdir().unwrap();
     let mut greedy = with_template(&temporary, "{{ messages[0]['content'] }}");
     // No template and no normalizer may make that much; whoever drew the samples may.
-    greedy.conversations = vec![Conversation::of("q ".repeat(10 << 20), "a")];
+    greedy.conversations = vec![Conversation::of("q ".repeat(3 << 20), "a")];
     let options = Options {
         memory: Some(600 << 20),
         ..options(temporary.path())

@@ -158,7 +158,7 @@ fn running_out_of_memory_is_said_before_it_dies() {
         panic!()
     };
     // No template and no normalizer may make that much; whoever drew the samples may.
-    let conversations = vec![Conversation::of("q ".repeat(10 << 20), "a")];
+    let conversations = vec![Conversation::of("q ".repeat(3 << 20), "a")];
     worker.send(&Request::Tokenize(Tokenize {
         conversations,
         ..request
