@@ -61,8 +61,9 @@ where
         term::for_machines();
     }
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Below this level it tells addresses and headers whole, with the keys in them.
-    let filter = filter.add_directive("jsonrpsee-client=info".parse().expect("it is a directive"));
+    // Below this level it tells addresses, headers and answers whole, with the keys in them. The name
+    // stands for all that begin with it.
+    let filter = filter.add_directive("jsonrpsee=info".parse().expect("it is a directive"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)

@@ -1,9 +1,20 @@
 //! What the child says: sd_notify messages, its status file, and its silence.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io::{self, IoSliceMut},
+    os::fd::AsRawFd as _,
+    path::Path,
+    time::Duration,
+};
 
+use nix::{
+    cmsg_space,
+    sys::socket::{
+        ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred,
+    },
+};
 use shared::{clock, status::Status};
-use tokio::net::UnixDatagram;
+use tokio::{io::Interest, net::UnixDatagram};
 
 const MAX_MESSAGE: usize = 4096;
 
@@ -51,21 +62,66 @@ impl NotifySocket {
     /// Binds the socket, in place of one left behind.
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
         shared::file::remove_file(path).map_err(|error| error.source)?;
-        Ok(Self {
-            socket: UnixDatagram::bind(path)?,
-        })
+        let socket = UnixDatagram::bind(path)?;
+        setsockopt(&socket, PassCred, &true)?;
+        Ok(Self { socket })
     }
 
     /// Waits for the next message.
-    pub(crate) async fn receive(&self) -> Vec<Notification> {
-        let mut buffer = [0; MAX_MESSAGE];
-        match self.socket.recv(&mut buffer).await {
-            Ok(length) => parse(&buffer[..length]),
+    pub(crate) async fn receive(&self) -> NotifyMessage {
+        let read = || self.read();
+        match self.socket.async_io(Interest::READABLE, read).await {
+            Ok(message) => message,
             Err(error) => {
-                tracing::warn!(%error, "could not read the child's message");
-                Vec::new()
+                tracing::warn!(%error, "could not read a message to the child's socket");
+                NotifyMessage::default()
             }
         }
+    }
+
+    fn read(&self) -> io::Result<NotifyMessage> {
+        let mut buffer = [0; MAX_MESSAGE];
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        // No room for descriptors, which the kernel closes then.
+        let mut control = cmsg_space!(UnixCredentials);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let descriptor = self.socket.as_raw_fd();
+        let received = recvmsg::<()>(descriptor, &mut parts, Some(&mut control), flags)?;
+        let length = received.bytes;
+        let sender = received.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::ScmCredentials(sender) => u32::try_from(sender.pid()).ok(),
+            _ => None,
+        });
+        Ok(NotifyMessage {
+            sender,
+            lines: parse(&buffer[..length]),
+        })
+    }
+}
+
+/// A message, and the process that sent it, by the kernel.
+#[derive(Debug, Default)]
+pub(crate) struct NotifyMessage {
+    sender: Option<u32>,
+    lines: Vec<Notification>,
+}
+
+impl NotifyMessage {
+    /// Returns what it says if the child sent it, as with systemd's `NotifyAccess=main`: any process of
+    /// this user can reach the socket, those that the child started for what it does not trust among
+    /// them.
+    pub(crate) fn of(self, child: Option<u32>) -> Vec<Notification> {
+        if self.sender.is_some() && self.sender == child {
+            return self.lines;
+        }
+        if !self.lines.is_empty() {
+            tracing::warn!(
+                sender = self.sender,
+                child,
+                "a process that is not the child sends messages in its name; they are ignored"
+            );
+        }
+        Vec::new()
     }
 }
 
@@ -126,6 +182,20 @@ mod tests {
         let stale = read_status(&path, 42).unwrap();
         assert_eq!(stale.health, Health::Yellow);
         assert_eq!(stale.details, status.details);
+    }
+
+    #[tokio::test]
+    async fn messages_of_others_than_the_child_are_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = NotifySocket::bind(&path).unwrap();
+        let us = std::process::id();
+        let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        for (child, taken) in [(Some(us), 1), (Some(us + 1), 0), (None, 0)] {
+            sender.send_to(b"STOPPING=1", &path).unwrap();
+            let message = socket.receive().await;
+            assert_eq!(message.of(child).len(), taken, "{child:?}");
+        }
     }
 
     #[test]

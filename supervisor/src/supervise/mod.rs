@@ -25,7 +25,7 @@ use self::{
 use crate::{
     child::{
         control::{self, FoundChild},
-        health::{Notification, Notified, NotifySocket},
+        health::{Notification, Notified, NotifyMessage, NotifySocket},
         log::{ChildLog, Pipe},
         state::{ChildEvent, ChildPolicy, Stage},
     },
@@ -53,7 +53,7 @@ enum Input {
     Signal(&'static str),
     ChildEnded,
     Line(u64, Line),
-    Notified(Vec<Notification>),
+    Notified(NotifyMessage),
     Output(usize),
     Request(PendingRequest),
     Connection(io::Result<tokio::net::UnixStream>),
@@ -179,7 +179,7 @@ impl Supervisor {
         tokio::select! {
             input = self.signals.next() => input,
             Some((tag, line)) = self.workers.line() => Input::Line(tag, line),
-            lines = self.notify_socket.receive() => Input::Notified(lines),
+            message = self.notify_socket.receive() => Input::Notified(message),
             Some(pending) = self.requests.1.recv() => Input::Request(pending),
             accepted = self.listener.accept() => {
                 Input::Connection(accepted.map(|(stream, _)| stream))
@@ -196,7 +196,12 @@ impl Supervisor {
             Input::Signal(name) => self.signalled(name),
             Input::ChildEnded => self.reap(),
             Input::Line(tag, line) => self.line(tag, line),
-            Input::Notified(lines) => lines.into_iter().for_each(|line| self.notified(line)),
+            Input::Notified(message) => {
+                let child = self.machine.child().running().map(|child| child.pid);
+                for line in message.of(child) {
+                    self.notified(line);
+                }
+            }
             Input::Output(read) => self.log.append(&self.buffer[..read]),
             Input::Request(pending) => self.request(pending),
             Input::Connection(Ok(stream)) => {

@@ -243,7 +243,15 @@ mod tests {
             left_out: Vec::new(),
         };
         let path = config.home.release(&version.release).join("app");
-        file::write_atomic(&path, format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
+        // Written by another process: one that another test forks meanwhile would hold the file open, and
+        // what is open for writing can't be run.
+        let written = dir.path().join("script");
+        file::write_atomic(&written, format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let copied = shared::process::blocking_command("cp")
+            .args([&written, &path])
+            .status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let test = SmokeTest {
             config: &config,

@@ -1,5 +1,6 @@
 //! A whole subnet on loopback: chain, hub, miners, samples, W&B stand-in, git remote.
 
+pub mod bucket;
 pub mod chain;
 pub mod cli;
 pub mod demo;

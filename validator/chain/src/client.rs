@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    abilities::Abilities,
     block::{Block, Methods},
     endpoints::{Deadlines, Endpoints},
     error::ChainError,
@@ -102,6 +103,19 @@ impl Client {
     /// Returns what is known of each endpoint.
     pub fn endpoints(&self) -> Vec<EndpointReport> {
         self.0.rpc.report()
+    }
+
+    /// Asks the endpoint in use what it can do.
+    pub async fn abilities(&self) -> Abilities {
+        self.0.rpc.pool().learn_abilities().await;
+        let in_use = self.endpoints().into_iter().find(|one| one.in_use);
+        in_use.and_then(|one| one.abilities).unwrap_or_default()
+    }
+
+    /// Asks in the background what the connected endpoints can do that were not asked yet;
+    /// [`Client::endpoints`] tells.
+    pub fn learn_abilities(&self) {
+        self.0.rpc.pool().learn_abilities_soon();
     }
 
     /// Asks every endpoint for its newest block, and uses the best from now on.
@@ -287,11 +301,6 @@ impl Client {
     /// Returns what sees each change of the endpoint in use.
     pub(super) fn moves(&self) -> watch::Receiver<u64> {
         self.0.rpc.moves()
-    }
-
-    /// Returns what sends any request.
-    pub(super) fn rpc(&self) -> RpcClient {
-        RpcClient::new(self.0.rpc.clone())
     }
 
     pub(super) fn methods(&self) -> &Methods {

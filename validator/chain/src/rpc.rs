@@ -73,6 +73,11 @@ impl Rpc {
         self.0.report()
     }
 
+    /// Returns the endpoints themselves.
+    pub(super) const fn pool(&self) -> &Arc<EndpointPool> {
+        &self.0
+    }
+
     /// Returns what sees each change of the endpoint in use.
     pub(super) fn moves(&self) -> watch::Receiver<u64> {
         self.0.moves()

@@ -2,6 +2,7 @@
 
 mod added;
 mod backend;
+mod bounds;
 mod current;
 mod directory;
 mod sentencepiece;
@@ -19,7 +20,7 @@ use rayon::prelude::*;
 use shared::task::panic_message;
 use tokenizers::Tokenizer;
 
-use self::{added::SpecialTokens, directory::Directory};
+use self::{added::SpecialTokens, bounds::Growth, directory::Directory};
 use crate::template::Template;
 
 /// Words with their ids, and merges.
@@ -30,6 +31,8 @@ type Vocabulary = (Vec<(String, u32)>, Vec<(String, String)>);
 pub struct ChatTokenizer {
     tokenizer: Tokenizer,
     template: Template,
+    /// What its normalizer makes of a text.
+    growth: Growth,
     /// Whether a sequence that is too long loses its beginning instead of its end.
     cut_left: bool,
     end_of_text: Option<u32>,
@@ -71,9 +74,11 @@ impl ChatTokenizer {
         tokenizer.with_padding(None);
         let end_of_text = end_of_text.and_then(|token| tokenizer.token_to_id(&token));
         let template = Template::compile(&template, variables, compatibility)?;
+        let growth = Growth::of(tokenizer.get_normalizer()).map_err(refused)?;
         Ok(Self {
             tokenizer,
             template,
+            growth,
             cut_left,
             end_of_text,
         })
@@ -146,6 +151,11 @@ impl ChatTokenizer {
     ) -> Result<Vec<u32>, Fault> {
         guarded(|| {
             let text = self.template.render(messages, add_generation_prompt)?;
+            let said = messages
+                .iter()
+                .map(|turn| turn.role.len() + turn.content.len());
+            bounds::check_rendered(&text, said.sum())?;
+            self.growth.admit(&text)?;
             let encoding = self.tokenizer.encode_fast(text, false).map_err(refused)?;
             let ids = encoding.get_ids();
             let surplus = ids.len().saturating_sub(max_tokens);

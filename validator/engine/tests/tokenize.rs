@@ -122,7 +122,7 @@ fn variants_are_read_or_refused_as_by_transformers() {
     }
 }
 
-/// The library reads a decoder with an `expect`.
+/// The library reads a decoder with an `expect`, and gives up where JSON is nested too deeply.
 #[test]
 fn a_panic_of_the_library_is_the_tokenizers_fault() {
     let temporary = tempfile::tempdir().unwrap();
@@ -134,7 +134,12 @@ fn a_panic_of_the_library_is_the_tokenizers_fault() {
     }
     let path = temporary.path().join("tokenizer.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    let spoiled = text.replacen(r#""decoder":"#, r#""decoder":?"#, 1);
+    let nested = format!(
+        r#""decoder":{}{},"other":"#,
+        "[".repeat(200),
+        "]".repeat(200)
+    );
+    let spoiled = text.replacen(r#""decoder":"#, &nested, 1);
     assert_ne!(spoiled, text);
     shared::file::write_atomic(&path, spoiled.as_bytes()).unwrap();
     let fault = ChatTokenizer::load(temporary.path(), Compatibility::V4_40).unwrap_err();

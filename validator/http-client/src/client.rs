@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     credentials::Credentials,
-    error::HttpError,
+    error::{HttpError, without_user},
     headers::text,
     pace::{ByteCounter, Pace},
     redirect::{self, MAX_REDIRECTS},
@@ -104,8 +104,16 @@ pub(crate) struct Outgoing<'a> {
     /// Where to begin, if redirects led from `url` to there before.
     pub(crate) start: Option<&'a Url>,
     pub(crate) credentials: Option<&'a Credentials>,
-    pub(crate) json: Option<&'a Bytes>,
+    pub(crate) sent: Option<&'a SentBody>,
     pub(crate) encoding: Encoding<'a>,
+}
+
+/// What goes out with a request.
+#[derive(Debug, Clone)]
+pub(crate) struct SentBody {
+    /// The content type.
+    pub(crate) kind: &'static str,
+    pub(crate) bytes: Bytes,
 }
 
 /// In what form a body is wanted.
@@ -190,7 +198,8 @@ impl HttpClient {
     /// Sends one request and follows its redirects to a success.
     pub(crate) async fn exchange(&self, outgoing: &Outgoing<'_>) -> Result<Exchange, HttpError> {
         let asked = outgoing.url;
-        let mut url = outgoing.start.unwrap_or(asked).clone();
+        // The library's log tells addresses whole.
+        let mut url = without_user(outgoing.start.unwrap_or(asked));
         let mut redirects = HeaderMap::new();
         for _ in 0..=MAX_REDIRECTS {
             let response = self
@@ -225,10 +234,11 @@ impl Outgoing<'_> {
     fn to(&self, url: &Url) -> reqwest::Request {
         let mut request = reqwest::Request::new(self.method.clone(), url.clone());
         let headers = request.headers_mut();
-        if let Some(Credentials(value)) = self.credentials
+        let credentials = self.credentials.cloned();
+        if let Some(Credentials(value)) = credentials.or_else(|| Credentials::within(self.url))
             && redirect::may_authenticate(self.url, url)
         {
-            headers.insert(AUTHORIZATION, value.clone());
+            headers.insert(AUTHORIZATION, value);
         }
         if let Encoding::Identity(range) = self.encoding {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -236,9 +246,9 @@ impl Outgoing<'_> {
                 headers.insert(RANGE, range);
             }
         }
-        if let Some(json) = self.json {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            *request.body_mut() = Some(json.clone().into());
+        if let Some(sent) = self.sent {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(sent.kind));
+            *request.body_mut() = Some(sent.bytes.clone().into());
         }
         request
     }
@@ -249,16 +259,15 @@ impl Outgoing<'_> {
             response.status(),
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
         );
-        if self.json.is_some() && !keeps_method {
-            return Err(refuse("a redirect that drops what was posted".into()));
+        let changes = self.method != Method::GET;
+        if changes && !keeps_method {
+            return Err(refuse("a redirect that drops what was sent".into()));
         }
         let location = text(response.headers(), &LOCATION);
         let location = location.ok_or_else(|| refuse("a redirect to nowhere".into()))?;
         let target = redirect::follow(self.url, from, &location).map_err(refuse)?;
-        if self.json.is_some() && !redirect::same_origin(self.url, &target) {
-            return Err(refuse(
-                "a redirect of what was posted to another host".into(),
-            ));
+        if changes && !redirect::same_origin(self.url, &target) {
+            return Err(refuse("a redirect of what was sent to another host".into()));
         }
         Ok(target)
     }

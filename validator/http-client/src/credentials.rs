@@ -1,7 +1,8 @@
 //! Credentials of a request, as its `Authorization` header will carry them; never shown.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use reqwest::header::HeaderValue;
+use percent_encoding::percent_decode_str;
+use reqwest::{Url, header::HeaderValue};
 use subnet::{Fault, FaultKind};
 use zeroize::Zeroizing;
 
@@ -33,6 +34,18 @@ impl Credentials {
         Self::new(&Zeroizing::new(format!("Basic {}", *encoded)))
     }
 
+    /// Takes the user and password that stand in an address, for basic authentication; `None` if there
+    /// are none, or if they can't be sent.
+    pub(crate) fn within(url: &Url) -> Option<Self> {
+        let password = url.password().unwrap_or_default();
+        if url.username().is_empty() && password.is_empty() {
+            return None;
+        }
+        let decoded =
+            |text: &str| Zeroizing::new(percent_decode_str(text).decode_utf8_lossy().into_owned());
+        Self::basic(&decoded(url.username()), &decoded(password)).ok()
+    }
+
     fn new(text: &str) -> Result<Self, InvalidToken> {
         let mut value = HeaderValue::from_str(text).map_err(|_| InvalidToken)?;
         // `Debug` and HTTP/2 compression leave it out.
@@ -52,6 +65,9 @@ mod tests {
         assert!(!format!("{bearer:?}").contains("secret"));
         let basic = Credentials::basic("api", "key").unwrap();
         assert_eq!(basic.0, "Basic YXBpOmtleQ==");
+        let within = |url: &str| Credentials::within(&Url::parse(url).unwrap());
+        assert_eq!(within("https://api:k%65y@host/").unwrap().0, basic.0);
+        assert!(within("https://host/").is_none());
         assert_eq!(Credentials::bearer("a\nb").unwrap_err(), InvalidToken);
     }
 }

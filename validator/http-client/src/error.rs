@@ -218,12 +218,18 @@ async fn beginning(mut response: Response) -> String {
     }
 }
 
-/// Returns an address without what may be secret: user, password, query.
-pub fn shown(url: &Url) -> String {
+/// Returns an address without user and password, which travel in a header.
+pub fn without_user(url: &Url) -> Url {
     let mut url = url.clone();
     // An address that can't have these has none.
     let _ = url.set_username("");
     let _ = url.set_password(None);
+    url
+}
+
+/// Returns an address without what may be secret: user, password, query.
+pub fn shown(url: &Url) -> String {
+    let mut url = without_user(url);
     url.set_query(None);
     url.set_fragment(None);
     url.to_string()

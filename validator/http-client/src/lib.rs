@@ -22,7 +22,7 @@ mod retry;
 
 pub use client::{HttpClient, HttpOptions, SetupError, Timeouts};
 pub use credentials::{Credentials, InvalidToken};
-pub use error::{HttpError, shown};
+pub use error::{HttpError, shown, without_user};
 pub use range::RangeReader;
 pub use redirect::keeps_secrets;
 pub use remote::RemoteFile;

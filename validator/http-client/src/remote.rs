@@ -18,7 +18,7 @@ use reqwest::{
 use crate::{
     client::{Encoding, Exchange, HttpClient, Outgoing},
     credentials::Credentials,
-    error::HttpError,
+    error::{HttpError, shown},
     headers::text,
 };
 
@@ -28,6 +28,8 @@ type Check = Arc<dyn Fn(&HeaderMap) -> Result<(), String> + Send + Sync>;
 /// A file at an address, of known size.
 pub struct RemoteFile {
     url: Url,
+    /// The address without what may be secret.
+    name: String,
     size: u64,
     credentials: Option<Credentials>,
     check: Option<Check>,
@@ -59,9 +61,8 @@ enum Ranges {
 impl fmt::Debug for RemoteFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteFile")
-            .field("url", &self.url.as_str())
+            .field("name", &self.name)
             .field("size", &self.size)
-            .field("seen", &self.seen)
             .finish_non_exhaustive()
     }
 }
@@ -70,6 +71,7 @@ impl RemoteFile {
     /// Names a file; nothing is sent yet.
     pub fn new(url: Url, size: u64) -> Self {
         Self {
+            name: shown(&url),
             url,
             size,
             credentials: None,
@@ -95,9 +97,9 @@ impl RemoteFile {
         self
     }
 
-    /// Returns the address, which names the file.
+    /// Returns the address without what may be secret, which names the file.
     pub fn name(&self) -> &str {
-        self.url.as_str()
+        &self.name
     }
 
     /// Returns the size in bytes.
@@ -207,7 +209,7 @@ impl RemoteFile {
             url: &self.url,
             start: direct.as_ref(),
             credentials: self.credentials.as_ref(),
-            json: None,
+            sent: None,
             encoding: Encoding::Identity(range.as_deref()),
         };
         match client.exchange(&outgoing).await {

@@ -10,9 +10,9 @@ use reqwest::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    client::{Encoding, HttpClient, Outgoing},
+    client::{Encoding, HttpClient, Outgoing, SentBody},
     credentials::Credentials,
-    error::{HttpError, shown},
+    error::{HttpError, shown, without_user},
 };
 
 /// What takes the body of an answer, chunk by chunk.
@@ -33,7 +33,7 @@ pub struct HttpRequest {
     method: Method,
     url: Url,
     credentials: Option<Credentials>,
-    json: Option<Bytes>,
+    sent: Option<SentBody>,
     max_bytes: u64,
     deadline: Duration,
 }
@@ -45,7 +45,7 @@ impl HttpRequest {
             method: Method::GET,
             url,
             credentials: None,
-            json: None,
+            sent: None,
             max_bytes,
             deadline,
         }
@@ -56,7 +56,32 @@ impl HttpRequest {
     pub fn post(url: Url, json: &impl Serialize, max_bytes: u64, deadline: Duration) -> Self {
         Self {
             method: Method::POST,
-            json: Some(serde_json::to_vec(json).unwrap_or_default().into()),
+            sent: Some(SentBody {
+                kind: "application/json",
+                bytes: serde_json::to_vec(json).unwrap_or_default().into(),
+            }),
+            ..Self::get(url, max_bytes, deadline)
+        }
+    }
+
+    /// A PUT of bytes of this content type.
+    pub fn put(
+        url: Url,
+        kind: &'static str,
+        bytes: Bytes,
+        max_bytes: u64,
+        deadline: Duration,
+    ) -> Self {
+        Self {
+            method: Method::PUT,
+            sent: Some(SentBody { kind, bytes }),
+            ..Self::get(url, max_bytes, deadline)
+        }
+    }
+
+    pub fn delete(url: Url, max_bytes: u64, deadline: Duration) -> Self {
+        Self {
+            method: Method::DELETE,
             ..Self::get(url, max_bytes, deadline)
         }
     }
@@ -99,7 +124,7 @@ impl HttpRequest {
 
     /// Asks once for the headers of an answer, whatever its status.
     pub async fn headers(&self, client: &HttpClient) -> Result<HeaderMap, HttpError> {
-        let mut request = reqwest::Request::new(Method::HEAD, self.url.clone());
+        let mut request = reqwest::Request::new(Method::HEAD, without_user(&self.url));
         let identity = reqwest::header::HeaderValue::from_static("identity");
         request.headers_mut().insert(ACCEPT_ENCODING, identity);
         let answer = async {
@@ -137,7 +162,7 @@ impl HttpRequest {
             url: &self.url,
             start: None,
             credentials: self.credentials.as_ref(),
-            json: self.json.as_ref(),
+            sent: self.sent.as_ref(),
             encoding: Encoding::Any,
         };
         let mut response = client.exchange(&outgoing).await?.response;

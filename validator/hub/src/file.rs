@@ -8,18 +8,26 @@ use http_client::{
     header::{HeaderMap, HeaderName},
 };
 
-use crate::{Hub, RepositoryKind, RepositoryName};
+use crate::{Hub, Origin, RepositoryKind, RepositoryName};
 
 const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
 const XET_HASH: HeaderName = HeaderName::from_static("x-xet-hash");
+
+/// Where a file is in its repository, whoever serves it.
+#[derive(Debug, Clone)]
+struct FilePlace {
+    kind: RepositoryKind,
+    repository: RepositoryName,
+    commit: String,
+    path: String,
+}
 
 /// A file on the hub.
 #[derive(Debug)]
 pub struct HubFile {
     remote: RemoteFile,
-    repository: RepositoryName,
-    commit: String,
-    path: String,
+    origin: Origin,
+    place: FilePlace,
     sha256: Option<[u8; 32]>,
 }
 
@@ -29,19 +37,24 @@ impl HubFile {
         self.remote.name()
     }
 
-    /// Returns the size by the hub's listing, in bytes.
+    /// Returns who is asked for it.
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Returns the size by the listing, in bytes.
     pub const fn size(&self) -> u64 {
         self.remote.size()
     }
 
-    /// Returns the SHA-256 by the hub's listing.
+    /// Returns the SHA-256 by the listing.
     pub const fn sha256(&self) -> Option<[u8; 32]> {
         self.sha256
     }
 
     /// Returns whether the hub offered the file over xet.
     pub fn offers_xet(&self) -> bool {
-        self.remote.redirect_had(&XET_HASH)
+        !self.origin.is_mirror() && self.remote.redirect_had(&XET_HASH)
     }
 
     /// Returns whether its server answered a byte range with something else.
@@ -50,20 +63,20 @@ impl HubFile {
     }
 
     pub(crate) const fn repository(&self) -> &RepositoryName {
-        &self.repository
+        &self.place.repository
     }
 
     pub(crate) fn commit(&self) -> &str {
-        &self.commit
+        &self.place.commit
     }
 
     pub(crate) fn path(&self) -> &str {
-        &self.path
+        &self.place.path
     }
 }
 
 impl Hub {
-    /// Names a file for [`Hub::range`] and [`Hub::whole`].
+    /// Names a file of the hub for [`Hub::range`] and [`Hub::whole`].
     pub fn file(
         &self,
         kind: RepositoryKind,
@@ -72,21 +85,42 @@ impl Hub {
         path: &str,
         (size, sha256): (u64, Option<[u8; 32]>),
     ) -> HubFile {
-        let [namespace, name] = repository.parts();
-        let prefix = match kind {
-            RepositoryKind::Model => None,
-            RepositoryKind::Dataset => Some("datasets"),
-        };
-        let parts = [namespace, name, "resolve", commit];
-        let url = self.url(prefix.into_iter().chain(parts).chain(path.split('/')));
-        let remote = RemoteFile::new(url, size)
-            .credentials(self.credentials.clone())
-            .check(move |redirects| check_linked_etag(redirects, sha256));
-        HubFile {
-            remote,
+        let place = FilePlace {
+            kind,
             repository: repository.clone(),
             commit: commit.to_owned(),
             path: path.to_owned(),
+        };
+        self.placed(Origin::Hub, place, size, sha256)
+    }
+
+    /// Names the same file where another origin has it.
+    pub fn file_at(&self, file: &HubFile, origin: Origin) -> HubFile {
+        self.placed(origin, file.place.clone(), file.size(), file.sha256)
+    }
+
+    fn placed(
+        &self,
+        origin: Origin,
+        place: FilePlace,
+        size: u64,
+        sha256: Option<[u8; 32]>,
+    ) -> HubFile {
+        let [namespace, name] = place.repository.parts();
+        let prefix = match place.kind {
+            RepositoryKind::Model => None,
+            RepositoryKind::Dataset => Some("datasets"),
+        };
+        let parts = [namespace, name, "resolve", &place.commit];
+        let parts = prefix.into_iter().chain(parts);
+        let url = self.url(origin, parts.chain(place.path.split('/')));
+        let remote = RemoteFile::new(url, size)
+            .credentials(self.credentials_for(origin))
+            .check(move |redirects| check_linked_etag(redirects, sha256));
+        HubFile {
+            remote,
+            origin,
+            place,
             sha256,
         }
     }

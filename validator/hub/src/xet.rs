@@ -74,7 +74,7 @@ impl Hub {
     fn xet_client(&self) -> hf_hub::HFResult<HFClient> {
         let options = &self.options;
         let mut builder = HFClient::builder()
-            .endpoint(options.endpoint.as_str())
+            .endpoint(http_client::without_user(&options.endpoint).as_str())
             .client(self.http().library().clone())
             .cache_enabled(false)
             .retry_max_attempts(1);

@@ -17,6 +17,8 @@ use serde::{
     de::{Error as _, MapAccess, Visitor},
 };
 
+use crate::python_json::JsonError;
+
 /// Largest header that is read; that of an 8 B model has 32 KiB.
 pub const MAX_HEADER_BYTES: u64 = 8 << 20;
 
@@ -219,7 +221,7 @@ impl Header {
             .checked_sub(data_start)
             .ok_or(HeaderError::Truncated)?;
         let entries: Entries = serde_json::from_slice(json)
-            .map_err(|error| HeaderError::Malformed(error.to_string()))?;
+            .map_err(|error| HeaderError::Malformed(JsonError::from(error).to_string()))?;
         let format = entries
             .metadata
             .and_then(|mut metadata| metadata.remove("format"));

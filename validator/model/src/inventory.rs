@@ -8,7 +8,6 @@ use std::{
 };
 
 pub use decoder::Expected;
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
@@ -89,18 +88,19 @@ impl fmt::Display for Names {
 
 /// Reads which files an index names, sorted; sub-folders are allowed, paths out of the model not.
 pub fn shards_of_index(json: &[u8]) -> Result<Vec<String>, InventoryError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let wrong = |error: serde_json::Error| InventoryError::Index(error.to_string());
-    let json = python_json::parse(json).map_err(wrong)?;
+    let wrong = |reason: String| InventoryError::Index(reason);
+    let json = python_json::parse(json).map_err(|error| wrong(error.to_string()))?;
     // Both releases write into it.
     if !json.get("metadata").is_some_and(Value::is_object) {
-        return Err(InventoryError::Index("metadata is not an object".into()));
+        return Err(wrong("metadata is not an object".into()));
     }
-    let Index { weight_map } = serde_json::from_value(json).map_err(wrong)?;
-    let mut files: Vec<_> = weight_map.into_values().collect();
+    let map = json.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| wrong("weight_map is not an object".into()))?;
+    let file = |(tensor, file): (&String, &Value)| {
+        let file = file.as_str().map(ToOwned::to_owned);
+        file.ok_or_else(|| wrong(format!("weight_map names no file for {tensor:?}")))
+    };
+    let mut files = map.iter().map(file).collect::<Result<Vec<_>, _>>()?;
     files.sort();
     files.dedup();
     if files.is_empty() || files.len() > MAX_SHARDS {

@@ -2,19 +2,51 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Value, error::Category};
+
+/// Why a text is not the JSON that it should be, for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} at line {line} column {column}")]
+pub struct JsonError {
+    reason: String,
+    line: usize,
+    column: usize,
+}
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let text = error.to_string();
+        // The library writes the place behind its reason, unless it knows none.
+        let place = format!(" at line {line} column {column}");
+        let text = text.strip_suffix(&place).unwrap_or(&text);
+        let reason = match (error.classify(), text) {
+            (Category::Eof, _) => "it ends in the middle",
+            (_, "expected ident") => "a word is broken off",
+            (_, "expected value") => "there is no value",
+            (_, "recursion limit exceeded") => "values are nested too deep",
+            (_, other) => other,
+        };
+        Self {
+            reason: reason.replace("invalid type: ", "found "),
+            line,
+            column,
+        }
+    }
+}
 
 /// Parses JSON. `NaN`, `Infinity` and `-Infinity` become strings, so that nothing takes them for a
 /// number or for null; half a surrogate pair becomes a replacement character.
 ///
 /// # Errors
 /// Whatever Python refuses too, and values nested more than 128 levels deep.
-pub fn parse(json: &[u8]) -> Result<Value, serde_json::Error> {
+pub fn parse(json: &[u8]) -> Result<Value, JsonError> {
     // Nearly all files are plain JSON; only the others are rewritten.
-    serde_json::from_slice(json).or_else(|error| match std::str::from_utf8(json) {
+    let parsed = serde_json::from_slice(json).or_else(|error| match std::str::from_utf8(json) {
         Ok(text) => serde_json::from_str(&strict(text)),
         Err(_) => Err(error),
-    })
+    });
+    Ok(parsed?)
 }
 
 fn strict(text: &str) -> String {
@@ -83,6 +115,29 @@ mod tests {
             "[1,]",
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_plain_words() {
+        let deep = "[".repeat(200);
+        let cases = [
+            ("", "it ends in the middle at line 1 column 0"),
+            ("{\"a\": ", "it ends in the middle at line 1 column 6"),
+            ("{\"a\": \"b", "it ends in the middle at line 1 column 8"),
+            ("{\n\"a\": nil}", "a word is broken off at line 2 column 7"),
+            ("{\"a\": }", "there is no value at line 1 column 7"),
+            ("{\"a\": 1,}", "trailing comma at line 1 column 9"),
+            ("{a: 1}", "key must be a string at line 1 column 2"),
+            ("{} {}", "trailing characters at line 1 column 4"),
+            (&deep, "values are nested too deep at line 1 column 128"),
+        ];
+        for (json, said) in cases {
+            assert_eq!(
+                parse(json.as_bytes()).unwrap_err().to_string(),
+                said,
+                "{json}"
+            );
         }
     }
 

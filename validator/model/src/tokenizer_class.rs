@@ -54,6 +54,9 @@ use KeyOrder::{Fast, Slow};
 
 type ClassRow = (KeyOrder, &'static [&'static str], &'static str);
 
+/// Largest file of a tokenizer that is read; the largest in use take about 35 MB as JSON.
+pub const MAX_VOCABULARY_BYTES: u64 = 64 << 20;
+
 const TOKENIZER_JSON: &str = "tokenizer.json";
 const CONFIG_JSON: &str = "config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";

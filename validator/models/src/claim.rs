@@ -13,6 +13,15 @@ use super::{
 };
 use subnet::{Hotkey, ModelId};
 
+/// What a miner says of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assertion {
+    /// Where the model is, and what its content hash should be.
+    pub model_id: ModelId,
+    /// Who says so: the hash may be bound to this hotkey.
+    pub hotkey: Option<Hotkey>,
+}
+
 pub(super) fn claimed_hash(model_id: &ModelId) -> Judged<ContentHash> {
     let text = model_id.hash.as_deref().unwrap_or("None");
     ContentHash::from_str(text)

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, io::Read, ops::Range, sync::Arc};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http_client::HttpError;
-use hub::{Hub, HubFile};
+use hub::{Hub, HubFile, Origin, OriginTrouble};
 use indicatif::ProgressBar;
 use model::hash::file_digest;
 use shared::file::FileError;
@@ -18,6 +18,7 @@ use super::{
     rejection::Judged,
     scan::{Evidence, NormJudge, Scan, Scanned},
     store::Staging,
+    tries::Tries,
 };
 
 /// Bytes asked for at once: large enough that requests cost nothing, small enough that a few of
@@ -53,6 +54,8 @@ pub(super) struct Download {
     pub(super) store: Store,
     pub(super) judge: Arc<NormJudge>,
     pub(super) bar: ProgressBar,
+    /// Who gave the listing.
+    pub(super) listed_by: Origin,
 }
 
 /// How the writing of a download ended.
@@ -61,6 +64,17 @@ enum WriteEnd {
     Whole(Staging, Scanned),
     Short,
     Rejected(Staging, Rejection, Option<Evidence>),
+}
+
+/// How a file was fetched.
+#[derive(Debug)]
+enum Fetched {
+    /// Judged as its bytes came.
+    Judged(Scanned),
+    /// It is in the store, and nothing but its hash was looked at.
+    ToBeJudged,
+    /// It was not what the listing says.
+    OtherBytes,
 }
 
 /// A part of a file, and the right to the connection it came over.
@@ -96,28 +110,65 @@ impl Download {
     }
 
     async fn one(&self, wanted: &Wanted) -> Judged<Scanned> {
-        let size = wanted.remote.size();
-        if let Some(sha256) = wanted.remote.sha256()
-            && let Some(path) = self.store.blob(&Digest(sha256), size)?
-        {
-            let file = std::fs::File::open(&path).map_err(FileError::on("open", &path))?;
-            let scanned = self.scan(wanted, file, size).await;
-            // Bytes that have decayed here must not speak against a model.
-            let found = if let Ok(scanned) = &scanned {
-                Some(scanned.digest.0)
-            } else {
-                let path = path.clone();
-                blocking(move || Ok(file_digest(&path).ok())).await?
-            };
-            if found == Some(sha256) {
-                self.bar.inc(size);
-                return scanned;
+        if let Some(judged) = self.stored(wanted).await? {
+            self.bar.inc(wanted.remote.size());
+            return judged;
+        }
+        let mut tries = Tries::new(&self.hub, self.listed_by, wanted.remote.sha256().is_some());
+        while let Some(origin) = tries.next() {
+            match self.fetch(wanted, origin).await {
+                Ok(Fetched::Judged(scanned)) => {
+                    tries.served(origin);
+                    return Ok(scanned);
+                }
+                Ok(Fetched::ToBeJudged) => {
+                    tries.served(origin);
+                    let judged = self.stored(wanted).await?;
+                    return judged.unwrap_or_else(|| Err(Rejection::machine("a blob vanished")));
+                }
+                Ok(Fetched::OtherBytes) => {
+                    let by = self.hub.address(origin);
+                    let path = &wanted.path;
+                    let reason = format!("{path} at {by}: its SHA-256 is not that of the listing");
+                    tries.sent_other_bytes(origin, reason);
+                }
+                Err(rejection) => tries.failed(origin, rejection)?,
             }
+        }
+        Err(tries.rejection())
+    }
+
+    /// Judges the file where it lies in the store; `None` if it is not there, or damaged.
+    async fn stored(&self, wanted: &Wanted) -> Judged<Option<Judged<Scanned>>> {
+        let size = wanted.remote.size();
+        let Some(sha256) = wanted.remote.sha256() else {
+            return Ok(None);
+        };
+        let Some(path) = self.store.blob(&Digest(sha256), size)? else {
+            return Ok(None);
+        };
+        let file = std::fs::File::open(&path).map_err(FileError::on("open", &path))?;
+        let scanned = self.scan(wanted, file, size).await;
+        // Bytes that have decayed here must not speak against a model.
+        let found = if let Ok(scanned) = &scanned {
+            Some(scanned.digest.0)
+        } else {
+            let path = path.clone();
+            blocking(move || Ok(file_digest(&path).ok())).await?
+        };
+        if found != Some(sha256) {
             tracing::warn!(path = %path.display(), "fetching a damaged file again");
             std::fs::remove_file(&path).map_err(FileError::on("remove", &path))?;
+            return Ok(None);
         }
-        let staging = self.store.stage(&wanted.key())?;
-        self.fetch(wanted, staging).await
+        let header_by = wanted.header.as_ref().map(|seen| seen.file.origin());
+        if let (Err(rejection @ Rejection::Retry { .. }), Some(origin)) = (&scanned, header_by) {
+            // These bytes are the right ones, so the header was not.
+            let trouble = OriginTrouble::OtherBytes;
+            self.hub
+                .note_trouble(origin, trouble, &rejection.to_string());
+        }
+        Ok(Some(scanned))
     }
 
     /// Reads a file that is here.
@@ -132,8 +183,54 @@ impl Download {
     }
 
     /// Fetches what is missing of a file and makes it a blob.
-    async fn fetch(&self, wanted: &Wanted, mut staging: Staging) -> Judged<Scanned> {
-        let size = wanted.remote.size();
+    ///
+    /// The hub's bytes are judged as they come. A mirror's are judged in the store, once their hash
+    /// was compared; and so are the hub's where they follow a mirror's.
+    async fn fetch(&self, wanted: &Wanted, origin: Origin) -> Judged<Fetched> {
+        let key = wanted.key();
+        let mirrored = key.clone() + "-mirrored";
+        let goes_on = self.store.has_staged(&mirrored);
+        if !origin.is_mirror() && !goes_on {
+            let file = self.at(wanted, origin);
+            let (header, staging) = (wanted.header.clone(), self.store.stage(&key)?);
+            let fetched = self.receive(wanted, file, header, staging).await?;
+            return Ok(fetched.map_or(Fetched::OtherBytes, Fetched::Judged));
+        }
+        loop {
+            let mut staging = self.store.stage(&mirrored)?;
+            if staging.length() == 0 {
+                staging.take_over(self.store.stage(&key)?)?;
+            }
+            let resumed = staging.length() > 0;
+            let file = self.at(wanted, origin);
+            match self.receive(wanted, file, None, staging).await? {
+                Some(_) => return Ok(Fetched::ToBeJudged),
+                // What was here before may be what is wrong.
+                None if resumed => {}
+                None => return Ok(Fetched::OtherBytes),
+            }
+        }
+    }
+
+    /// Returns the file at an origin: the one that was asked already knows its way.
+    fn at(&self, wanted: &Wanted, origin: Origin) -> Arc<HubFile> {
+        if wanted.remote.origin() == origin {
+            Arc::clone(&wanted.remote)
+        } else {
+            Arc::new(self.hub.file_at(&wanted.remote, origin))
+        }
+    }
+
+    /// Fetches what is missing of a file and makes it a blob, judging it on the way if its header is
+    /// given; `None` if it is not what the listing says.
+    async fn receive(
+        &self,
+        wanted: &Wanted,
+        file: Arc<HubFile>,
+        header: Option<SeenHeader>,
+        mut staging: Staging,
+    ) -> Judged<Option<Scanned>> {
+        let size = file.size();
         if staging.length() > size {
             staging.cut(0)?;
         }
@@ -141,7 +238,7 @@ impl Download {
         self.bar.inc(start);
         // The bytes on their way are in the parts, not in the queue.
         let (parts, queue) = mpsc::channel::<FetchedPart>(1);
-        let (judge, header) = (Arc::clone(&self.judge), wanted.header.clone());
+        let judge = Arc::clone(&self.judge);
         let writer = blocking(move || {
             let mut scan = new_scan(header.as_ref(), &judge);
             let absorbed = absorb(&mut staging, &mut scan, queue);
@@ -151,14 +248,14 @@ impl Download {
                 Err(rejection) => WriteEnd::Rejected(staging, rejection, scan.evidence()),
             })
         });
-        let fetcher = self.send_parts(wanted, start..size, parts);
+        let fetcher = self.send_parts(&file, start..size, parts);
         let (fetched, written) = tokio::join!(fetcher, writer);
         // A writer that gives up ends the fetching, and the other way round: the cause is the one
         // that was not interrupted.
         match written? {
             WriteEnd::Whole(staging, scanned) => {
-                self.publish(wanted, staging, &scanned).await?;
-                Ok(scanned)
+                let same = publish(&file, staging, &scanned).await?;
+                Ok(same.then_some(scanned))
             }
             WriteEnd::Short => {
                 fetched?;
@@ -170,7 +267,7 @@ impl Download {
             WriteEnd::Rejected(staging, rejection, evidence) => {
                 if let Rejection::Refused { .. } = rejection {
                     staging.discard()?;
-                    self.confirm(wanted, evidence).await?;
+                    self.confirm(&wanted.path, &file, evidence).await?;
                 }
                 Err(rejection)
             }
@@ -179,7 +276,7 @@ impl Download {
 
     /// Reads the tensor a refusal rests on once more, in other pieces: bytes that a crash or a
     /// server has garbled must not speak against a model.
-    async fn confirm(&self, wanted: &Wanted, evidence: Option<Evidence>) -> Judged<()> {
+    async fn confirm(&self, path: &str, file: &HubFile, evidence: Option<Evidence>) -> Judged<()> {
         let Some(Evidence {
             bytes: Range { start, end },
             crc32,
@@ -187,16 +284,16 @@ impl Download {
         else {
             return Ok(());
         };
-        let reason = format!("{}: read twice, its bytes differ", wanted.path);
+        let reason = format!("{path}: read twice, its bytes differ");
         let _connection = self.hub.http().connection().await;
-        if wanted.remote.lacks_ranges() {
-            let same = is_as_listed(&self.hub, &wanted.remote).await?;
+        if file.lacks_ranges() {
+            let same = is_as_listed(&self.hub, file).await?;
             return same.then_some(()).ok_or_else(|| Rejection::outside(reason));
         }
         let mut again = crc32fast::Hasher::new();
         let middle = start + (end - start) / 3;
         for half in [start..middle, middle..end] {
-            let mut reader = self.hub.read(&wanted.remote, half);
+            let mut reader = self.hub.read(file, half);
             while let Some(piece) = reader.next().await? {
                 again.update(&piece);
             }
@@ -207,37 +304,18 @@ impl Download {
         Err(Rejection::outside(reason))
     }
 
-    async fn publish(&self, wanted: &Wanted, staging: Staging, scanned: &Scanned) -> Judged<()> {
-        let digest = scanned.digest;
-        if wanted
-            .remote
-            .sha256()
-            .is_some_and(|listed| Digest(listed) != digest)
-        {
-            staging.discard()?;
-            let reason = format!(
-                "{}: its SHA-256 is not that of the hub's listing",
-                wanted.path
-            );
-            return Err(Rejection::outside(reason));
-        }
-        blocking(move || Ok(staging.commit(&digest)?)).await?;
-        Ok(())
-    }
-
     /// Fetches a range and hands it on in order: over xet if that is wanted and offered, by byte
     /// ranges side by side from where that ended, and from a server without ranges over one
     /// connection.
     async fn send_parts(
         &self,
-        wanted: &Wanted,
+        file: &HubFile,
         mut range: Range<u64>,
         parts: mpsc::Sender<FetchedPart>,
     ) -> Result<(), HttpError> {
-        if self.hub.options().xet && wanted.remote.offers_xet() {
-            range.start = self.send_over_xet(wanted, range.clone(), &parts).await;
+        if self.hub.options().xet && file.offers_xet() {
+            range.start = self.send_over_xet(file, range.clone(), &parts).await;
         }
-        let file = &wanted.remote;
         if !file.lacks_ranges() {
             let mut fetched = std::pin::pin!(self.parts(file, range.clone()));
             while let Some(part) = fetched.next().await {
@@ -268,13 +346,13 @@ impl Download {
     /// Returns how far it came.
     async fn send_over_xet(
         &self,
-        wanted: &Wanted,
+        file: &HubFile,
         range: Range<u64>,
         parts: &mpsc::Sender<FetchedPart>,
     ) -> u64 {
         let (sender, mut pieces) = mpsc::channel(1);
         let mut at = range.start;
-        let fetch = async move { self.hub.over_xet(&wanted.remote, range, &sender).await };
+        let fetch = async move { self.hub.over_xet(file, range, &sender).await };
         let forward = async {
             while let Some(piece) = pieces.recv().await {
                 let bytes = piece.len() as u64;
@@ -287,7 +365,7 @@ impl Download {
         };
         let (fetched, ()) = tokio::join!(fetch, forward);
         if let Err(error) = fetched {
-            tracing::warn!(path = wanted.path, %error, at, "xet failed: going on by byte ranges");
+            tracing::warn!(file = file.name(), %error, at, "xet failed: going on by byte ranges");
         }
         at
     }
@@ -307,6 +385,17 @@ impl Download {
             })
             .buffered(at_once)
     }
+}
+
+/// Makes what was fetched a blob, if it is what the listing says; else it is thrown away.
+async fn publish(file: &HubFile, staging: Staging, scanned: &Scanned) -> Judged<bool> {
+    let digest = scanned.digest;
+    if file.sha256().is_some_and(|listed| Digest(listed) != digest) {
+        staging.discard()?;
+        return Ok(false);
+    }
+    blocking(move || Ok(staging.commit(&digest)?)).await?;
+    Ok(true)
 }
 
 /// Writes and scans parts as they come, after what was there before.

@@ -10,6 +10,7 @@ pub mod cleaner;
 pub mod copies;
 mod digest;
 mod download;
+mod identity;
 pub mod manifest;
 mod metadata;
 pub mod rejection;
@@ -20,6 +21,7 @@ pub mod store;
 pub mod sync;
 pub mod tokenizer;
 pub mod tracker;
+mod tries;
 pub mod verify;
 
 pub use digest::Digest;

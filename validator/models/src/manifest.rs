@@ -11,7 +11,7 @@ use model::{
     layout::{CONFIG_FILE, LayoutDefect, LayoutError, ModelFiles},
     path::is_safe_path,
     python_json,
-    tokenizer_class::TokenizerClass,
+    tokenizer_class::{MAX_VOCABULARY_BYTES, TokenizerClass},
 };
 use serde_json::Value;
 
@@ -70,6 +70,9 @@ impl Manifest {
         }
         let tokenizer = TokenizerClass::resolve(tokenizer_config.as_ref(), &config, compatibility)
             .map_err(|error| Missing::Never(error.to_string()))?;
+        for path in tokenizer.files() {
+            repository.admit(path, MAX_VOCABULARY_BYTES)?;
+        }
         let mut files = BTreeMap::new();
         let optional = [GENERATION_FILE, TOKENIZER_CONFIG].into_iter();
         let templates = listing.files.keys().map(String::as_str);
@@ -136,13 +139,7 @@ impl ModelFiles for Repository<'_> {
     }
 
     fn read(&self, path: &str, max_bytes: u64) -> Result<Cow<'_, [u8]>, Missing> {
-        let listed = self.listing.files.get(path);
-        let size = listed.and_then(|file| file.size).unwrap_or_default();
-        if size > max_bytes {
-            return Err(Missing::Never(format!(
-                "{path} has {size} bytes, more than {max_bytes}"
-            )));
-        }
+        self.admit(path, max_bytes)?;
         let content = self.contents.get(path);
         let content = content.ok_or_else(|| Missing::Content(path.to_owned()))?;
         Ok(Cow::Borrowed(content))
@@ -150,6 +147,18 @@ impl ModelFiles for Repository<'_> {
 }
 
 impl Repository<'_> {
+    /// Refuses a file that is listed with more bytes than these.
+    fn admit(&self, path: &str, max_bytes: u64) -> Result<(), Missing> {
+        let listed = self.listing.files.get(path);
+        let size = listed.and_then(|file| file.size).unwrap_or_default();
+        if size > max_bytes {
+            return Err(Missing::Never(format!(
+                "{path} has {size} bytes, more than {max_bytes}"
+            )));
+        }
+        Ok(())
+    }
+
     fn json(&self, path: &str, max_bytes: u64) -> Result<Value, Missing> {
         let value = python_json::parse(&self.read(path, max_bytes)?);
         match value {

@@ -7,11 +7,12 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use hub::{Hub, HubFile, ListedFile, Listing, RepositoryKind, RepositoryName};
+use hub::{Hub, HubFile, ListedFile, Listing, Origin, RepositoryKind, RepositoryName};
 use model::{
     Compatibility, ContentHash,
     header::{Header, HeaderError, PREFIX_BYTES},
 };
+use sha1::{Digest as _, Sha1};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     manifest::{Contents, Manifest, Missing},
     rejection::Judged,
     store::StoreError,
+    tries::Tries,
 };
 
 /// Largest file whose hash we find out by fetching it before anything else is decided. The hub
@@ -40,6 +42,8 @@ pub(super) struct RepositorySource<'a> {
     pub(super) store: Option<&'a Store>,
     pub(super) repository: &'a RepositoryName,
     pub(super) listing: &'a Listing,
+    /// Who gave the listing.
+    pub(super) listed_by: Origin,
 }
 
 /// What is known before the weights are fetched.
@@ -152,13 +156,7 @@ impl RepositorySource<'_> {
         if let Some(found) = self.stored(entry, file.size())? {
             return Ok((Digest::of(&found), found.into()));
         }
-        let content = self.hub.whole(&file).await?;
-        let digest = Digest::of(&content);
-        if entry.sha256.is_some_and(|listed| listed != digest.0) {
-            let name = self.repository;
-            let reason = format!("{path:?} of {name} is not what the hub's listing says it is");
-            return Err(Rejection::outside(reason));
-        }
+        let (digest, content) = self.small_from(path, entry, &file).await?;
         match (self.store, &entry.blob_id) {
             (Some(store), Some(blob_id)) if entry.sha256.is_none() => {
                 store.put_small(blob_id, &content)?;
@@ -169,6 +167,41 @@ impl RepositorySource<'_> {
             (None, _) => {}
         }
         Ok((digest, content))
+    }
+
+    /// Fetches a small file from the first origin that has what the listing says.
+    async fn small_from(
+        &self,
+        path: &str,
+        entry: &ListedFile,
+        file: &HubFile,
+    ) -> Judged<(Digest, Bytes)> {
+        let has_hash = entry.sha256.is_some() || entry.blob_id.is_some();
+        let mut tries = Tries::new(self.hub, self.listed_by, has_hash);
+        while let Some(origin) = tries.next() {
+            let content = match self.hub.whole(&self.hub.file_at(file, origin)).await {
+                Ok(content) => content,
+                Err(error) => {
+                    tries.failed(origin, error.into())?;
+                    continue;
+                }
+            };
+            let digest = Digest::of(&content);
+            let same = match (entry.sha256, &entry.blob_id) {
+                (Some(listed), _) => listed == digest.0,
+                (None, Some(blob_id)) if origin.is_mirror() => git_blob_id(&content) == *blob_id,
+                (None, _) => true,
+            };
+            if same {
+                tries.served(origin);
+                return Ok((digest, content));
+            }
+            let name = self.repository;
+            let by = self.hub.address(origin);
+            let reason = format!("{path:?} of {name} at {by} is not what the listing says it is");
+            tries.sent_other_bytes(origin, reason);
+        }
+        Err(tries.rejection())
     }
 
     fn stored(&self, entry: &ListedFile, size: u64) -> Result<Option<Vec<u8>>, StoreError> {
@@ -220,7 +253,22 @@ impl RepositorySource<'_> {
     }
 
     async fn header(&self, path: &str, entry: &ListedFile) -> Judged<SeenHeader> {
-        let file = Arc::new(self.file(path, entry)?);
+        let file = self.file(path, entry)?;
+        let mut tries = Tries::new(self.hub, self.listed_by, entry.sha256.is_some());
+        while let Some(origin) = tries.next() {
+            let file = Arc::new(self.hub.file_at(&file, origin));
+            match self.header_of(path, file).await {
+                Ok(seen) => {
+                    tries.served(origin);
+                    return Ok(seen);
+                }
+                Err(rejection) => tries.failed(origin, rejection)?,
+            }
+        }
+        Err(tries.rejection())
+    }
+
+    async fn header_of(&self, path: &str, file: Arc<HubFile>) -> Judged<SeenHeader> {
         let _connection = self.hub.http().connection().await;
         let head = self.head(path, &file, FIRST_BYTES).await?;
         let refused = match parse_head(&head, file.size()) {
@@ -236,8 +284,10 @@ impl RepositorySource<'_> {
             Err(error) => error,
         };
         // Nothing vouches for these bytes: they are read once more, in other pieces, before they
-        // speak against the model.
-        let same = if file.lacks_ranges() {
+        // speak against the model. A mirror's never do.
+        let same = if file.origin().is_mirror() {
+            false
+        } else if file.lacks_ranges() {
             is_as_listed(self.hub, &file).await?
         } else {
             self.head(path, &file, PREFIX_BYTES - 1).await? == head
@@ -245,9 +295,12 @@ impl RepositorySource<'_> {
         if same {
             return Err(Rejection::refused(format!("{path}: {refused}")));
         }
-        Err(Rejection::outside(format!(
-            "{path}: read twice, its bytes differ"
-        )))
+        let by = if file.origin().is_mirror() {
+            format!("{refused}, says {}", file.name())
+        } else {
+            "read twice, its bytes differ".to_owned()
+        };
+        Err(Rejection::outside(format!("{path}: {by}")))
     }
 
     /// Reads a weights file up to the end of its header, `first` bytes to begin with; no further
@@ -294,6 +347,13 @@ fn parse_head(head: &[u8], size: u64) -> Result<Header, HeaderError> {
         return Err(HeaderError::Truncated);
     }
     Header::parse(json, size)
+}
+
+/// Returns the id of a git blob: the hub lists it for small files.
+fn git_blob_id(content: &[u8]) -> String {
+    let mut hasher = Sha1::new_with_prefix(format!("blob {}\0", content.len()));
+    hasher.update(content);
+    hex::encode(hasher.finalize())
 }
 
 fn no_size(path: &str) -> Rejection {

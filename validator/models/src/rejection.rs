@@ -59,6 +59,23 @@ impl Rejection {
         }
     }
 
+    /// Returns how long we were asked to wait.
+    pub(super) const fn after(&self) -> Option<Duration> {
+        match self {
+            Self::Retry { after, .. } => *after,
+            Self::Refused { .. } => None,
+        }
+    }
+
+    /// Puts off for at least so long.
+    #[must_use]
+    pub(super) fn with_pause(mut self, pause: Option<Duration>) -> Self {
+        if let Self::Retry { after, .. } = &mut self {
+            *after = pause;
+        }
+        self
+    }
+
     /// Puts off because of this machine.
     pub fn machine(reason: impl fmt::Display) -> Self {
         Self::Retry {
@@ -89,6 +106,7 @@ impl From<HttpError> for Rejection {
 
 /// Makes a text fit for a log line and a terminal: no control characters, not endless.
 fn one_line(text: &str) -> String {
+    let text = shared::causes::plain(text);
     let mut line: String = text
         .chars()
         .take(MAX_REASON)

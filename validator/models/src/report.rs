@@ -71,6 +71,10 @@ pub struct Report {
     pub claim: Option<ClaimMatch>,
     /// Bytes of bodies received for this.
     pub bytes_fetched: u64,
+    /// Addresses of those who served this: the hub, mirrors of it.
+    pub origins: Vec<String>,
+    /// Whether a mirror of the hub is among them.
+    pub mirrored: bool,
     /// Bytes of all files of the repository.
     pub repository_bytes: Option<u64>,
     /// Parameter count, tied tensors counted once.
@@ -88,6 +92,8 @@ impl Default for Report {
             content_hash: None,
             claim: None,
             bytes_fetched: 0,
+            origins: Vec::new(),
+            mirrored: false,
             repository_bytes: None,
             parameters: None,
             files: Vec::new(),

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use hub::{Hub, Listing, RepositoryKind, RepositoryName};
+use hub::{Hub, Listing, Origin, RepositoryKind, RepositoryName};
 use model::{Compatibility, ContentHash, tokenizer_class::TokenizerClass};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,6 +18,7 @@ use super::{
     manifest::{self, Contents, Missing, TOKENIZER_CONFIG},
     metadata::RepositorySource,
     rejection::Judged,
+    tries::Tries,
 };
 use subnet::{Fault, FixedTokenizer};
 
@@ -145,7 +146,7 @@ impl Tokenizers<'_> {
             Ok(listing) if listing.commit == pin.revision => return None,
             Ok(listing) => {
                 let commit = listing.commit.clone();
-                match self.files(name, &listing).await {
+                match self.files(name, &listing, Origin::Hub).await {
                     Ok(files) if content_hash(&files) == pin.content => return None,
                     Ok(_) => commit,
                     Err(Rejection::Refused { reason, .. }) => format!("{commit} ({reason})"),
@@ -171,14 +172,38 @@ impl Tokenizers<'_> {
         let hub = self
             .hub
             .ok_or_else(|| Rejection::outside("it is not on disk, and the hub is not asked"))?;
-        let listing = hub.listing(RepositoryKind::Model, name, revision).await?;
+        // Only what a hash is known of may come from a mirror.
+        let mut tries = Tries::new(hub, Origin::Hub, content.is_some());
+        while let Some(origin) = tries.next() {
+            match self.fetch_by(hub, origin, name, revision, content).await {
+                Ok(found) => {
+                    tries.served(origin);
+                    return Ok(found);
+                }
+                Err(rejection) => tries.failed(origin, rejection)?,
+            }
+        }
+        Err(tries.rejection())
+    }
+
+    /// Fetches a tokenizer by the listing of an origin.
+    async fn fetch_by(
+        &self,
+        hub: &Hub,
+        origin: Origin,
+        name: &RepositoryName,
+        revision: &str,
+        content: Option<ContentHash>,
+    ) -> Judged<FoundTokenizer> {
+        let listing = hub.listing_of(origin, RepositoryKind::Model, name, revision);
+        let listing = listing.await?;
         if revision != BRANCH && listing.commit != revision {
             return Err(Rejection::outside(format!(
                 "the hub answers for revision {revision} with commit {}",
                 listing.commit
             )));
         }
-        let files = self.files(name, &listing).await?;
+        let files = self.files(name, &listing, origin).await?;
         let fetched = content_hash(&files);
         if let Some(content) = content.filter(|content| *content != fetched) {
             return Err(Rejection::refused(format!(
@@ -207,6 +232,7 @@ impl Tokenizers<'_> {
         &self,
         name: &RepositoryName,
         listing: &Listing,
+        listed_by: Origin,
     ) -> Judged<BTreeMap<String, Digest>> {
         let hub = self
             .hub
@@ -216,6 +242,7 @@ impl Tokenizers<'_> {
             store: Some(self.store),
             repository: name,
             listing,
+            listed_by,
         };
         let mut files = BTreeMap::new();
         let mut contents = Contents::new();

@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use hub::{Hub, Listing, RepositoryKind, RepositoryName};
+use hub::{Hub, Listing, Origin, RepositoryName};
 use indicatif::ProgressBar;
 use model::{ContentHash, config::DecoderSpec, inventory::Inventory, norms::ProjectionNorms};
 
 use super::{
     Rejection, Store,
-    claim::{claimed_hash, judge_claim, judge_listing, place},
+    claim::{claimed_hash, judge_claim},
     download::{Download, Wanted, blocking},
-    metadata::{Metadata, RepositorySource, SeenHeader},
+    identity::{Identity, Lookup},
+    metadata::{Metadata, SeenHeader},
     rejection::Judged,
     report::{Report, Stage},
     rules::Rules,
@@ -19,14 +20,7 @@ use super::{
 };
 use subnet::{BlockNumber, Commitment, CompetitionId, Hotkey, ModelId};
 
-/// What a miner says of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assertion {
-    /// Where the model is, and what its content hash should be.
-    pub model_id: ModelId,
-    /// Who says so: the hash may be bound to this hotkey.
-    pub hotkey: Option<Hotkey>,
-}
+pub use super::claim::Assertion;
 
 /// A model whose every byte was seen to be what its commitment says. Only
 /// [`Verifier::verify_commitment`] makes one.
@@ -79,6 +73,7 @@ pub struct Verifier {
 struct Examined {
     repository: RepositoryName,
     listing: Listing,
+    listed_by: Origin,
     metadata: Metadata,
     headers: BTreeMap<String, SeenHeader>,
     layers: usize,
@@ -153,6 +148,8 @@ impl Verifier {
         };
         let outcome = verifier.judge(assertion, rules, reach, report).await;
         report.bytes_fetched = verifier.hub.bytes_fetched();
+        report.origins = verifier.hub.served_by();
+        report.mirrored = verifier.hub.is_mirrored();
         report.conclude(&outcome);
         outcome
     }
@@ -191,19 +188,17 @@ impl Verifier {
         rules: &Rules,
         report: &mut Report,
     ) -> Judged<Examination> {
-        let (repository, revision) = place(&assertion.model_id)?;
-        let listing = self
-            .hub
-            .listing(RepositoryKind::Model, &repository, revision)
+        let Identity {
+            repository,
+            listing,
+            listed_by,
+            metadata,
+            foretold,
+        } = self
+            .lookup()
+            .identify(assertion, claimed, rules, report)
             .await?;
-        judge_listing(&listing, revision, rules, report)?;
-        let source = self.source(&repository, &listing);
-        let metadata = source.metadata(rules.compatibility).await?;
-        report.files_of(&metadata);
-        let foretold = metadata.content_hash();
-        if let Some(hash) = foretold {
-            report.claim = Some(judge_claim(claimed, hash, assertion.hotkey, report)?);
-        }
+        let source = self.lookup().source(&repository, &listing, listed_by);
         let spec = rules.judge_config(&metadata.manifest, &metadata.contents)?;
         report.parameters = Some(spec.parameters());
         rules.judge_tokenizer(&metadata.manifest, &metadata.contents)?;
@@ -215,13 +210,15 @@ impl Verifier {
             .iter()
             .map(|(path, seen)| (path.clone(), seen.header.clone()))
             .collect();
-        let inventory = Rules::judge_headers(&spec, &plain)?;
+        let inventory = Rules::judge_headers(&spec, &plain)
+            .map_err(|rejection| self.lookup().unless_mirrored(rejection, &headers))?;
         for (path, seen) in &mut headers {
             seen.loaded = inventory.header_of(path, &seen.header);
         }
         Ok(Examination::New(Box::new(Examined {
             repository,
             listing,
+            listed_by,
             metadata,
             headers,
             layers: spec.layers,
@@ -229,16 +226,10 @@ impl Verifier {
         })))
     }
 
-    fn source<'a>(
-        &'a self,
-        repository: &'a RepositoryName,
-        listing: &'a Listing,
-    ) -> RepositorySource<'a> {
-        RepositorySource {
+    const fn lookup(&self) -> Lookup<'_> {
+        Lookup {
             hub: &self.hub,
             store: self.store.as_ref(),
-            repository,
-            listing,
         }
     }
 
@@ -306,6 +297,7 @@ impl Verifier {
             store: store.clone(),
             judge: Arc::clone(&judge),
             bar,
+            listed_by: examined.listed_by,
         };
         let scanned = download.all(wanted).await?;
         drop(download);
@@ -327,11 +319,12 @@ impl Verifier {
         let Examined {
             repository,
             listing,
+            listed_by,
             metadata,
             headers,
             ..
         } = examined;
-        let source = self.source(repository, listing);
+        let source = self.lookup().source(repository, listing, *listed_by);
         let files = metadata.manifest.files.iter();
         files
             .filter(|(path, _)| !metadata.contents.contains_key(*path))

@@ -11,7 +11,33 @@ const MAX_SHOWN: usize = 120;
 
 /// Puts a page around its content.
 pub(crate) fn page(site: &Site<'_>, route: &Route, title: &str, content: &Markup) -> String {
+    let header = html! {
+        header {
+            // As a file it is written once, whatever the validator does later.
+            @if site.is_live || !matches!(route, Route::Step(_) | Route::Uid(_)) { (light(site)) }
+            nav aria-label="Pages" {
+                ul {
+                    @for (name, to) in [
+                        ("Leaders", Route::Overview), ("Weights", Route::Weights),
+                        ("Queue", Route::Queue), ("Health", Route::Health),
+                    ] {
+                        @let here = (to == *route).then_some("page");
+                        li { a href=(to.file(Form::Html)) aria-current=[here] { (name) } }
+                    }
+                }
+            }
+        }
+    };
     let json = route.file(Form::Json);
+    document(title, &json, site.is_live, &header, content)
+}
+
+/// A page that belongs to no site.
+pub(crate) fn alone(title: &str, json: &str, content: &Markup) -> String {
+    document(title, json, false, &html! {}, content)
+}
+
+fn document(title: &str, json: &str, is_live: bool, header: &Markup, content: &Markup) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -22,24 +48,11 @@ pub(crate) fn page(site: &Site<'_>, route: &Route, title: &str, content: &Markup
                 title { (text(title)) " - validator" }
                 link rel="stylesheet" href="style.css";
                 link rel="alternate" type="application/json" href=(json);
-                @if site.is_live { script src="live.js" defer {} }
+                @if is_live { script src="live.js" defer {} }
             }
             body {
                 a class="skip" href="#main" { "To the content" }
-                header {
-                    (light(site))
-                    nav aria-label="Pages" {
-                        ul {
-                            @for (name, to) in [
-                                ("Leaders", Route::Overview), ("Weights", Route::Weights),
-                                ("Queue", Route::Queue), ("Health", Route::Health),
-                            ] {
-                                @let here = (to == *route).then_some("page");
-                                li { a href=(to.file(Form::Html)) aria-current=[here] { (name) } }
-                            }
-                        }
-                    }
-                }
+                (header)
                 main id="main" { h1 { (text(title)) } (content) }
                 footer { p { "This page as " a href=(json) { "JSON" } ". Times are UTC." } }
             }

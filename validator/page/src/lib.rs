@@ -10,7 +10,7 @@ mod route;
 mod views;
 
 use index::{Index, IndexError};
-use report::status::Status;
+use report::{audit::AuditReport, status::Status};
 use serde::Serialize;
 
 pub use route::{Form, Route};
@@ -45,6 +45,17 @@ pub struct Queued {
     pub stage: String,
     pub reason: Option<String>,
     pub again_at: Option<jiff::Timestamp>,
+}
+
+/// Makes the page of an audit, or its twin of JSON: `audit.html` and `audit.json`, which stand alone.
+pub fn audit(report: &AuditReport, form: Form) -> String {
+    match form {
+        Form::Json => serde_json::json!(report).to_string(),
+        Form::Html => {
+            let content = views::audit::html(report);
+            layout::alone(views::audit::TITLE, "audit.json", &content)
+        }
+    }
 }
 
 impl Site<'_> {

@@ -74,6 +74,7 @@ pub struct Alarms {
     pub reveal: Alarm,
     pub twin: Alarm,
     pub wandb: Alarm,
+    pub publish: Alarm,
 }
 
 impl Board {
@@ -115,6 +116,7 @@ impl Board {
             reveal: alarm(Cause::Reveal),
             twin: alarm(Cause::Twin),
             wandb: alarm(Cause::Wandb),
+            publish: alarm(Cause::Publish),
         };
         (board, alarms)
     }
@@ -311,6 +313,7 @@ mod tests {
                 reveal,
                 twin,
                 wandb,
+                publish,
             } = self;
             vec![
                 chain,
@@ -332,6 +335,7 @@ mod tests {
                 reveal,
                 twin,
                 wandb,
+                publish,
             ]
         }
     }

@@ -5,6 +5,8 @@
 //! with damaged lines is set aside whole and goes on with the others: a record lost to the disk
 //! must not keep the validator from its work.
 
+mod reading;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read},
@@ -18,6 +20,8 @@ use shared::{
     file::{self, FileError},
 };
 
+use self::reading::lines;
+pub use self::reading::{newest, read, unpack};
 use super::StepRecord;
 use subnet::Hotkey;
 
@@ -265,59 +269,6 @@ pub fn steps_of(rotated: &Path) -> Option<(u64, u64)> {
         .strip_suffix(".jsonl.zst")?
         .split_once('-')?;
     Some((first.parse().ok()?, last.parse().ok()?))
-}
-
-/// Reads a journal or a single record, compressed or not, with the signatures beside it.
-pub fn read(path: &Path) -> Result<Vec<Entry>, JournalError> {
-    let malformed = |line| {
-        move |source| JournalError::Malformed {
-            path: path.to_owned(),
-            line,
-            source,
-        }
-    };
-    let mut signatures: Vec<Signature> = Vec::new();
-    if let Some(bytes) = file::read_limited(&signatures_of(path), MAX_LINE)? {
-        signatures = bytes
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect();
-    }
-    let mut entries = Vec::new();
-    for (index, line) in lines(path)?.into_iter().enumerate() {
-        if line.is_empty() {
-            continue;
-        }
-        let record: StepRecord = serde_json::from_slice(&line).map_err(malformed(index + 1))?;
-        // A crash between signature and record leaves two signatures of a step; the later holds.
-        let signature = signatures.iter().rfind(|s| s.step == record.step).cloned();
-        entries.push(Entry {
-            line,
-            record,
-            signature,
-        });
-    }
-    Ok(entries)
-}
-
-fn lines(path: &Path) -> Result<Vec<Vec<u8>>, JournalError> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(JournalError::Missing(path.to_owned()));
-        }
-        opened => opened.map_err(FileError::on("open", path))?,
-    };
-    let read = || {
-        let reader: Box<dyn Read> = if path.extension() == Some("zst".as_ref()) {
-            Box::new(zstd::Decoder::new(file)?)
-        } else {
-            Box::new(file)
-        };
-        BufReader::new(reader.take(MAX_LINE))
-            .split(b'\n')
-            .collect::<io::Result<Vec<_>>>()
-    };
-    Ok(read().map_err(FileError::on("read", path))?)
 }
 
 /// Returns the first record of a file, without reading the others.

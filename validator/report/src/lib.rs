@@ -1,5 +1,6 @@
 //! Reports: the step record, and what is made of it.
 
+pub mod audit;
 pub mod board;
 pub mod events;
 pub mod journal;
@@ -7,6 +8,7 @@ pub mod meters;
 pub mod metrics;
 pub mod notices;
 pub mod problem;
+pub mod publication;
 pub mod rules;
 pub mod status;
 pub mod step_record;

@@ -7,7 +7,8 @@ use shared::status::Health;
 use crate::{
     meters::{Meters, PREFIX},
     status::{
-        Cause, Details, DiskUse, EndpointStatus, LastStep, ModelSummary, Status, WeightsClock,
+        Cause, Details, DiskUse, EndpointStatus, LastStep, ModelSummary, OriginStatus, Status,
+        WeightsClock,
     },
 };
 
@@ -18,6 +19,7 @@ pub fn render(status: &Status, meters: &Meters) -> String {
     readings.extend(weights(&status.details));
     readings.extend(resources(&status.details));
     readings.extend(per_endpoint(&status.details));
+    readings.extend(per_origin(&status.details));
     readings.extend(per_model(&status.details));
     metrics::render(PREFIX, readings) + &meters.text()
 }
@@ -286,6 +288,40 @@ fn per_endpoint(details: &Details) -> Vec<Reading> {
             "endpoint_error_rate",
             "Moving share of requests that failed",
             rows(|endpoint| Some(endpoint.error_rate)),
+        ),
+        Reading::of_each(
+            "endpoint_watches_transactions",
+            "1 if the endpoint tells what becomes of a transaction",
+            rows(|endpoint| endpoint.watches.map(flag)),
+        ),
+        Reading::of_each(
+            "endpoint_state_depth_blocks",
+            "The endpoint has the state of a block so many blocks ago",
+            rows(|endpoint| endpoint.state_depth.map(|blocks| blocks as f64)),
+        ),
+    ]
+}
+
+/// Numbers of the hub and of each of its mirrors.
+fn per_origin(details: &Details) -> Vec<Reading> {
+    let rows = |number: fn(&OriginStatus) -> u64| {
+        let origins = details.origins.iter().enumerate();
+        let rows = origins.map(move |(index, origin)| {
+            let labels = vec![("origin", index.to_string()), ("url", origin.url.clone())];
+            (labels, number(origin) as f64)
+        });
+        rows.collect::<Vec<_>>()
+    };
+    vec![
+        Reading::of_each(
+            "hub_origin_served",
+            "Listings and files that the hub (origin 0) or a mirror of it served in this run",
+            rows(|origin| origin.served),
+        ),
+        Reading::of_each(
+            "hub_origin_failed",
+            "How often it did not",
+            rows(|origin| origin.failed),
         ),
     ]
 }

@@ -54,6 +54,8 @@ pub enum Cause {
     Twin,
     /// Rows for W&B take too much of the disk.
     Wandb,
+    /// Records can't be published.
+    Publish,
     /// The validator ended with a failure.
     Failure,
     /// The disk of the models is almost full.
@@ -74,7 +76,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause that this release knows.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Chain,
         Self::ChainLag,
         Self::Subnet,
@@ -94,6 +96,7 @@ impl Cause {
         Self::Reveal,
         Self::Twin,
         Self::Wandb,
+        Self::Publish,
         Self::Failure,
         Self::Disk,
         Self::Trust,

@@ -79,6 +79,8 @@ pub struct Details {
     pub receipt: Option<Receipt>,
     /// What came of the commitments.
     pub models: ModelCounts,
+    /// The hub and its mirrors, in the order of the command line.
+    pub origins: Vec<OriginStatus>,
     /// Where the newest step's samples come from.
     pub sources: Option<Sources>,
     /// What the last epoch made of our weights.
@@ -105,7 +107,25 @@ pub struct EndpointStatus {
     pub latency_millis: Option<u64>,
     /// Moving share of requests that failed.
     pub error_rate: f64,
+    /// Whether it tells what becomes of a transaction, if it says so.
+    pub watches: Option<bool>,
+    /// It has the state of a block so many blocks ago.
+    pub state_depth: Option<u64>,
     /// Why it is not used, or was last left.
+    pub problem: Option<String>,
+}
+
+/// The hub, or a mirror of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OriginStatus {
+    /// Its address without what may be secret.
+    pub url: String,
+    /// Listings and files that it served in this run.
+    pub served: u64,
+    /// How often it did not.
+    pub failed: u64,
+    /// Why it last did not, if it has served nothing since.
     pub problem: Option<String>,
 }
 

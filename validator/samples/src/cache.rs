@@ -6,13 +6,12 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use shared::{
     clock,
     file::{self, FileError},
 };
 
-use super::{harvest::Harvest, record::Record};
+use super::{harvest::Harvest, record::Record, source::Weighted};
 
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -38,9 +37,9 @@ impl Cache {
     }
 
     /// Keeps the records of a source in place of those kept before.
-    pub fn store(&self, spec: &str, records: &[Record]) -> Result<(), FileError> {
+    pub fn store(&self, source: &Weighted, records: &[Record]) -> Result<(), FileError> {
         let header = CacheHeader {
-            spec: spec.to_owned(),
+            spec: source.spec.clone(),
             fetched_at: clock::unix_seconds(),
         };
         let mut text = serde_json::json!(header).to_string();
@@ -49,17 +48,18 @@ impl Cache {
             text.push_str(&record.neutral().to_string());
         }
         text.push('\n');
-        file::write_atomic(&self.path(spec), text.as_bytes())
+        file::write_atomic(&self.path(source), text.as_bytes())
     }
 
     /// Returns the records kept for a source and their age, if they are not older than `max_age`.
-    pub fn load(&self, spec: &str, max_age: Duration) -> Option<(Vec<Record>, Duration)> {
-        let bytes = file::read_limited(&self.path(spec), MAX_BYTES).ok()??;
+    pub fn load(&self, source: &Weighted, max_age: Duration) -> Option<(Vec<Record>, Duration)> {
+        let spec = &source.spec;
+        let bytes = file::read_limited(&self.path(source), MAX_BYTES).ok()??;
         let text = String::from_utf8(bytes).ok()?;
         let (first, rest) = text.split_once('\n')?;
         let header: CacheHeader = serde_json::from_str(first).ok()?;
         let age = Duration::from_secs(clock::unix_seconds().saturating_sub(header.fetched_at));
-        if header.spec != spec || age > max_age {
+        if header.spec != *spec || age > max_age {
             return None;
         }
         let mut harvest = Harvest::default();
@@ -74,9 +74,8 @@ impl Cache {
         Some((harvest.records, age))
     }
 
-    fn path(&self, spec: &str) -> PathBuf {
-        let name = hex::encode(&Sha256::digest(spec.as_bytes())[..8]);
-        self.folder.join(format!("{name}.jsonl"))
+    fn path(&self, source: &Weighted) -> PathBuf {
+        self.folder.join(format!("{}.jsonl", source.key))
     }
 }
 
@@ -89,6 +88,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_back_until_it_is_too_old() {
         let dir = tempfile::tempdir().unwrap();
+        let [source, other] = ["jsonl:s", "jsonl:other"].map(|spec| spec.parse().unwrap());
         let cache = Cache::new(&dir.path().join("samples"));
         let value = json!({"prompt": "p\n", "response": "r", "ts": 2.0});
         let record = Record::read(&value).unwrap();
@@ -96,19 +96,19 @@ mod tests {
             origin: "hf:a/b/c.parquet#7".into(),
             ..record
         }];
-        assert!(cache.load("s", Duration::MAX).is_none());
-        cache.store("s", &records).unwrap();
-        let (loaded, age) = cache.load("s", Duration::from_secs(60)).unwrap();
+        assert!(cache.load(&source, Duration::MAX).is_none());
+        cache.store(&source, &records).unwrap();
+        let (loaded, age) = cache.load(&source, Duration::from_secs(60)).unwrap();
         assert_eq!(loaded, records);
         assert!(age < Duration::from_secs(60));
-        assert!(cache.load("other", Duration::MAX).is_none());
-        let path = cache.path("s");
+        assert!(cache.load(&other, Duration::MAX).is_none());
+        let path = cache.path(&source);
         let old = std::fs::read_to_string(&path).unwrap().replacen(
             "fetched_at\":",
             "fetched_at\":1,\"x\":",
             1,
         );
         file::write_atomic(&path, old.as_bytes()).unwrap();
-        assert!(cache.load("s", Duration::from_secs(60)).is_none());
+        assert!(cache.load(&source, Duration::from_secs(60)).is_none());
     }
 }

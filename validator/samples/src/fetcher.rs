@@ -137,7 +137,7 @@ impl Fetcher {
         let mut cached_age = None;
         // A meagre answer neither beats nor replaces a better one of before.
         let kept = (usable.len() < self.settings.minimum.max(1))
-            .then(|| self.kept(&source.spec))
+            .then(|| self.kept(source))
             .flatten()
             .filter(|(kept, _)| kept.len() > usable.len());
         if let Some((kept, age)) = kept {
@@ -150,7 +150,7 @@ impl Fetcher {
             tracing::warn!(source = %source.spec, reason = harvest.notes.first(),
                 "source gives no sample, and there is no young enough cache of it");
         } else if let Some(cache) = &self.cache
-            && let Err(error) = cache.store(&source.spec, &usable)
+            && let Err(error) = cache.store(source, &usable)
         {
             harvest.note(format_args!("{error}: {}", error.source));
         }
@@ -165,8 +165,8 @@ impl Fetcher {
     }
 
     /// Returns the cached records of a source and their age. The filter may have changed since.
-    fn kept(&self, spec: &str) -> Option<(Vec<Record>, Duration)> {
-        let (kept, age) = self.cache.as_ref()?.load(spec, self.settings.max_age)?;
+    fn kept(&self, source: &Weighted) -> Option<(Vec<Record>, Duration)> {
+        let (kept, age) = self.cache.as_ref()?.load(source, self.settings.max_age)?;
         let kept = self.settings.filter.apply(kept, &mut Dropped::default());
         Some((kept, age))
     }

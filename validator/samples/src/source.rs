@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 /// How the rows of a W&B run hold conversations.
@@ -62,12 +63,14 @@ pub enum Source {
 /// A source and its share of the samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weighted {
-    /// The text it was read from.
+    /// The text it was read from, without what may be secret: records and status tell it.
     pub spec: String,
     /// The place that the text names.
     pub source: Source,
     /// Its weight relative to the others, above 0.
     pub weight: f64,
+    /// Tells the whole text from others and does not show it.
+    pub(crate) key: String,
 }
 
 /// Why a `--samples` value was refused.
@@ -88,7 +91,7 @@ impl FromStr for Weighted {
 
     fn from_str(spec: &str) -> Result<Self, SourceError> {
         let refuse = |problem: String| SourceError {
-            spec: spec.to_owned(),
+            spec: shown(spec),
             problem,
         };
         let (body, weight) = match spec.rsplit_once('*') {
@@ -110,18 +113,43 @@ impl FromStr for Weighted {
         } else if body.starts_with("http://") || body.starts_with("https://") {
             let urls = body
                 .split(',')
-                .map(|url| Url::parse(url).map_err(|error| refuse(format!("{url}: {error}"))))
+                .map(|url| Url::parse(url).map_err(|error| refuse(error.to_string())))
                 .collect::<Result<_, _>>()?;
             Source::Http(urls)
         } else {
             return Err(refuse(FORMS.into()));
         };
         Ok(Self {
-            spec: spec.to_owned(),
+            spec: shown(spec),
             source,
             weight,
+            key: hex::encode(&Sha256::digest(spec.as_bytes())[..8]),
         })
     }
+}
+
+/// Hides user, password and query of each address in a specification. What does not parse is hidden
+/// the same way: it was meant to be an address.
+fn shown(spec: &str) -> String {
+    const HIDDEN: &str = "***";
+    if !spec.starts_with("http://") && !spec.starts_with("https://") {
+        return spec.to_owned();
+    }
+    let address = |address: &str| {
+        let (scheme, rest) = address.split_once("://").unwrap_or(("http", address));
+        let (place, query) = match rest.find(['?', '#']) {
+            Some(at) => (&rest[..at], format!("?{HIDDEN}")),
+            None => (rest, String::new()),
+        };
+        let (authority, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+        let authority = match authority.rsplit_once('@') {
+            Some((_, host)) => format!("{HIDDEN}@{host}"),
+            None => authority.to_owned(),
+        };
+        format!("{scheme}://{authority}{path}{query}")
+    };
+    let addresses: Vec<String> = spec.split(',').map(address).collect();
+    addresses.join(",")
 }
 
 fn hub(text: &str) -> Option<Source> {
@@ -234,6 +262,29 @@ mod tests {
                 runs: RunFilter::Finished,
                 signed: true,
             }
+        );
+    }
+
+    #[test]
+    fn what_is_told_of_an_address_holds_no_secret() {
+        let spec = |text: &str| text.parse::<Weighted>().unwrap().spec;
+        let whole = "https://me:SECRET@a.example/x.jsonl?key=SECRET,https://b.example/y#SECRET";
+        assert_eq!(
+            spec(whole),
+            "https://***@a.example/x.jsonl?***,https://b.example/y?***"
+        );
+        assert_eq!(spec("http://a.example"), "http://a.example");
+        assert_eq!(
+            spec("hf:org/set@abc/en:train*2"),
+            "hf:org/set@abc/en:train*2"
+        );
+        let error = "https://me:SECRET@a.example:x/?SECRET".parse::<Weighted>();
+        assert!(!error.unwrap_err().to_string().contains("SECRET"));
+        // Two addresses that differ in what is hidden are two sources.
+        let key = |text: &str| text.parse::<Weighted>().unwrap().key;
+        assert_ne!(
+            key("https://a.example/x?part=1"),
+            key("https://a.example/x?part=2")
         );
     }
 

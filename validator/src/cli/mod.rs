@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand; the only place that reads the environment.
 
 mod alerts;
+mod audit;
 mod check;
 mod competitions;
 mod connect;
@@ -10,6 +11,7 @@ mod export;
 mod flags;
 mod inspect;
 mod page;
+mod recompute;
 mod records;
 mod reference;
 mod replay;
@@ -77,6 +79,8 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Compare the step records of two validators
     Diff(diff::DiffArgs),
+    /// Check the published steps of another validator, without a wallet
+    Audit(Box<audit::AuditArgs>),
     /// Judge a model as the validator would
     Verify(Box<verify::VerifyArgs>),
     /// Make a bundle for a bug report, without secrets
@@ -132,6 +136,7 @@ fn run(cli: Cli, version: Version) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(&args, version),
         Command::Replay(args) => replay::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Audit(args) => audit::run(&args, &version),
         Command::Verify(args) => verify::run(&args),
         Command::Report(args) => report::run(&args, &version),
         Command::Completions(args) => Ok(args.run(command(&version))),
@@ -202,6 +207,6 @@ mod tests {
             .iter()
             .map(|(heading, count)| format!("{heading} {count}"))
             .collect();
-        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 2, Samples 10, Evaluation 11, Weights 2, W&B 8, Watching 5, State 5, Log 5");
+        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 4, Samples 10, Evaluation 11, Weights 2, W&B 8, Watching 6, State 5, Log 5");
     }
 }

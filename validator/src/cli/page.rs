@@ -19,7 +19,7 @@ pub(crate) struct PageArgs {
 pub(super) fn run(args: &PageArgs) -> Result<Exit, Failure> {
     // Says what is wrong if there are no records.
     args.own.index()?;
-    let pages = service::write_site(&args.own.folder()?, &args.folder)?;
+    let pages = service::write_site(&args.own.folder()?, &args.folder, None)?;
     term::note(format_args!("{pages} pages"));
     term::line(args.folder.join("index.html").display());
     Ok(Exit::Ok)

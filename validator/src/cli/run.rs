@@ -8,7 +8,8 @@ use shared::{Exit, Failure, cli::FullPath, log_file::LogFile, status, version::V
 use super::{
     flags::{
         ChainFlags, ConfigFlag, EngineFlags, FetchFlags, HubFlags, KeepFlags, LoggingFlags,
-        SampleFlags, StateFlags, StoreFlags, WalletFlags, WandbFlags, WandbLogFlags, WatchFlags,
+        PublishFlags, SampleFlags, StateFlags, StoreFlags, WalletFlags, WandbFlags, WandbLogFlags,
+        WatchFlags,
     },
     runtime::block_on,
     workers,
@@ -55,6 +56,8 @@ pub(crate) struct RunArgs {
     rows: WandbLogFlags,
     #[command(flatten)]
     watch: WatchFlags,
+    #[command(flatten)]
+    publish: PublishFlags,
     #[command(flatten)]
     state: StateFlags,
     #[command(flatten)]
@@ -247,6 +250,7 @@ impl RunArgs {
                 address,
                 token: self.watch.dashboard_token.clone(),
             }),
+            publish: self.publish.place()?,
             site: self.watch.page_dir.clone().map(Into::into),
             notify: self.watch.notify.clone(),
             metrics_addr: self.watch.metrics_addr,

@@ -164,8 +164,13 @@ fn show(name: &str, report: &Report) {
             ));
         }
     }
+    let from = if report.mirrored {
+        format!(" from {}", report.origins.join(", "))
+    } else {
+        String::new()
+    };
     term::line(format_args!(
-        "judged by {basis}; {} fetched",
+        "judged by {basis}; {} fetched{from}",
         HumanBytes(report.bytes_fetched)
     ));
     if let Some(hash) = report.content_hash {

@@ -71,6 +71,7 @@ impl ChainWatcher {
                 Ok(block) => self.follow(block, &mut taken).await,
                 Err(error) => Err(error),
             };
+            self.client.learn_abilities();
             self.tell_endpoints();
             if let Err(error) = outcome {
                 let error = causes::one_line(&error);
@@ -208,6 +209,8 @@ fn status_of(report: EndpointReport) -> EndpointStatus {
         lag: report.lag,
         latency_millis: report.latency_millis,
         error_rate: report.error_rate,
+        watches: report.abilities.and_then(|abilities| abilities.watches),
+        state_depth: report.abilities.and_then(|abilities| abilities.depth),
         problem: report.problem,
     }
 }

@@ -193,8 +193,9 @@ impl History {
         let Some(site) = self.site.clone() else {
             return;
         };
-        let folder = self.folder.clone();
-        let written = tokio::task::spawn_blocking(move || write_site(&folder, &site));
+        let (folder, version) = (self.folder.clone(), self.version.clone());
+        let written =
+            tokio::task::spawn_blocking(move || write_site(&folder, &site, Some(&version)));
         match written.await {
             Ok(Ok(_)) => {}
             Ok(Err(failure)) => tracing::warn!(%failure, "the pages are not written"),

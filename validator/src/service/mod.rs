@@ -8,6 +8,7 @@
 //!                          └─snapshots─> model sync, step loop (which takes one more at each step)
 //!  hub ──models──> model sync ──news, syncing──> step loop ──completed──> cleaner
 //!  sources ──samples──> prefetch <──taken── step loop ──records──> wandb ──rows──> W&B
+//!                                                └──────> publisher ──> folder, bucket
 //!  every task ──changes──> board ──> admin ──> status.json, metrics.prom
 //!                                ├──> metrics, notifier ──> whoever watches
 //!                                └──> history ──> events.jsonl, index.sqlite
@@ -37,6 +38,7 @@ mod origin;
 mod pages;
 mod patience;
 mod postponed;
+mod publisher;
 mod samples;
 mod start;
 mod step_loop;
@@ -72,6 +74,7 @@ use models::store::StoreLimits;
 use report::{
     board::{Alarms, Board},
     meters::Meters,
+    publication::PublishPlace,
     status::{Activity, Details, Start},
 };
 use subnet::{Fault, FaultKind};
@@ -131,6 +134,8 @@ pub struct Settings {
     pub dashboard: Option<Dashboard>,
     /// Where the pages are written after each step, if anywhere.
     pub site: Option<PathBuf>,
+    /// Where records and samples are published, if anywhere.
+    pub publish: Option<PublishPlace>,
 }
 
 /// Runs the validator until it is told to stop, or fails.
@@ -203,6 +208,7 @@ async fn work(
         cleaner,
         history,
         wandb,
+        publisher,
         step_loop,
         weights,
     } = wiring::tasks(settings, opened, board, alarms, shutdown, meters)?;
@@ -218,6 +224,9 @@ async fn work(
     tasks.spawn("history", history.run());
     if let Some(wandb) = wandb {
         tasks.spawn("wandb", wandb.run());
+    }
+    if let Some(publisher) = publisher {
+        tasks.spawn("publisher", publisher.run());
     }
     tasks.spawn("step loop", step_loop.run());
     let _idle = match weights {

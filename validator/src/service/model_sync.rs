@@ -15,6 +15,7 @@ use tokio::{
 use super::{chain_view::ChainView, library::Library, severity, wakeups::Wakeups};
 use crate::state::Kept;
 use chain::{ChainSnapshot, RawCommitment};
+use hub::OriginReport;
 use models::{
     Tracker,
     sync::Event,
@@ -22,7 +23,7 @@ use models::{
 };
 use report::{
     board::{Alarm, Board},
-    status::ModelCounts,
+    status::{ModelCounts, OriginStatus},
 };
 use subnet::{Commitment, FaultKind};
 
@@ -157,7 +158,12 @@ impl ModelSync {
                 Outcome::Waiting { .. } => &mut models.waiting,
             } += 1;
         }
-        self.board.note(|details| details.models = models);
+        let origins = self.library.hub.origin_reports();
+        let origins = origins.into_iter().map(origin_status).collect();
+        self.board.note(|details| {
+            details.models = models;
+            details.origins = origins;
+        });
     }
 
     fn save(&self) -> Result<(), Failure> {
@@ -180,6 +186,15 @@ fn tell(tracker: &Tracker, alarm: &Alarm) {
                 more => alarm.raise(health, format_args!("{fault} (and {} more)", more - 1)),
             }
         }
+    }
+}
+
+fn origin_status(report: OriginReport) -> OriginStatus {
+    OriginStatus {
+        url: report.url,
+        served: report.served,
+        failed: report.failed,
+        problem: report.problem,
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     library::Library,
     losses::Losses,
     model_sync::{ModelSync, TrackerFile},
+    publisher::Publisher,
     samples::{Draws, Prefetch},
     start::Opened,
     step_loop::{Memory, StepLoop},
@@ -55,6 +56,7 @@ pub(super) struct Tasks {
     pub(super) cleaner: Cleaner,
     pub(super) history: History,
     pub(super) wandb: Option<Wandb>,
+    pub(super) publisher: Option<Publisher>,
     pub(super) step_loop: StepLoop,
     pub(super) weights: WeightsOrNot,
 }
@@ -130,6 +132,7 @@ pub(super) fn tasks(
     let (records, rows) = broadcast::channel(RECORDS);
     let (hotkey, heard) = (wallet.hotkey(), records.subscribe());
     let history = handles.history(&settings, hotkey, client.clone(), heard, meters);
+    let publisher = publisher(&settings, records.subscribe(), alarms.publish, shutdown);
     let wandb = settings.wandb.map(|given| Wandb {
         settings: wandb::complete(given, uid, &settings.version, &wallet),
         rows,
@@ -168,6 +171,7 @@ pub(super) fn tasks(
         cleaner: handles.cleaner(alarms.store, settings.grace),
         history,
         wandb,
+        publisher,
         step_loop: handles.step_loop(context, told, settings.max_steps, records),
         weights,
     })
@@ -202,6 +206,21 @@ fn library(settings: &Settings, models: (Hub, Store), tracker: Tracker, state: &
         store,
         compatibility: parameters.compatibility,
     }
+}
+
+fn publisher(
+    settings: &Settings,
+    records: broadcast::Receiver<Arc<StepRecord>>,
+    alarm: Alarm,
+    shutdown: &Shutdown,
+) -> Option<Publisher> {
+    settings.publish.clone().map(|place| Publisher {
+        place,
+        folder: settings.folder.clone(),
+        records,
+        alarm,
+        shutdown: shutdown.clone(),
+    })
 }
 
 fn signer(wallet: Arc<Wallet>) -> Sign {

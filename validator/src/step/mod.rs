@@ -1,6 +1,7 @@
 //! One evaluation cycle, in order: field, samples, tokens, losses, wins, weights, record.
 
 pub mod attribution;
+pub mod audit;
 mod evaluation;
 mod field;
 mod generation;

@@ -81,6 +81,8 @@ pub enum Finding {
     Computed {
         /// Largest difference to a recorded loss; infinite where only one is finite.
         deviation: Real,
+        /// Difference to the recorded mean loss; infinite where only one is finite.
+        mean_deviation: Real,
         /// Whether samples were tokenized and packed as recorded.
         same_plan: bool,
     },
@@ -107,11 +109,13 @@ impl Replay<'_> {
                         Err(fault) => Finding::Failed(fault),
                         Ok((losses, same_plan)) => {
                             let deviation = deviation(&row.losses, &losses).into();
+                            let mean_deviation = mean_deviation(row, &losses).into();
                             if let Some(row) = again.models.get_mut(uid) {
                                 row.losses = losses;
                             }
                             Finding::Computed {
                                 deviation,
+                                mean_deviation,
                                 same_plan,
                             }
                         }
@@ -208,6 +212,15 @@ fn ranking(record: &StepRecord) -> Vec<Uid> {
         rate.then_with(|| (a.block, uid_a).cmp(&(b.block, uid_b)))
     });
     uids.into_iter().map(|(uid, _)| *uid).collect()
+}
+
+/// Returns the difference of the mean losses: noise of another machine goes both ways, a thumb on the scales does not.
+fn mean_deviation(row: &ModelRow, losses: &[Real]) -> f64 {
+    let again = ModelRow {
+        losses: losses.to_vec(),
+        ..row.clone()
+    };
+    deviation(&[Real(row.mean_loss())], &[Real(again.mean_loss())])
 }
 
 /// Returns the largest difference between two lists of numbers; infinite if their lengths differ

@@ -1,6 +1,7 @@
 //! The samples of a step: those it began with if it was interrupted, else the supply's, kept.
 
 use std::{
+    io::Read as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -111,7 +112,18 @@ pub fn read(path: &Path) -> Result<SampleSet, String> {
     let packed = file::read_limited(path, MAX_BYTES)
         .map_err(|error| error.to_string())?
         .ok_or_else(|| format!("there is no {}", path.display()))?;
-    let text = zstd::decode_all(packed.as_slice()).map_err(|error| error.to_string())?;
+    unpack(&packed)
+}
+
+/// Unpacks a sample set, which a stranger may have packed.
+pub fn unpack(packed: &[u8]) -> Result<SampleSet, String> {
+    let mut text = Vec::new();
+    let decoder = zstd::Decoder::new(packed).map_err(|error| error.to_string())?;
+    let unpacked = decoder.take(MAX_BYTES + 1).read_to_end(&mut text);
+    unpacked.map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(format!("it unpacks to more than {MAX_BYTES} bytes"));
+    }
     let set: SampleSet = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     let cached_age = set.cached_age;
     let mut set = SampleSet::new(set.samples, set.sources, set.seed);

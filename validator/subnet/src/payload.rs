@@ -46,6 +46,8 @@ pub enum PayloadForm {
     /// As the Python validator of this subnet reads it: see [`ModelId`].
     #[default]
     Colons,
+    /// The same with a competition that is a number, as other subnets' library (taoverse) reads it.
+    Numbered,
     /// `{"model": "namespace/name", "revision": ".."}`.
     Json,
     /// Parts between bars, such as `v4|{repo}|{digest}|{hotkey}`.
@@ -101,6 +103,7 @@ impl CommitmentRules {
         }
         let mut model: ModelId = match &self.form {
             PayloadForm::Colons => text.parse()?,
+            PayloadForm::Numbered => numbered(text)?,
             PayloadForm::Json => json(text)?,
             PayloadForm::Bars(parts) => self.bars(text, parts)?,
         };
@@ -174,6 +177,31 @@ fn is_address(text: &str) -> bool {
     (47..=48).contains(&text.len()) && text.chars().all(|letter| BASE58.contains(letter))
 }
 
+/// Reads five parts, the last one a number; without it the competition is 0.
+fn numbered(text: &str) -> Result<ModelId, PayloadError> {
+    let mut model: ModelId = text.parse()?;
+    let number = match text.split(':').nth(4) {
+        None => Some(0),
+        Some(number) => python_int(number),
+    };
+    let number = number.ok_or_else(|| PayloadError::Part {
+        part: 5,
+        expected: "a number".to_owned(),
+    })?;
+    model.competition = Some(CompetitionId(number.to_string()));
+    Ok(model)
+}
+
+/// Reads a number as Python's `int` does: blanks around it, a sign, zeros before it and underscores
+/// between digits are no matter.
+fn python_int(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_digits = |group: &str| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit());
+    let plain = digits.split('_').all(is_digits);
+    plain.then(|| text.replace('_', "").parse().ok()).flatten()
+}
+
 fn json(text: &str) -> Result<ModelId, PayloadError> {
     #[derive(Deserialize)]
     struct Written {
@@ -244,12 +272,13 @@ impl FromStr for PayloadForm {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "colons" => return Ok(Self::Colons),
+            "numbered" => return Ok(Self::Numbered),
             "json" => return Ok(Self::Json),
             _ => {}
         }
         if !text.contains('|') {
             return Err(format!(
-                "{text:?} is none of colons, json, or parts between bars such as v4|{{repo}}|{{digest}}|{{hotkey}}"
+                "{text:?} is none of colons, numbered, json, or parts between bars such as v4|{{repo}}|{{digest}}|{{hotkey}}"
             ));
         }
         let part = |part: &str| match part {
@@ -276,6 +305,7 @@ impl fmt::Display for PayloadForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Colons => f.write_str("colons"),
+            Self::Numbered => f.write_str("numbered"),
             Self::Json => f.write_str("json"),
             Self::Bars(parts) => {
                 let parts = parts.iter().map(|part| match part {
@@ -335,92 +365,4 @@ as_text!(PayloadForm);
 as_text!(DigestForm);
 
 #[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    use super::*;
-
-    const GOLDEN: &str = include_str!("../tests/fixtures/commitments.json");
-
-    fn rules(text: &str) -> CommitmentRules {
-        toml::from_str(text).unwrap()
-    }
-
-    /// The form of a golden case in the words of a subnet file.
-    fn rules_of(form: &str) -> Option<CommitmentRules> {
-        Some(match form {
-            "v4" => rules(
-                "storage = 'revealed'\nform = 'v4|{repo}|{digest}|{hotkey}'\ndigests = ['sha256:64', 'hf:40']\ntrim = true",
-            ),
-            "v7" => rules(
-                "storage = 'revealed'\nform = 'v7|{repo}|{digest}'\ndigests = ['sha256:64', '40', '64']\nlower_case = true",
-            ),
-            "json (sn97)" => rules("storage = 'revealed'\nform = 'json'"),
-            _ => return None,
-        })
-    }
-
-    #[test]
-    fn other_subnets_read_the_same() {
-        let golden: Value = serde_json::from_str(GOLDEN).unwrap();
-        let mut read = 0;
-        for case in golden["cases"].as_array().unwrap() {
-            let Some(rules) = rules_of(case["form"].as_str().unwrap()) else {
-                continue;
-            };
-            read += 1;
-            let Some(rows) = case["rows"].as_array() else {
-                let found = rules.read(case["payload"].as_str().unwrap());
-                let Some(expected) = case.get("result") else {
-                    assert!(found.is_err(), "{case}");
-                    continue;
-                };
-                let found = found.unwrap_or_else(|error| panic!("{case}: {error}"));
-                assert_eq!(
-                    found.repository(),
-                    expected["repo"].as_str().unwrap(),
-                    "{case}"
-                );
-                let digest = found.revision.or(found.hash).unwrap();
-                assert!(
-                    expected["digest"].as_str().unwrap().ends_with(&digest),
-                    "{case}"
-                );
-                continue;
-            };
-            // The newest row that can be read; a list, at which the source falls, is skipped.
-            let newest = rows
-                .iter()
-                .filter_map(|row| Some((row[0].as_u64()?, rules.read(row[1].as_str()?).ok()?)))
-                .max_by_key(|(block, _)| *block);
-            let expected = case["result"]["0"].as_array();
-            assert_eq!(newest.is_some(), expected.is_some(), "{case}");
-            if let (Some((block, model)), Some(expected)) = (newest, expected) {
-                let revision = model.revision.clone().unwrap_or_default();
-                let found = serde_json::json!([block, model.repository(), revision]);
-                assert_eq!(&found, &Value::from(expected.clone()), "{case}");
-            }
-        }
-        assert!(read > 80, "{read} cases");
-    }
-
-    #[test]
-    fn a_form_that_makes_no_sense_is_refused_in_words() {
-        let refused = |text: &str| {
-            toml::from_str::<CommitmentRules>(text)
-                .unwrap_err()
-                .message()
-                .to_owned()
-        };
-        insta::assert_snapshot!(refused("form = 'csv'"), @r#""csv" is none of colons, json, or parts between bars such as v4|{repo}|{digest}|{hotkey}"#);
-        insta::assert_snapshot!(refused("form = 'v4|{repro}'"), @r#""{repro}" is none of {repo}, {revision}, {digest}, {hash}, {hotkey}, {competition}"#);
-        insta::assert_snapshot!(refused("form = 'v4|{digest}'"), @r#""v4|{digest}" has no {repo}"#);
-        insta::assert_snapshot!(refused("digests = ['sha256']"), @r#""sha256" is not a prefix and a number of digits, such as sha256:64 or 40"#);
-        let both = rules("form = 'v4|{repo}|{hotkey}'\ndigests = ['hf:40']");
-        assert_eq!(
-            toml::from_str::<CommitmentRules>(&toml::to_string(&both).unwrap()).unwrap(),
-            both
-        );
-        assert_eq!(rules(""), CommitmentRules::default());
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use subnet::Uid;
 use crate::world::{World, stop};
 
 /// Flips a bit in the middle of a file, as a bad disk would: its size and times stay.
-fn flip_a_bit(path: &Path) {
+pub(crate) fn flip_a_bit(path: &Path) {
     let about = fs::metadata(path).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
     let file = OpenOptions::new()

@@ -6,12 +6,16 @@
     reason = "a test's panic is its verdict; a long soak says where it is"
 )]
 
+mod audit;
+mod chaos;
 mod check;
 mod clock;
 mod decay;
 mod fork;
 mod gate;
 mod identity;
+mod load;
+mod mechanism;
 mod operator;
 mod outage;
 mod plan;
@@ -24,6 +28,7 @@ mod sources;
 mod status;
 mod tail;
 mod world;
+mod zoo;
 
 use std::{io::Write as _, path::Path, time::Duration};
 

@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 
 /// The longest time between a record and what is done to the validator after it.
-const LONGEST_DELAY: u64 = 900;
+pub(crate) const LONGEST_DELAY: u64 = 900;
 
 /// How much of everything. `scripts/soak` sets the environment; without it, it is a short one.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +91,7 @@ impl Plan {
     }
 }
 
-fn others() -> Vec<Event> {
+pub(crate) fn others() -> Vec<Event> {
     let http = [
         (
             Service::Hub,

@@ -3,6 +3,10 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use futures::future::join_all;
+use tokio::process::Command;
+use url::Url;
+
 use crate::{
     plan::number,
     world::{World, stop},
@@ -33,54 +37,136 @@ fn leaks(folder: &Path) -> (Vec<String>, u64) {
     (found, read)
 }
 
-/// Waits until the log has so many bytes.
-async fn talk(world: &World, bytes: u64) {
-    let length = || fs::metadata(world.log("a")).unwrap().len();
-    let mut before = length();
-    while before < bytes {
-        world
-            .until("a", "more in the log", || length() > before)
-            .await;
-        before = length();
+/// Returns an address with something planted wherever an address can hold it.
+fn with_secrets(url: &str, name: &str) -> String {
+    let planted = |place: &str| format!("{PLANTED}{name}{place}");
+    let mut url = Url::parse(url).unwrap();
+    url.set_username(&planted("USER")).unwrap();
+    url.set_password(Some(&planted("PASSWORD"))).unwrap();
+    url.set_query(Some(&format!("apikey={}", planted("QUERY"))));
+    url.to_string()
+}
+
+/// So many MiB are said at least, by the validator in its two logs and by the commands together.
+/// `SECRETS_LOG_MIB=10` takes minutes.
+const SAID_MIB: u64 = 2;
+
+/// Returns the lines of a text that hold what is planted.
+fn planted_lines(what: &str, text: &str) -> Vec<String> {
+    let lines = text.lines().filter(|line| line.contains(PLANTED));
+    lines.map(|line| format!("{what}: {line:.300}")).collect()
+}
+
+fn planted(name: &str) -> String {
+    format!("{PLANTED}{name}")
+}
+
+/// A subnet, and programs that are given something secret wherever they take it.
+struct Planting<'a> {
+    world: &'a World,
+    /// Two endpoints and a source of samples, each with secrets in its address.
+    flags: [String; 6],
+}
+
+impl<'a> Planting<'a> {
+    fn new(world: &'a World) -> Self {
+        let path = format!("{}/v1/{}", world.net.chain.ws_url(), planted("PATH"));
+        let refused = format!(
+            "ws://{}@127.0.0.1:1/{}",
+            planted("GONE"),
+            planted("GONEPATH")
+        );
+        let samples = with_secrets(&world.net.feed.url(), "SAMPLES");
+        let chain = "--subtensor.chain_endpoint";
+        let flags = [
+            chain,
+            &with_secrets(&path, "CHAIN"),
+            chain,
+            &refused,
+            "--samples",
+            &samples,
+        ];
+        Self {
+            world,
+            flags: flags.map(ToOwned::to_owned),
+        }
+    }
+
+    fn chain(&self) -> Vec<&str> {
+        self.flags[..4].iter().map(String::as_str).collect()
+    }
+
+    fn chain_and_samples(&self) -> Vec<&str> {
+        self.flags.iter().map(String::as_str).collect()
+    }
+
+    fn command(&self, state: &str) -> Command {
+        let endpoints = self.world.net.endpoints();
+        let mut command = self.world.command(state);
+        command
+            .env("HF_ENDPOINT", with_secrets(&endpoints.hub, "HUB"))
+            .env("HF_TOKEN", planted("HF"))
+            .env("WANDB_BASE_URL", with_secrets(&endpoints.wandb, "WANDB"))
+            .env("WANDB_API_KEY", planted("WANDB"))
+            .env("VALIDATOR_SAMPLES_TOKEN", planted("SAMPLES"))
+            .env("VALIDATOR_DASHBOARD_TOKEN", planted("DASHBOARD"))
+            .env("BT_WALLET_PASSWORD", planted("WALLET"));
+        command
+    }
+
+    async fn answer(&self, state: &str, arguments: &[&str]) -> String {
+        let mut command = self.command(state);
+        command.args(arguments);
+        World::ended(command).await.1
+    }
+
+    /// Lets commands talk until they and the two logs of the validator have said so many bytes.
+    async fn talk(&self, bytes: u64) -> u64 {
+        let (chain, all) = (self.chain(), self.chain_and_samples());
+        let asked = [
+            [&["inspect", "metagraph"], TALKATIVE, &chain].concat(),
+            [&["inspect", "commitments"], TALKATIVE, &chain].concat(),
+            [&["inspect", "hyperparameters"], TALKATIVE, &chain].concat(),
+            [&["samples"], TALKATIVE, &all].concat(),
+        ];
+        let logged = || 2 * fs::metadata(self.world.log("a")).unwrap().len();
+        let mut said = 0;
+        while said + logged() < bytes {
+            // Some of them meet a chain that is away, and say so.
+            self.world.net.chain.cut(Duration::from_millis(20));
+            let answers = asked.iter().map(|asked| self.answer("b", asked));
+            for (asked, text) in asked.iter().zip(join_all(answers).await) {
+                assert!(!text.is_empty(), "{asked:?}");
+                said += text.len() as u64;
+                let found = planted_lines(asked[1], &text);
+                assert!(found.is_empty(), "{}", found.join("\n"));
+            }
+        }
+        said
     }
 }
+
+/// All that the programs are built of, not ours only.
+const TALKATIVE: &[&str] = &["--log", "trace"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_planted_is_found_after_a_whole_run() {
     let world = World::start("secrets", Duration::from_millis(300)).await;
-    let chain = world.net.chain.ws_url();
-    let host = chain.trim_start_matches("ws://");
-    let planted = |name: &str| format!("{PLANTED}{name}");
-    let endpoint = format!(
-        "ws://{}:{}@{host}/v1/{}?apikey={}",
-        planted("USER"),
-        planted("PASSWORD"),
-        planted("PATH"),
-        planted("QUERY")
-    );
-    let refused = format!(
-        "ws://{}@127.0.0.1:1/{}",
-        planted("GONE"),
-        planted("GONEPATH")
-    );
-    let flags = [
-        "--subtensor.chain_endpoint",
-        &endpoint,
-        "--subtensor.chain_endpoint",
-        &refused,
+    let planting = Planting::new(&world);
+    let hook = format!("slack:http://127.0.0.1:1/services/{}", planted("HOOK"));
+    let more = [
+        "--notify",
+        &hook,
+        "--dashboard",
+        "127.0.0.1:0",
         "--sync-blocks",
         "1",
-        "--logging.trace",
         "--logging.record_log",
         "--wandb_project",
         "ours",
     ];
-    let mut command = world.command("a");
-    command
-        .env("HF_TOKEN", planted("HF"))
-        .env("WANDB_API_KEY", planted("WANDB"))
-        .env("BT_WALLET_PASSWORD", planted("WALLET"));
-    let mut validator = world.logged(command, "a", &flags);
+    let flags = [&planting.chain_and_samples(), TALKATIVE, &more].concat();
+    let mut validator = world.logged(planting.command("a"), "a", &flags);
     world
         .until("a", "steps and weights", || {
             world.records("a").len() > 2 && !world.weights().1.is_empty()
@@ -100,18 +186,12 @@ async fn nothing_planted_is_found_after_a_whole_run() {
             world.weights().0 > block
         })
         .await;
-    // `SECRETS_LOG_MIB=10` runs until so much was written.
-    let bytes = number("SECRETS_LOG_MIB", 0_u64) << 20;
-    talk(&world, bytes).await;
-    let status = world.run("a", &["status"]).await.1;
+    let said = planting
+        .talk(number("SECRETS_LOG_MIB", SAID_MIB) << 20)
+        .await;
+    let status = planting.answer("a", &["status"]).await;
     assert!(status.contains("***@127.0.0.1"), "{status}");
-    let json = world.run("a", &["status", "--json"]).await.1;
-    let endpoints = [
-        "--subtensor.chain_endpoint",
-        &endpoint,
-        "--subtensor.chain_endpoint",
-        &refused,
-    ];
+    let json = planting.answer("a", &["status", "--json"]).await;
     let check = [
         "check",
         "--device",
@@ -121,19 +201,21 @@ async fn nothing_planted_is_found_after_a_whole_run() {
         "--min-free",
         "1MB",
     ];
-    let check = world.run("b", &[&check[..], &endpoints].concat()).await.1;
+    let check = [&check, TALKATIVE, &planting.chain_and_samples()].concat();
+    let check = planting.answer("b", &check).await;
     let wrong = [
         "check",
         "--subtensor.chain_endpoint",
         "http://PLANTEDSECRET@host/PLANTEDSECRET",
     ];
-    let wrong = world.run("b", &wrong).await.1;
+    let wrong = planting.answer("b", &wrong).await;
     assert_eq!(stop(&mut validator).await, 0);
-    for said in [status, json, check, wrong] {
-        assert!(!said.contains(PLANTED), "{said}");
-    }
-    let (found, read) = leaks(world.root());
+    let texts = [status, json, check, wrong];
+    let lines = texts
+        .iter()
+        .flat_map(|text| planted_lines("a command", text));
+    let (files, read) = leaks(world.root());
+    let found: Vec<String> = lines.chain(files).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
-    assert!(read > bytes.max(1 << 20), "{read} bytes were read");
-    println!("{read} bytes were read");
+    println!("{said} bytes of commands, {read} bytes of files");
 }

@@ -25,8 +25,13 @@ use tokio::{
 };
 use validator::service;
 
+use crate::plan::number;
+
 /// Nothing here takes longer.
 const DEADLINE: Duration = Duration::from_secs(90);
+
+/// What somebody asked for may take longer than what tests do by themselves, in minutes.
+const LOAD_MINUTES: u64 = 2;
 
 pub(crate) struct World {
     pub(crate) net: Localnet,
@@ -198,7 +203,24 @@ impl World {
 
     /// Waits for something to become true; the log is shown if it does not.
     pub(crate) async fn until(&self, state: &str, what: &str, holds: impl FnMut() -> bool) {
-        let came = until(DEADLINE, holds).await;
+        self.within(DEADLINE, state, what, holds).await;
+    }
+
+    /// Waits for what takes as long as somebody asked for: a load of any size.
+    pub(crate) async fn patiently(&self, state: &str, what: &str, holds: impl FnMut() -> bool) {
+        let minutes = number("LOAD_MINUTES", LOAD_MINUTES);
+        self.within(Duration::from_mins(minutes), state, what, holds)
+            .await;
+    }
+
+    async fn within(
+        &self,
+        deadline: Duration,
+        state: &str,
+        what: &str,
+        holds: impl FnMut() -> bool,
+    ) {
+        let came = until(deadline, holds).await;
         assert!(
             came,
             "never came: {what}; the log:\n{}",

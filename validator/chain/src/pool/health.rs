@@ -7,7 +7,7 @@ use shared::back_off::BackOff;
 use tokio::time::Instant;
 
 use super::link::Link;
-use crate::{endpoints::Deadlines, verdict::Trouble};
+use crate::{abilities::Abilities, endpoints::Deadlines, verdict::Trouble};
 use subnet::BlockNumber;
 
 /// An endpoint this far behind the others lags; what is less may be the time between two looks.
@@ -45,6 +45,10 @@ pub(super) struct EndpointSlot {
     discarded: u64,
     barren: u32,
     problem: Option<String>,
+    /// What it can do, as it last said.
+    pub(super) abilities: Option<Abilities>,
+    /// Whether it was asked for that over this connection.
+    pub(super) asked: bool,
 }
 
 /// What is known of an endpoint, for people.
@@ -69,6 +73,8 @@ pub struct EndpointReport {
     pub discarded_states: u64,
     /// Why it was last left.
     pub problem: Option<String>,
+    /// What it can do, if it was asked.
+    pub abilities: Option<Abilities>,
 }
 
 impl EndpointSlot {
@@ -168,6 +174,7 @@ impl EndpointSlot {
             missing_methods: self.missing.keys().cloned().collect(),
             discarded_states: self.discarded,
             problem: self.problem.clone(),
+            abilities: self.abilities,
         }
     }
 }

@@ -119,7 +119,7 @@ pub(super) async fn connect(
 }
 
 /// Asks an endpoint for its newest block.
-pub(super) async fn newest(link: &Link) -> Result<Option<BlockNumber>, ClientError> {
+pub(crate) async fn newest(link: &Link) -> Result<Option<BlockNumber>, ClientError> {
     let header = link
         .client
         .request::<Option<HeaderNumber>, _>("chain_getHeader", rpc_params![])

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 pub use self::health::EndpointReport;
-pub(crate) use self::link::{HeaderNumber, Link};
+pub(crate) use self::link::{HeaderNumber, Link, newest};
 use self::{
     health::EndpointSlot,
     link::{ConnectFailure, Greeting},
@@ -397,6 +397,7 @@ impl EndpointPool {
         slot.link = Some(Arc::clone(&link));
         slot.wrong_chain = false;
         slot.forget_methods();
+        slot.asked = false;
         slot.measured(greeting.took, false);
         slot.head = greeting.head;
         slot.lag = greeting

@@ -8,9 +8,10 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     EndpointPool, PoolState,
-    link::{ConnectFailure, newest},
+    health::EndpointSlot,
+    link::{ConnectFailure, Link, newest},
 };
-use crate::verdict::Trouble;
+use crate::{abilities::Abilities, verdict::Trouble};
 use subnet::BlockNumber;
 
 impl EndpointPool {
@@ -69,6 +70,44 @@ impl EndpointPool {
             tracing::info!(%endpoint, blocks_behind = lag, "another endpoint is fresher or preferred");
         }
         self.switch(chosen);
+    }
+
+    /// Asks the connected endpoints what they can do that were not asked over this connection.
+    pub(crate) async fn learn_abilities(&self) {
+        let links: Vec<Arc<Link>> = {
+            let mut state = self.state();
+            let slots = state.slots.iter_mut();
+            let unasked = slots.filter(|slot| !slot.asked);
+            unasked
+                .filter_map(|slot| {
+                    let link = slot.open().cloned()?;
+                    slot.asked = true;
+                    Some(link)
+                })
+                .collect()
+        };
+        join_all(links.iter().map(|link| async {
+            self.requests
+                .fetch_add(Abilities::REQUESTS, Ordering::Relaxed);
+            let asked = timeout(self.deadlines.request, Abilities::of(link)).await;
+            if let Ok(abilities) = asked {
+                self.state().slots[link.endpoint].abilities = Some(abilities);
+            }
+        }))
+        .await;
+    }
+
+    /// The same in the background: nothing waits for it.
+    pub(crate) fn learn_abilities_soon(self: &Arc<Self>) {
+        let mut state = self.state();
+        let unasked = |slot: &EndpointSlot| !slot.asked && slot.open().is_some();
+        if state.slots.iter().any(unasked) {
+            while state.surveys.try_join_next().is_some() {}
+            let pool = Arc::clone(self);
+            state
+                .surveys
+                .spawn(async move { pool.learn_abilities().await });
+        }
     }
 
     async fn head_of(&self, endpoint: usize) -> Option<BlockNumber> {

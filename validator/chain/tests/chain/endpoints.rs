@@ -201,3 +201,40 @@ async fn secrets_of_an_address_are_shown_nowhere() {
         assert!(!said.contains(secret), "{secret} in {said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_endpoint_is_asked_once_a_connection_what_it_can_do() {
+    let chain = start(4, |_| ()).await;
+    chain.produce_blocks(250).await.unwrap();
+    let second = chain.second_node().await.unwrap();
+    let methods = serde_json::json!({"methods": ["author_submitExtrinsic", "state_call"]});
+    second.answer_calls("rpc_methods", methods, u32::MAX);
+    let client = connect(&[&chain, &second]).await;
+    let known = || client.endpoints().into_iter().map(|one| one.abilities);
+    assert!(
+        known().all(|abilities| abilities.is_none()),
+        "not asked yet"
+    );
+    // As with each block that the validator sees.
+    let told = e2e::wait::until(LIMIT, || {
+        client.learn_abilities();
+        known().all(|abilities| abilities.is_some())
+    });
+    assert!(told.await, "{:?}", client.endpoints());
+    let told: Vec<_> = known().flatten().collect();
+    assert_eq!(
+        (told[0].watches, told[1].watches),
+        (Some(true), Some(false))
+    );
+    assert!(told.iter().all(|told| told.depth >= Some(200)), "{told:?}");
+    let asked = || chain.requests().get("rpc_methods").copied();
+    assert_eq!(asked(), Some(1));
+    assert!(
+        client
+            .abilities()
+            .await
+            .to_string()
+            .contains("watches transactions")
+    );
+    assert_eq!(asked(), Some(1), "it is known");
+}

@@ -6,7 +6,7 @@ use model::Fault;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::{directory::Directory, refused};
+use super::{bounds, directory::Directory, refused};
 use crate::template::Variable;
 
 /// The names of special tokens, in the order in which they are added.
@@ -228,8 +228,7 @@ impl SpecialTokens {
             token.added(flagged || named.contains(token.content.as_str()))
         });
         // All at once: each call makes the library's search trees anew. Special tokens know it.
-        tokenizer.add_tokens(added).map_err(refused)?;
-        Ok(())
+        bounds::add(tokenizer, added.collect())
     }
 
     fn all(&self) -> impl Iterator<Item = &Token> {

@@ -15,7 +15,7 @@ use tokenizers::{
     },
 };
 
-use super::{Vocabulary, directory::Directory, refused, sentencepiece};
+use super::{Vocabulary, bounds, directory::Directory, refused, sentencepiece};
 
 /// How Qwen2 cuts a text into words.
 pub(super) const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -50,7 +50,7 @@ pub(super) fn build(directory: &Directory<'_>) -> Result<Tokenizer, Fault> {
             | "BloomTokenizerFast"
             | "CohereTokenizerFast",
             Some(bytes),
-        ) => Tokenizer::from_bytes(bytes).map_err(|error| {
+        ) => bounds::parse(&bytes).map_err(|error| {
             refused(format_args!(
                 "{}: {error}",
                 directory.class.tokenizer_json()

@@ -26,6 +26,7 @@ use self::specials::{Specials, is_truthy};
 use super::{
     added::Token,
     backend::{QWEN2_WORDS, refuse_dropout, vocabulary_files},
+    bounds,
     directory::Directory,
     refused, sentencepiece,
 };
@@ -93,14 +94,12 @@ pub(super) fn build(directory: &Directory<'_>) -> Result<Current, Fault> {
     let class = directory.class.name_for(byte_level);
     let mut tokenizer = match (class, bytes) {
         ("PreTrainedTokenizerFast" | "BloomTokenizerFast", Some(bytes)) => {
-            Tokenizer::from_bytes(bytes)
-                .map_err(|error| refused(format_args!("{name}: {error}")))?
+            bounds::parse(&bytes).map_err(|error| refused(format_args!("{name}: {error}")))?
         }
         (class, bytes) => {
             if let Some(bytes) = bytes {
                 // Its other parts are not used, but must be there.
-                Tokenizer::from_bytes(bytes)
-                    .map_err(|error| refused(format_args!("{name}: {error}")))?;
+                bounds::parse(&bytes).map_err(|error| refused(format_args!("{name}: {error}")))?;
             }
             rebuilt(directory, class, &file)?
         }

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use model::{
     Compatibility, Fault, Layout, MachineFaultKind, ModelFaultKind,
     layout::{CONFIG_FILE, ModelFiles},
-    tokenizer_class::{MORE_TEMPLATES, TokenizerClass},
+    tokenizer_class::{MAX_VOCABULARY_BYTES, MORE_TEMPLATES, TokenizerClass},
 };
 use serde_json::Value;
 use shared::file;
@@ -13,9 +13,6 @@ use tokenizers::{Tokenizer, TruncationDirection};
 
 use super::refused;
 use crate::folder::{Folder, fault_of_layout};
-
-/// The largest vocabularies in use take about 35 MB as JSON.
-const MAX_VOCABULARY: u64 = 64 << 20;
 
 const MAX_CONFIG: u64 = 4 << 20;
 
@@ -73,7 +70,7 @@ impl<'a> Directory<'a> {
 
     /// Reads a vocabulary file, if it is there.
     pub(super) fn vocabulary(&self, name: &str) -> Result<Option<Vec<u8>>, Fault> {
-        read(self.path, name, MAX_VOCABULARY)
+        read(self.path, name, MAX_VOCABULARY_BYTES)
     }
 
     /// Reads a small JSON file, if it is there.

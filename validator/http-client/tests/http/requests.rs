@@ -48,6 +48,24 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
 }
 
 #[tokio::test]
+async fn the_user_of_an_address_travels_in_a_header_and_survives_a_redirect() {
+    let server = Server::start(|asked, _| match asked.line.as_str() {
+        "GET /file" => redirect(307, "/again"),
+        _ => Response::new("there".into()),
+    })
+    .await;
+    let mut url = server.url.clone();
+    url.set_username("me").unwrap();
+    url.set_password(Some("p%40ss")).unwrap();
+    let request = HttpRequest::get(url, 100, DEADLINE);
+    assert_eq!(request.send(&client()).await.unwrap(), b"there");
+    let asked = server.asked();
+    let lines: Vec<_> = asked.iter().map(|asked| asked.line.as_str()).collect();
+    assert_eq!(lines, ["GET /file", "GET /again"]);
+    assert!(asked.iter().all(|asked| asked.authorized));
+}
+
+#[tokio::test]
 async fn what_is_posted_is_neither_dropped_nor_sent_elsewhere() {
     let other = Server::start(|_, _| Response::new("there".into())).await;
     let target = other.url.to_string();
@@ -61,6 +79,28 @@ async fn what_is_posted_is_neither_dropped_nor_sent_elsewhere() {
     let request = HttpRequest::post(first.url.clone(), &"rows", 100, DEADLINE);
     assert_eq!(request.json::<String>(&client()).await.unwrap(), "taken");
     for _ in 0..2 {
+        let error = request.send(&client()).await.unwrap_err();
+        assert!(matches!(error, HttpError::Redirect { .. }), "{error}");
+    }
+    assert_eq!(other.asked(), []);
+}
+
+#[tokio::test]
+async fn what_is_put_or_deleted_goes_where_it_is_meant_to_go_only() {
+    let other = Server::start(|_, _| Response::new("there".into())).await;
+    let target = other.url.to_string();
+    let first = Server::start(move |asked, before| match (asked.line.as_str(), before) {
+        ("PUT /file", 0) => status(503),
+        ("PUT /file" | "DELETE /file", 1 | 2) => Response::new(Body::empty()),
+        _ => redirect(307, &target),
+    })
+    .await;
+    let url = || first.url.clone();
+    let put = HttpRequest::put(url(), "text/plain", "text".into(), 100, DEADLINE);
+    let delete = HttpRequest::delete(url(), 100, DEADLINE);
+    assert_eq!(put.send(&client()).await.unwrap(), b"");
+    assert_eq!(delete.send(&client()).await.unwrap(), b"");
+    for request in [put, delete] {
         let error = request.send(&client()).await.unwrap_err();
         assert!(matches!(error, HttpError::Redirect { .. }), "{error}");
     }

@@ -58,6 +58,12 @@ impl Store {
         })
     }
 
+    /// Returns whether an unfinished download of this key has bytes.
+    pub(crate) fn has_staged(&self, key: &str) -> bool {
+        let path = self.path("staging").join(format!("{key}.part"));
+        fs::metadata(path).is_ok_and(|found| found.len() > 0)
+    }
+
     /// Stores bytes in memory as a blob. One that is there already is compared: it may have
     /// decayed.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
@@ -119,6 +125,14 @@ impl Staging {
             .write_all(bytes)
             .map_err(FileError::on("write", &self.path))?;
         self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Goes on with what another download has fetched, in place of its own bytes.
+    pub(crate) fn take_over(&mut self, other: Self) -> Result<(), FileError> {
+        let renamed = fs::rename(&other.path, &self.path);
+        renamed.map_err(FileError::on("take over", &other.path))?;
+        (self.file, self.length) = (other.file, other.length);
         Ok(())
     }
 

@@ -143,7 +143,7 @@ async fn a_model_that_can_not_be_loaded_is_refused_before_its_weights_are_fetche
     }
     insta::assert_snapshot!(reasons, @r###"
     no config: the repository has no "config.json"
-    config no JSON: config.json is not JSON: EOF while parsing an object at line 1 column 1
+    config no JSON: config.json is not JSON: it ends in the middle at line 1 column 1
     quantized: config.json: quantized checkpoints are refused
     llama3 rope: config.json: rope_scaling must be exactly {type, factor}, found 2 fields of type "llama3"
     wider than its weights: tensor "model.layers.0.mlp.down_proj.weight" has shape [48, 128], the configuration says [48, 129]
@@ -163,4 +163,49 @@ async fn a_model_that_can_not_be_loaded_is_refused_before_its_weights_are_fetche
     broken tokenizer: tokenizer.json is not a tokenizer: it ends where a value should begin at line 1 column 11
     prefix space: its tokenizer sets add_prefix_space, which needs tokenizer.model
     "###);
+}
+
+/// How a file of JSON may be broken.
+const BROKEN: [&[u8]; 8] = [
+    b"",
+    b"{",
+    b"{\"a\": \"b",
+    b"{\"a\": nil}",
+    b"{\"a\": 1,}",
+    b"[1, 2]",
+    b"{\"a\": \"\xff\"}",
+    b"{\"weight_map\": 5, \"metadata\": {}, \"tokenizer_class\": 5, \"model\": 5}",
+];
+
+#[tokio::test]
+async fn what_is_wrong_with_a_file_is_said_without_the_words_of_a_library() {
+    const NOT_FOR_PEOPLE: [&str; 6] = ["EOF", "ident", "invalid type", "variant", "usize", "u64"];
+    let world = World::new().await;
+    for path in [
+        "config.json",
+        "tokenizer_config.json",
+        "tokenizer.json",
+        "model.safetensors.index.json",
+    ] {
+        for bytes in BROKEN {
+            let mut files = golden("llama_gqa");
+            if path.contains("index") {
+                files.remove("model.safetensors");
+            }
+            put(&mut files, path, bytes);
+            let commit = world.publish("broken", &files);
+            let claim = claim("broken", &commit, content_hash(&files));
+            let (outcome, _) = world.verify(&claim, &rules(Architecture::Llama)).await;
+            let Err(rejection) = outcome else { continue };
+            let reason = rejection.to_string();
+            let said = String::from_utf8_lossy(bytes);
+            for word in NOT_FOR_PEOPLE {
+                assert!(!reason.contains(word), "{path} of {said}: {reason}");
+            }
+            assert!(
+                reason.contains(path) || reason.contains("okenizer"),
+                "{path}: {reason}"
+            );
+        }
+    }
 }

@@ -26,7 +26,7 @@ use shared::process;
 use crate::world::{World, content_hash, golden, large_model};
 
 /// Arguments of `validator verify` for a repository of the world's hub.
-fn verify_arguments(world: &World, name: &str, commit: &str, hash: &str) -> Vec<String> {
+pub(crate) fn verify_arguments(world: &World, name: &str, commit: &str, hash: &str) -> Vec<String> {
     let store = store_dir(world);
     let model = format!("miner/{name}@{commit}");
     let url = world.server.url();
@@ -56,7 +56,7 @@ fn store_dir(world: &World) -> PathBuf {
     world.dir.path().join("store")
 }
 
-fn command(world: &World) -> tokio::process::Command {
+pub(crate) fn command(world: &World) -> tokio::process::Command {
     let mut command = process::command(program("validator"));
     command
         .env("HF_HOME", world.dir.path())
@@ -69,12 +69,12 @@ async fn run(world: &World, arguments: &[String]) -> Output {
     ended(command(world).args(arguments)).await
 }
 
-async fn ended(command: &mut tokio::process::Command) -> Output {
+pub(crate) async fn ended(command: &mut tokio::process::Command) -> Output {
     let output = tokio::time::timeout(LIMIT, command.output()).await;
     output.expect("no end").unwrap()
 }
 
-fn report(output: &Output) -> Value {
+pub(crate) fn report(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
 }

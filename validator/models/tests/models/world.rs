@@ -36,10 +36,15 @@ impl World {
 
     /// Publishes files as `miner/NAME`; returns the commit.
     pub(crate) fn publish(&self, name: &str, files: &Files) -> String {
+        Self::publish_at(&self.server, name, files)
+    }
+
+    /// The same at another server: equal files have equal commits.
+    pub(crate) fn publish_at(server: &HubServer, name: &str, files: &Files) -> String {
         let contents = files
             .iter()
             .map(|(path, bytes)| (path.clone(), Content::from(bytes.clone())));
-        self.server.commit_model(&format!("miner/{name}"), contents)
+        server.commit_model(&format!("miner/{name}"), contents)
     }
 
     pub(crate) fn hub_options(&self) -> HubOptions {

@@ -1,5 +1,6 @@
 //! The views: what each page says, read once for both of its forms.
 
+pub(crate) mod audit;
 mod competition;
 mod overview;
 mod states;

@@ -6,7 +6,7 @@ use subnet::{CompetitionId, Real, Uid};
 use super::*;
 use crate::{
     board::{Board, Hold},
-    status::{HotkeyStanding, ModelCounts, RoundProgress, Sources, Start, TrustNow},
+    status::{HotkeyStanding, ModelCounts, OriginStatus, RoundProgress, Sources, Start, TrustNow},
 };
 
 fn last_step(competition: &str, uid: u16) -> (CompetitionId, LastStep) {
@@ -40,7 +40,15 @@ fn full() -> Details {
             block: Some(16),
             lag: Some(1),
             latency_millis: Some(250),
+            watches: Some(true),
+            state_depth: Some(2000),
             ..EndpointStatus::default()
+        }],
+        origins: vec![OriginStatus {
+            url: "https://hub.example/".into(),
+            served: 7,
+            failed: 1,
+            problem: None,
         }],
         step: Some(9),
         round: Some(RoundProgress {
@@ -136,6 +144,10 @@ fn the_status_is_what_prometheus_sees() {
     finetune_vali_endpoint_block{endpoint="0",url="ws://node.example/***"} 16
     finetune_vali_endpoint_lag_blocks{endpoint="0",url="ws://node.example/***"} 1
     finetune_vali_endpoint_latency_seconds{endpoint="0",url="ws://node.example/***"} 0.25
+    finetune_vali_endpoint_watches_transactions{endpoint="0",url="ws://node.example/***"} 1
+    finetune_vali_endpoint_state_depth_blocks{endpoint="0",url="ws://node.example/***"} 2000
+    finetune_vali_hub_origin_served{origin="0",url="https://hub.example/"} 7
+    finetune_vali_hub_origin_failed{origin="0",url="https://hub.example/"} 1
     finetune_vali_loss{competition="l3",uid="4"} NaN
     finetune_vali_loss{competition="s1",uid="5"} NaN
     finetune_vali_win_rate{competition="l3",uid="4"} 0.5

@@ -9,7 +9,7 @@ use crate::{problem::Cause, status::Details};
 const GIB: u64 = 1 << 30;
 
 /// Every rule, in the order of [`Cause::ALL`].
-pub const RULES: [Rule; 26] = [
+pub const RULES: [Rule; 27] = [
     alarm(
         Cause::Chain,
         "the chain does not answer",
@@ -159,6 +159,14 @@ pub const RULES: [Rule; 26] = [
         "rows for W&B take too much of the disk",
         "when they are sent or deleted",
         "`wandb sync` the folders that the log names, or delete them",
+        Health::Yellow,
+        60,
+    ),
+    alarm(
+        Cause::Publish,
+        "records can't be published",
+        "when all that are kept are published",
+        "the text says why; see that --publish names a place that takes them",
         Health::Yellow,
         60,
     ),

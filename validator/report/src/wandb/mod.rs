@@ -68,7 +68,7 @@ pub struct LoggerSettings {
 impl std::fmt::Debug for LoggerSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LoggerSettings")
-            .field("base_url", &self.base_url.as_str())
+            .field("base_url", &http_client::shown(&self.base_url))
             .field("entity", &self.entity)
             .field("project", &self.project)
             .field("folder", &self.folder)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use hub::Token;
+use hub::{MirrorUrl, Token};
 use shared::{Exit, Failure, cli::FullPath, file};
 use url::Url;
 
@@ -22,6 +22,24 @@ pub(crate) struct HubFlags {
         default_value = hub::DEFAULT_ENDPOINT
     )]
     pub(crate) hub_url: Url,
+    /// Server with the hub's files under the same paths, asked when the hub stalls, refuses or is
+    /// away; repeat it for several. Whatever it sends is compared with the hash that hub or
+    /// commitment gave
+    #[arg(
+        long = "hub-mirror",
+        value_name = "URL",
+        env = "VALIDATOR_HUB_MIRROR",
+        value_delimiter = ','
+    )]
+    mirrors: Vec<String>,
+    /// Access token for the mirrors; the hub's own is never sent to another host
+    #[arg(
+        long = "hub-mirror-token",
+        value_name = "TOKEN",
+        env = "VALIDATOR_HUB_MIRROR_TOKEN",
+        hide_env_values = true
+    )]
+    mirror_token: Option<String>,
     /// Access token for the hub
     #[arg(long, value_name = "TOKEN", env = "HF_TOKEN", hide_env_values = true)]
     hub_token: Option<String>,
@@ -49,6 +67,16 @@ pub(crate) struct HubFlags {
 }
 
 impl HubFlags {
+    /// Returns the mirrors and the token that they are to have.
+    pub(crate) fn mirrors(&self) -> Result<(Vec<MirrorUrl>, Option<Token>), Failure> {
+        let texts = self.mirrors.iter().filter(|text| !text.trim().is_empty());
+        let mirrors: Result<_, _> = texts.map(|text| text.parse()).collect();
+        let mirrors = mirrors.map_err(|error| {
+            Failure::of(Exit::Config, &error).hint("--hub-mirror-token names the token of mirrors")
+        })?;
+        Ok((mirrors, self.mirror_token.as_deref().and_then(Token::new)))
+    }
+
     /// Refuses to go on where the hub's own tools would.
     pub(crate) fn check_online(&self) -> Result<(), Failure> {
         let offline = self.hf_hub_offline.as_deref().unwrap_or_default();

@@ -7,6 +7,7 @@ mod hub;
 mod log;
 mod models;
 mod own;
+mod publish;
 mod samples;
 mod size;
 mod state;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     log::LoggingFlags,
     models::{FetchFlags, KeepFlags, StoreFlags, store_failure},
     own::{OWN_FLAGS, OwnFlags, index_failure},
+    publish::PublishFlags,
     samples::SampleFlags,
     size::ByteSize,
     state::StateFlags,

@@ -97,6 +97,7 @@ impl FetchFlags {
         let mut options = HubOptions::new(flags.hub_url.clone());
         flags.check_online()?;
         options.token = flags.token()?;
+        (options.mirrors, options.mirror_token) = flags.mirrors()?;
         options.http.connections = self.connections;
         options.http.bandwidth = self.bandwidth.map(|size| size.0);
         options.xet = self.xet;

@@ -20,8 +20,8 @@ use crate::service;
 use report::{
     rules::Rule,
     status::{
-        self as own, Details, DiskUse, EndpointStatus, HotkeyStanding, LastStep, Sources, Status,
-        TrustNow, WeightsClock,
+        self as own, Details, DiskUse, EndpointStatus, HotkeyStanding, LastStep, OriginStatus,
+        Sources, Status, TrustNow, WeightsClock,
     },
     step_record::Receipt,
 };
@@ -185,6 +185,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
                 models.verified, models.refused, models.waiting
             )),
         ),
+        ("hub", origins(&details.origins)),
         ("sources", details.sources.as_ref().map(sources)),
         ("disk", details.disk.as_ref().map(disk)),
     ];
@@ -211,12 +212,34 @@ fn endpoints(endpoints: &[EndpointStatus]) -> Option<String> {
         if endpoint.error_rate > 0.01 {
             let _ = write!(line, ", {:.0} % errors", endpoint.error_rate * 100.0);
         }
+        if endpoint.watches == Some(false) {
+            line += ", watches no transactions";
+        }
+        if let Some(depth) = endpoint.state_depth {
+            let _ = write!(line, ", states of {depth} blocks");
+        }
         if let Some(problem) = &endpoint.problem {
             let _ = write!(line, ": {problem}");
         }
         line
     };
     let lines: Vec<String> = endpoints.iter().map(line).collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+/// Says who served models: the hub, and its mirrors if there are any.
+fn origins(origins: &[OriginStatus]) -> Option<String> {
+    let line = |origin: &OriginStatus| {
+        let mut line = format!("{}, served {}", origin.url, origin.served);
+        if origin.failed > 0 {
+            let _ = write!(line, ", failed {}", origin.failed);
+        }
+        if let Some(problem) = &origin.problem {
+            let _ = write!(line, ": {problem}");
+        }
+        line
+    };
+    let lines: Vec<String> = origins.iter().map(line).collect();
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 

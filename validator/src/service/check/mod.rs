@@ -1,5 +1,6 @@
 //! Looking before running: every part the validator needs, each with a verdict and a remedy.
 
+mod hub;
 mod machine;
 mod measure;
 mod outside;
@@ -109,16 +110,17 @@ pub fn configuration(settings: &Settings) -> Vec<Line> {
 /// Checks everything; `deep` reads every byte of the models.
 pub async fn everything(settings: &Settings, deep: bool) -> Vec<Line> {
     // Side by side, each with its own deadline: one that is away does not hold up the others.
-    let (chain, device, hub_and_store, samples, wandb) = tokio::join!(
+    let (chain, device, hub_and_store, mirrors, samples, wandb) = tokio::join!(
         outside::chain(settings),
         machine::device(settings),
         async {
-            let answer = outside::ask_hub(settings).await;
+            let answer = hub::ask_hub(settings).await;
             // One after the other: tokenizers go into the store.
             let store = machine::store(settings, deep).await;
-            let hub = outside::hub(settings, answer.is_some()).await;
-            [outside::clock_line(answer.as_ref()), hub, store]
+            let hub = hub::hub(settings, answer.is_some()).await;
+            [hub::clock_line(answer.as_ref()), hub, store]
         },
+        hub::mirrors(settings),
         outside::samples(settings),
         outside::wandb(settings),
     );
@@ -134,6 +136,7 @@ pub async fn everything(settings: &Settings, deep: bool) -> Vec<Line> {
     lines.push(machine::disk(settings));
     lines.push(machine::memory());
     lines.extend(hub_and_store);
+    lines.extend(mirrors);
     lines.push(samples);
     lines.push(wandb);
     lines.push(state_line(settings, snapshot.as_ref()));

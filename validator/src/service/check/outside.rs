@@ -1,4 +1,4 @@
-//! What lies outside: chain, registration, clock, hub, samples, W&B.
+//! What lies outside: chain, registration, samples, W&B.
 
 use std::time::Duration;
 
@@ -11,19 +11,10 @@ use super::{
     super::{chain_watcher, gate},
     Level, Line, Settings, hotkey, text,
 };
-use crate::state;
 use chain::{ChainError, ChainSnapshot, Client, Deadlines, Endpoints, Neuron};
-use http_client::{
-    Credentials, HttpClient, HttpOptions, HttpRequest,
-    header::{DATE, HeaderMap},
-};
-use hub::Hub;
-use models::{Store, Tokenizers};
+use http_client::{Credentials, HttpClient, HttpOptions, HttpRequest};
 use samples::Fetcher;
 use subnet::FaultKind;
-
-/// A clock this far off confuses retries and reports.
-const CLOCK_LIMIT: u64 = 30;
 
 /// An endpoint further behind the freshest is used only while no other answers.
 const LAG_LIMIT: u64 = 5;
@@ -32,7 +23,7 @@ const LAG_LIMIT: u64 = 5;
 const CHAIN_CLOCK_LIMIT: u64 = 300;
 
 /// How long one endpoint may take.
-const ENDPOINT_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const ENDPOINT_LIMIT: Duration = Duration::from_secs(20);
 
 /// An operator waits: what can't be reached is said at once, not tried again.
 pub(super) const AT_ONCE: Deadlines = Deadlines {
@@ -243,96 +234,6 @@ pub(super) fn neuron(settings: &Settings, snapshot: &ChainSnapshot) -> Vec<Line>
         )
     });
     lines
-}
-
-/// Asks the hub for anything at all; `None` if it does not answer.
-pub(super) async fn ask_hub(settings: &Settings) -> Option<HeaderMap> {
-    let client = HttpClient::new(HttpOptions::default()).ok()?;
-    let request = HttpRequest::get(settings.hub.endpoint.clone(), 0, ENDPOINT_LIMIT);
-    request.headers(&client).await.ok()
-}
-
-/// Compares our clock with that of the hub, as its answer tells it.
-pub(super) fn clock_line(answer: Option<&HeaderMap>) -> Line {
-    const SUBJECT: &str = "clock";
-    let time = |answer: &HeaderMap| {
-        let date = answer.get(DATE)?.to_str().ok()?;
-        let date = jiff::fmt::rfc2822::parse(date).ok()?;
-        u64::try_from(date.timestamp().as_second()).ok()
-    };
-    match answer.and_then(time) {
-        None => Line::warn(
-            SUBJECT,
-            "the hub tells no time to compare with",
-            "see that NTP runs",
-        ),
-        Some(theirs) => {
-            let off = clock::unix_seconds().abs_diff(theirs);
-            if off > CLOCK_LIMIT {
-                Line::warn(SUBJECT, format_args!("{off} s off the hub's"), "start NTP")
-            } else {
-                Line::ok(SUBJECT, format_args!("{off} s off the hub's"))
-            }
-        }
-    }
-}
-
-/// Fetches the fixed tokenizers, which every step needs; those on disk will do if the hub does not
-/// answer.
-pub(super) async fn hub(settings: &Settings, answers: bool) -> Line {
-    const SUBJECT: &str = "hub";
-    let parameters = &settings.step.parameters;
-    let opened = Store::open(&settings.model_folder, settings.limits)
-        .map_err(|error| text(&error))
-        .and_then(|store| Ok((store, Hub::new(settings.hub.clone()).map_err(|e| text(&e))?)));
-    let (store, hub) = match opened {
-        Ok(opened) => opened,
-        Err(problem) => return Line::fail(SUBJECT, FaultKind::Config, problem, "check --hub-url"),
-    };
-    // What is wrong with the state is another line's.
-    let state = state::peek(&settings.folder).ok().flatten();
-    let trusted = state.map(|state| state.tokenizers).unwrap_or_default();
-    let mut fetched = 0;
-    for competition in parameters.schedules.iter().flat_map(|s| &s.competitions) {
-        let Some(wanted) = &competition.tokenizer else {
-            continue;
-        };
-        let tokenizers = Tokenizers {
-            hub: answers.then_some(&hub),
-            store: &store,
-            compatibility: parameters.compatibility,
-        };
-        let found = tokenizers
-            .find(wanted, trusted.get(&wanted.repository))
-            .await;
-        if let Err(fault) = found {
-            return Line::fail(
-                SUBJECT,
-                fault.kind,
-                format_args!("{fault}"),
-                "gated repositories need a token that may read them: HF_TOKEN or --hub-token",
-            );
-        }
-        fetched += 1;
-    }
-    let detail = format!("{}: {fetched} tokenizers", settings.hub.endpoint);
-    if !answers {
-        let detail = format!("{detail}, from disk: the hub can't be reached");
-        return Line::warn(
-            SUBJECT,
-            detail,
-            "new models can't be fetched: check --hub-url",
-        );
-    }
-    if settings.hub.token.is_some() {
-        Line::ok(SUBJECT, detail)
-    } else {
-        Line::warn(
-            SUBJECT,
-            format_args!("{detail}; no token"),
-            "the hub limits those without; HF_TOKEN or --hub-token",
-        )
-    }
 }
 
 pub(super) async fn samples(settings: &Settings) -> Line {

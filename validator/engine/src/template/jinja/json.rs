@@ -95,10 +95,16 @@ fn dump(value: &Value, style: &Style) -> Outcome<String> {
     Ok(text)
 }
 
-fn write(text: &mut String, value: &Value, style: &Style, depth: usize) -> Outcome<()> {
-    if text.len() > MAX_STRUCTURE {
+/// Fails before what is written becomes too much: escaped, a character takes six times its room.
+fn admit(text: &str, part: &str) -> Outcome<()> {
+    if text.len() + part.len() > MAX_STRUCTURE {
         return fail("the JSON of a value exceeds 1 MiB");
     }
+    Ok(())
+}
+
+fn write(text: &mut String, value: &Value, style: &Style, depth: usize) -> Outcome<()> {
+    admit(text, "")?;
     match value {
         Value::None => text.push_str("null"),
         Value::Bool(on) => text.push_str(if *on { "true" } else { "false" }),
@@ -106,7 +112,10 @@ fn write(text: &mut String, value: &Value, style: &Style, depth: usize) -> Outco
             let _ = write!(text, "{number}");
         }
         Value::Float(number) => text.push_str(&json_float(*number)),
-        Value::Text(part) => write_text(text, &part.text, style),
+        Value::Text(part) => {
+            admit(text, &part.text)?;
+            write_text(text, &part.text, style);
+        }
         Value::List(items) | Value::Tuple(items) => {
             write_all(
                 text,
@@ -126,6 +135,7 @@ fn write(text: &mut String, value: &Value, style: &Style, depth: usize) -> Outco
                 style,
                 depth,
                 |text, (key, value)| {
+                    admit(text, key)?;
                     write_text(text, key, style);
                     text.push_str(&style.separators[1]);
                     write(text, value, style, depth + 1)

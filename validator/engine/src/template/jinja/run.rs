@@ -18,7 +18,7 @@ const STEPS: u64 = 400_000;
 const MAX_OUTPUT: usize = 8 << 20;
 
 /// The most bytes of values that are made for one conversation.
-const MAX_BYTES: usize = 256 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
 /// Calls, loops and conditions within each other; Python's stack ends sooner for calls.
 const MAX_DEPTH: usize = 1200;
@@ -62,6 +62,8 @@ pub(super) struct Run<'t> {
     bytes: usize,
     pub(super) depth: usize,
     scopes: Vec<Scope>,
+    /// How many values that remember their scope were made: macros, and loops that can be called.
+    captures: usize,
     pub(super) namespaces: Vec<BTreeMap<String, Value>>,
     pub(super) loops: Vec<LoopState<'t>>,
     pub(super) cycles: Vec<Cycle>,
@@ -78,6 +80,7 @@ impl<'t> Run<'t> {
             steps: STEPS,
             bytes: MAX_BYTES,
             depth: 0,
+            captures: 0,
             // What is given from outside, and what the template itself sets.
             scopes: vec![
                 Scope::default(),
@@ -146,7 +149,16 @@ impl<'t> Run<'t> {
         self.scopes.len() - 1
     }
 
+    /// Forgets a scope and all that were made after it, unless something made since remembers one: a
+    /// loop would keep hundreds of bytes for each round.
+    fn leave(&mut self, scope: usize, captures: usize) {
+        if self.captures == captures {
+            self.scopes.truncate(scope);
+        }
+    }
+
     fn new_macro(&mut self, part: &'t Macro, scope: usize) -> Value {
+        self.captures += 1;
         self.macros.push(part);
         Value::Callable(Callable::Macro(self.macros.len() - 1, scope))
     }
@@ -352,11 +364,12 @@ impl<'t> Run<'t> {
         if let Some(condition) = &part.condition {
             let mut kept = Vec::new();
             for item in items {
-                let inner = self.new_scope(scope);
+                let (inner, captures) = (self.new_scope(scope), self.captures);
                 self.assign(&part.target, item.clone(), inner)?;
                 if self.evaluate(condition, inner)?.is_true() {
                     kept.push(item);
                 }
+                self.leave(inner, captures);
             }
             items = kept;
         }
@@ -367,6 +380,7 @@ impl<'t> Run<'t> {
         }
         let number = self.loops.len();
         let count = items.len();
+        self.captures += usize::from(part.recursive);
         self.loops.push(LoopState {
             items,
             index: 0,
@@ -377,10 +391,12 @@ impl<'t> Run<'t> {
         for index in 0..count {
             self.loops[number].index = index;
             let item = self.loops[number].items[index].clone();
-            let inner = self.new_scope(scope);
+            let (inner, captures) = (self.new_scope(scope), self.captures);
             self.set(inner, "loop", Value::Loop(number));
             self.assign(&part.target, item, inner)?;
-            if self.body(&part.body, inner, out)? == Flow::Break {
+            let flow = self.body(&part.body, inner, out)?;
+            self.leave(inner, captures);
+            if flow == Flow::Break {
                 break;
             }
         }

@@ -16,6 +16,7 @@ use tokenizers::{AddedToken, Tokenizer};
 use super::{
     super::{
         added::{NAMES, Token, mark_special},
+        bounds,
         directory::Directory,
         refused,
     },
@@ -183,7 +184,7 @@ impl Specials {
             let special = token.is_bare() || token.is_special() || is_named(token);
             token.added(special)
         });
-        tokenizer.add_tokens(added).map_err(refused)?;
+        bounds::add(tokenizer, added.collect())?;
         let again: Vec<AddedToken> = match class {
             // Once more, all of them without flags.
             "Qwen2TokenizerFast" => named()
@@ -197,7 +198,7 @@ impl Specials {
                 .collect(),
             _ => Vec::new(),
         };
-        tokenizer.add_tokens(again).map_err(refused)?;
+        bounds::add(tokenizer, again)?;
         Ok(())
     }
 }
