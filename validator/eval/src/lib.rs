@@ -6,6 +6,7 @@
 
 mod evaluator;
 mod limits;
+mod slot;
 mod worker;
 
 use std::path::{Path, PathBuf};
