@@ -185,3 +185,38 @@ impl From<LayoutError<Missing>> for Missing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(paths: &[&str]) -> Listing {
+        let unknown = ListedFile {
+            size: None,
+            blob_id: None,
+            sha256: None,
+        };
+        let file = |path: &&str| ((*path).to_owned(), unknown.clone());
+        Listing {
+            commit: "0".repeat(40),
+            files: paths.iter().map(file).collect(),
+        }
+    }
+
+    #[test]
+    fn the_configuration_in_force_is_the_one_named_for_the_version() {
+        let versions = br#"{"configuration_files":["config.json","config.4.30.0.json"]}"#;
+        let contents = |config: &'static [u8]| {
+            let config = bytes::Bytes::from_static(config);
+            Contents::from([(CONFIG_FILE.to_owned(), config)])
+        };
+        let without = listing(&["tokenizer.json"]);
+        assert_eq!(config_of(&without, &contents(b"{}")), Ok(None));
+        let both = listing(&[CONFIG_FILE, "config.4.30.0.json"]);
+        let asked = Missing::Content(CONFIG_FILE.to_owned());
+        assert_eq!(config_of(&both, &Contents::new()), Err(asked));
+        let found = |config| config_of(&both, &contents(config)).unwrap().unwrap();
+        assert_eq!(found(b"{}"), CONFIG_FILE);
+        assert_eq!(found(versions), "config.4.30.0.json");
+    }
+}

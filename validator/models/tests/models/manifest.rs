@@ -4,19 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use hub::{ListedFile, Listing};
-use model::Compatibility;
+use model::{Compatibility, config::MAX_CONFIG_BYTES, tokenizer_class::MAX_VOCABULARY_BYTES};
 use models::manifest::{Contents, Manifest, Missing};
 
 use crate::world::fixture_json;
 
 /// A repository of these files; JSON contents where they matter.
 fn manifest(files: &[(&str, &str)]) -> Result<Vec<String>, String> {
+    Ok(found(files, &[])?.files.into_keys().collect())
+}
+
+/// The same; some files are listed with other sizes than their contents have.
+fn found(files: &[(&str, &str)], sizes: &[(&str, u64)]) -> Result<Manifest, String> {
     let entry = |(path, content): &(&str, &str)| {
-        let size = Some(content.len() as u64);
+        let listed = sizes.iter().find(|(name, _)| name == path);
+        let size = listed.map_or(content.len() as u64, |&(_, size)| size);
         (
             (*path).to_owned(),
             ListedFile {
-                size,
+                size: Some(size),
                 blob_id: None,
                 sha256: None,
             },
@@ -30,7 +36,7 @@ fn manifest(files: &[(&str, &str)]) -> Result<Vec<String>, String> {
     let mut contents = Contents::new();
     loop {
         match Manifest::of(&listing, &contents, Compatibility::V4_40) {
-            Ok(manifest) => return Ok(manifest.files.into_keys().collect()),
+            Ok(manifest) => return Ok(manifest),
             Err(Missing::Never(reason)) => return Err(reason),
             Err(Missing::Content(path)) => {
                 let content = Bytes::copy_from_slice(all[path.as_str()].as_bytes());
@@ -160,4 +166,45 @@ fn each_kind_of_repository_has_its_files() {
     insta::assert_snapshot!(listed(&files(r#"{"model_type":"stablelm"}"#)), @"config.json model.safetensors vocab.json");
     insta::assert_snapshot!(refused(&files("[]")), @"config.json is not a JSON object");
     insta::assert_snapshot!(refused(&files(r#"{"model_type":"mamba"}"#)), @r#"no tokenizer class is named, and model type "mamba" implies none"#);
+}
+
+#[test]
+fn weights_are_known_and_all_bytes_are_counted() {
+    let files = [
+        ("config.json", LLAMA),
+        ("model.safetensors", ""),
+        ("tokenizer_config.json", FAST),
+        ("pytorch_model.bin", ""),
+    ];
+    let sizes = [("model.safetensors", 5000), ("pytorch_model.bin", 7000)];
+    let manifest = found(&files, &sizes).unwrap();
+    assert_eq!(
+        manifest.bytes(),
+        5000 + (LLAMA.len() + FAST.len()) as u64,
+        "what is the model's, and no more"
+    );
+    assert!(manifest.is_weights("model.safetensors"));
+    assert!(!manifest.is_weights("config.json"));
+    assert!(!manifest.is_weights("pytorch_model.bin"));
+}
+
+#[test]
+fn files_are_refused_above_their_bounds_before_they_are_fetched() {
+    let files = [
+        ("config.json", LLAMA),
+        ("model.safetensors", ""),
+        ("tokenizer_config.json", FAST),
+        ("tokenizer.json", "{}"),
+    ];
+    for (path, most) in [
+        ("config.json", MAX_CONFIG_BYTES as u64),
+        ("tokenizer.json", MAX_VOCABULARY_BYTES),
+    ] {
+        found(&files, &[(path, most)]).unwrap();
+        let refused = found(&files, &[(path, most + 1)]).unwrap_err();
+        let expected = format!("{path} has {} bytes, more than {most}", most + 1);
+        assert_eq!(refused, expected);
+    }
+    let odd = [files[0], files[1], ("tokenizer_config.json", "[]")];
+    insta::assert_snapshot!(manifest(&odd).unwrap_err(), @"tokenizer_config.json is not a JSON object");
 }
