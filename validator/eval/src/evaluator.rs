@@ -1,21 +1,24 @@
 //! The workers of all devices: who gets which request, and what follows when one is lost.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use model::{
-    ContentHash, Conversation, Fault, MachineFaultKind, TokenizedSample,
+    ContentHash, Fault, MachineFaultKind, TokenizedSample,
     protocol::{
-        Answer, Compare, Evaluate, Generate, Generation, Hello, Request, SelfTest, Tokenize,
+        Answer, Compare, DeviceMemory, Evaluate, Generate, Generation, Hello, Request, SelfTest,
+        Tokenize,
     },
 };
 use tokio::{sync, time::Instant};
 
 use super::{
     EvalOutcome, OnProgress,
+    batches::batches,
     limits::TimeLimits,
+    observer::{LossReason, WorkerObserver},
     worker::{Options, RequestEnd, Worker},
 };
 
@@ -28,9 +31,6 @@ const SELF_TEST: TimeLimits = TimeLimits {
     total: Duration::from_mins(1),
     idle: Duration::from_mins(1),
 };
-
-/// So much text is tokenized in one request.
-const BATCH_BYTES: usize = 16 << 20;
 
 /// How many models a device is remembered to have met.
 const REMEMBERED: usize = 16;
@@ -52,6 +52,7 @@ pub struct Evaluator {
     options: Options,
     slots: Vec<Slot>,
     free: sync::Semaphore,
+    observer: Option<Arc<dyn WorkerObserver>>,
 }
 
 #[derive(Debug)]
@@ -67,6 +68,10 @@ struct SlotState {
     /// The idle worker. While it is asked something it is taken out, so that a request dropped
     /// half-way takes its worker along.
     worker: Option<Worker>,
+    /// Why the worker that was taken out is lost, should it not come back.
+    lost: Option<LossReason>,
+    /// The device by its own name, once a worker said hello.
+    id: Option<String>,
     /// The GPU that `auto` found: a worker that takes its place computes there or not at all, since on the CPU
     /// a step takes hours and losses have other bits.
     found: Option<String>,
@@ -95,6 +100,16 @@ impl Evaluator {
             options,
             slots,
             free,
+            observer: None,
+        }
+    }
+
+    /// Tells this observer what becomes of the workers.
+    #[must_use]
+    pub fn observed(self, observer: Arc<dyn WorkerObserver>) -> Self {
+        Self {
+            observer: Some(observer),
+            ..self
         }
     }
 
@@ -112,7 +127,7 @@ impl Evaluator {
             let process = worker.as_ref().ok().and_then(Worker::process);
             let hello = worker.map(|worker| {
                 let hello = worker.hello().clone();
-                state.worker = Some(worker);
+                state.keep(worker);
                 hello
             });
             started.push(Started {
@@ -239,13 +254,15 @@ impl Evaluator {
             .map_err(|closed| Fault::machine(MachineFaultKind::Bug, closed))?;
         let (slot, mut state) = self.free_slot(hash).await;
         let mut worker = self.worker(slot, &mut state).await?;
-        match worker.ask(&request, limits, on_progress).await {
+        let device = state.device(slot);
+        let on_memory = |memory| self.told(&device, memory);
+        match worker.ask(&request, limits, on_progress, &on_memory).await {
             RequestEnd::Answered(answer) => {
                 // A device that failed once may go on failing until its process is gone.
                 let lost = matches!(&answer, Err(Fault::Machine(fault))
                     if !matches!(fault.kind, MachineFaultKind::Storage | MachineFaultKind::TooLarge));
                 if !lost {
-                    state.worker = Some(worker);
+                    state.keep(worker);
                     slot.remember(hash);
                     return answer;
                 }
@@ -267,6 +284,7 @@ impl Evaluator {
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         tracing::warn!(device = slot.device, %fault, "an eval-worker was lost");
+        state.lost = Some(LossReason::of(&fault));
         match self.test(slot, state).await {
             Ok(_) => fault,
             Err(test) => {
@@ -278,13 +296,24 @@ impl Evaluator {
 
     async fn test(&self, slot: &Slot, state: &mut SlotState) -> Result<SelfTest, Fault> {
         let mut worker = self.worker(slot, state).await?;
-        match worker.ask(&Request::SelfTest, SELF_TEST, &|_| {}).await {
+        let device = state.device(slot);
+        let on_memory = |memory| self.told(&device, memory);
+        let asked = worker.ask(&Request::SelfTest, SELF_TEST, &|_| {}, &on_memory);
+        let fault = match asked.await {
             RequestEnd::Answered(Ok(Answer::SelfTest(passed))) => {
-                state.worker = Some(worker);
-                Ok(passed)
+                state.keep(worker);
+                return Ok(passed);
             }
-            RequestEnd::Answered(Ok(other)) => Err(unexpected(&other)),
-            RequestEnd::Answered(Err(fault)) | RequestEnd::Lost(fault) => Err(fault),
+            RequestEnd::Answered(Ok(other)) => unexpected(&other),
+            RequestEnd::Answered(Err(fault)) | RequestEnd::Lost(fault) => fault,
+        };
+        state.lost = Some(LossReason::of(&fault));
+        Err(fault)
+    }
+
+    fn told(&self, device: &str, memory: DeviceMemory) {
+        if let Some(observer) = &self.observer {
+            observer.memory(device, memory);
         }
     }
 
@@ -306,7 +335,14 @@ impl Evaluator {
     /// Takes the worker of a slot, or starts one, after a pause if the last start failed.
     async fn worker(&self, slot: &Slot, state: &mut SlotState) -> Result<Worker, Fault> {
         if let Some(worker) = state.worker.take() {
+            // Whoever drops the request drops it.
+            state.lost = Some(LossReason::GivenUp);
             return Ok(worker);
+        }
+        if let Some(why) = state.lost.take()
+            && let Some(observer) = &self.observer
+        {
+            observer.replaced(&state.device(slot), why);
         }
         if let Some(not_before) = state.not_before {
             tokio::time::sleep_until(not_before).await;
@@ -316,12 +352,11 @@ impl Evaluator {
         match &started {
             Ok(worker) => {
                 (state.pause, state.not_before) = (Duration::ZERO, None);
+                state.lost = Some(LossReason::GivenUp);
                 let hello = worker.hello();
-                let gpu = hello
-                    .device
-                    .as_ref()
-                    .ok()
-                    .filter(|device| device.memory.is_some());
+                let found = hello.device.as_ref().ok();
+                state.id = found.map(|device| device.id.clone());
+                let gpu = found.filter(|device| device.memory.is_some());
                 if let Some(gpu) = gpu {
                     state.found = Some(gpu.id.clone());
                 }
@@ -352,6 +387,18 @@ impl Evaluator {
     }
 }
 
+impl SlotState {
+    /// Takes back a worker that is well.
+    fn keep(&mut self, worker: Worker) {
+        self.lost = None;
+        self.worker = Some(worker);
+    }
+
+    fn device(&self, slot: &Slot) -> String {
+        self.id.as_ref().unwrap_or(&slot.device).clone()
+    }
+}
+
 impl Slot {
     fn has_met(&self, hash: ContentHash) -> bool {
         self.met
@@ -369,51 +416,10 @@ impl Slot {
     }
 }
 
-/// Splits conversations, so that each part fits well into one frame. One that is longer is a part of
-/// its own.
-fn batches(conversations: &[Conversation]) -> Vec<&[Conversation]> {
-    if conversations.is_empty() {
-        return vec![conversations];
-    }
-    let mut batches = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (index, conversation) in conversations.iter().enumerate() {
-        let turns = conversation.messages.iter();
-        let more: usize = turns
-            .map(|turn| turn.role.len() + turn.content.len() + 32)
-            .sum();
-        if index > start && bytes + more > BATCH_BYTES {
-            batches.push(&conversations[start..index]);
-            (start, bytes) = (index, 0);
-        }
-        bytes += more;
-    }
-    batches.push(&conversations[start..]);
-    batches
-}
-
 fn unexpected(answer: &Answer) -> Fault {
     let text: String = format!("unexpected answer {answer:?}")
         .chars()
         .take(200)
         .collect();
     Fault::machine(MachineFaultKind::Protocol, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_all_of_the_conversations_and_none_is_too_large() {
-        let long = |bytes: usize| Conversation::of("x".repeat(bytes), "answer");
-        let all: Vec<Conversation> = [1, BATCH_BYTES, 5, BATCH_BYTES / 2, BATCH_BYTES / 2, 7]
-            .map(long)
-            .into();
-        let batches = batches(&all);
-        assert_eq!(batches.concat(), all);
-        let sizes: Vec<usize> = batches.iter().map(|batch| batch.len()).collect();
-        assert_eq!(sizes, [1, 1, 2, 2]);
-        assert_eq!(super::batches(&[]), [&[] as &[Conversation]]);
-    }
 }

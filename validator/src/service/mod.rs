@@ -34,6 +34,7 @@ mod losses;
 mod metrics;
 mod model_sync;
 mod notifier;
+mod observers;
 mod origin;
 mod pages;
 mod patience;
@@ -196,7 +197,7 @@ async fn work(
     meters: Meters,
 ) -> Result<Exit, Failure> {
     let opened = tokio::select! {
-        opened = start::open(&settings, board, &alarms) => opened?,
+        opened = start::open(&settings, board, &alarms, &meters) => opened?,
         () = shutdown.requested() => return Ok(Exit::Interrupted),
     };
     let evaluator = Arc::clone(&opened.evaluator);

@@ -16,6 +16,7 @@ mod gate;
 mod identity;
 mod load;
 mod mechanism;
+mod metrics;
 mod operator;
 mod outage;
 mod plan;
