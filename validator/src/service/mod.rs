@@ -55,6 +55,7 @@ use shared::{
     Exit, Failure, clock,
     file::{self, FileLock},
     notify,
+    notify_target::NotifyTarget,
     shutdown::{Shutdown, Stop},
     status::Health,
     task::{Ended, TaskSet},
@@ -84,7 +85,6 @@ pub use self::{
     admin::{METRICS, STATUS},
     dashboard::{Dashboard, DashboardToken},
     known::Known,
-    notifier::NotifyTarget,
     pages::write_site,
 };
 
