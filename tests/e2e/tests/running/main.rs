@@ -6,6 +6,7 @@
     reason = "a test's panic is its verdict; a long soak says where it is"
 )]
 
+mod alerts;
 mod audit;
 mod chaos;
 mod check;

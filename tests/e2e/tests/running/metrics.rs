@@ -72,7 +72,7 @@ async fn metrics_and_probes_are_served_from_the_first_second() {
     );
     assert!(probe("/live").await.contains(" 200 "));
     let first = scrape(&address).await;
-    assert_eq!(value(&first, "hub_received_bytes_total"), 0.0);
+    assert!(value(&first, "hub_received_bytes_total") < 1.0);
 
     // The counters follow the record within a second.
     let metrics = scraped(&world, &address, "steps of both competitions", |metrics| {
@@ -121,7 +121,7 @@ async fn metrics_and_probes_are_served_from_the_first_second() {
 
     // A worker is lost.
     let crashed = "worker_restarts_total{device=\"cpu\",reason=\"crashed\"}";
-    assert_eq!(value(&metrics, crashed), 0.0);
+    assert!(value(&metrics, crashed) < 1.0);
     for worker in workers(validator.id().unwrap()) {
         kill(Pid::from_raw(worker.cast_signed()), Signal::SIGKILL).unwrap();
     }
