@@ -190,7 +190,11 @@ def ceilings():
     return json.loads(out) if rc == 0 else {"failed": rc, "stderr": err}
 
 
-def shape_samples(shape, long=False):
+# Texts of one length: how many, how long; and how long with a tiny model.
+LONG = {"long": (16, 2048, 300), "longest": (4, 8192, 400)}
+
+
+def shape_samples(shape, long=None):
     _, vocabulary, *_, count, prompt, response = SHAPES[shape]
     r = random.Random(1)
 
@@ -198,8 +202,9 @@ def shape_samples(shape, long=False):
         return {"ids": [r.randrange(vocabulary) for _ in range(length)], "prompt_len": prompt_len}
 
     if long:
-        length = 300 if shape.startswith("tiny") else 2048
-        return [sample(length // 4, length) for _ in range(16)]
+        count, *lengths = LONG[long]
+        length = lengths[shape.startswith("tiny")]
+        return [sample(length // 4, length) for _ in range(count)]
     lengths = [(r.randint(*prompt), r.randint(*response)) for _ in range(count)]
     return [sample(p, p + n) for p, n in lengths]
 
@@ -256,11 +261,9 @@ class Comparison:
         folder = os.path.join(WORK, shape)
         os.makedirs(folder, exist_ok=True)
         write_json(os.path.join(folder, "shape.json"), SHAPES[shape][:8])
-        samples, long = shape_samples(shape), shape_samples(shape, True)
+        samples = shape_samples(shape)
         self.short = write_json(os.path.join(folder, "batches.json"), samples)
-        self.long = write_json(os.path.join(folder, "long.json"), long)
         self.work, self.tokens = flops(shape, samples)
-        self.long_work = flops(shape, long)[0]
         self.found = {"tokens": self.tokens, "tflop": self.work / 1e12, "ours": [], "reference": []}
         results["stages"]["speed " + shape] = self.found
         self.reference = Reference(folder)
@@ -273,6 +276,13 @@ class Comparison:
 
     def theirs(self, name, size, batches, repeat=1):
         return self.keep("reference", dict(self.reference.ask(size, batches, 120, repeat), name=name))
+
+    def of_length(self, name):
+        """Compares on texts of one length."""
+        samples = shape_samples(self.shape, name)
+        batches = write_json(os.path.join(WORK, self.shape, name + ".json"), samples)
+        theirs = self.theirs(name + ", batch 1", 1, batches, 2)
+        self.ratio(name, theirs, self.ours(name + ", pack 8192", batches, repeat=2), flops(self.shape, samples)[0])
 
     def keep(self, side, one):
         self.found[side].append(brief(one))
@@ -311,8 +321,9 @@ def speed(shape):
             if "losses" in other and "losses" in ours:
                 found[f"pack_{pack}_apart"] = apart(other["losses"], ours["losses"])
         if left() > 60:
-            theirs, ours = both.theirs("long, batch 1", 1, both.long, 2), both.ours("long, pack 8192", both.long, repeat=2)
-            both.ratio("long", theirs, ours, both.long_work)
+            both.of_length("long")
+        if left() > 90:
+            both.of_length("longest")
     finally:
         both.reference.close()
     return found
@@ -422,7 +433,7 @@ def report():
         if "ratio_batch1" not in found:
             continue
         share = f", {found['tflops_batch1'] / rate:.0%} of {rate:.0f} TFLOP/s" if rate else ""
-        others = ", ".join(f"{name[6:]} {found[name]:.2f}" for name in ("ratio_batch8", "ratio_long") if name in found)
+        others = ", ".join(f"{name[6:]} {found[name]:.2f}" for name in ("ratio_batch8", "ratio_long", "ratio_longest") if name in found)
         log(f"{shape}: {found['ratio_batch1']:.2f} times batch 1 ({others}){share}, losses apart {found['apart']}")
     for name in ("golden_f32", "golden_bf16"):
         found = results["stages"].get(name, {})

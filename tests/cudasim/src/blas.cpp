@@ -58,9 +58,9 @@ API cublasGemmStridedBatchedEx(Handle *handle, int transpose_a, int transpose_b,
     auto extent = [&](long long stride, int columns, int ld, int rows) {
         return size * ((size_t)(batch - 1) * stride + (size_t)(columns - 1) * ld + rows);
     };
-    check((device_ptr)a, extent(stride_a, columns_a, lda, rows_a), "first factor of a product");
-    check((device_ptr)b, extent(stride_b, columns_b, ldb, rows_b), "second factor of a product");
-    check((device_ptr)c, extent(stride_c, n, ldc, m), "result of a product");
+    check((device_ptr)a, extent(stride_a, columns_a, lda, rows_a), "first factor of a product", stream_of(handle->stream).device);
+    check((device_ptr)b, extent(stride_b, columns_b, ldb, rows_b), "second factor of a product", stream_of(handle->stream).device);
+    check((device_ptr)c, extent(stride_c, n, ldc, m), "result of a product", stream_of(handle->stream).device);
     count(batch > 1 ? "product, batched" : "product", 2.0 * m * n * k * batch);
     float alpha = *(const float *)alpha_at, beta = *(const float *)beta_at;
     stream_of(handle->stream).push([=] {

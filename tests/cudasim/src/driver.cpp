@@ -26,13 +26,22 @@ API cuDriverGetVersion(int *version) {
     *version = 13000;
     return SUCCESS;
 }
+// CUDASIM_DEVICES: how many there are.
+int device_count() {
+    const char *given = getenv("CUDASIM_DEVICES");
+    return given ? atoi(given) : 1;
+}
+// A context's handle says which device it is of.
+constexpr size_t FIRST_CONTEXT = 16;
+int current_device() { return context ? (int)((size_t)context - FIRST_CONTEXT) : 0; }
+
 API cuDeviceGetCount(int *count) {
-    *count = 1;
+    *count = device_count();
     return SUCCESS;
 }
 API cuDeviceGet(int *device, int number) {
     *device = number;
-    return number == 0 ? SUCCESS : INVALID_DEVICE;
+    return number >= 0 && number < device_count() ? SUCCESS : INVALID_DEVICE;
 }
 API cuDeviceGetName(char *name, int length, int) {
     snprintf(name, length, "cudasim");
@@ -51,8 +60,8 @@ API cuDeviceTotalMem_v2(size_t *bytes, int) {
     *bytes = total_bytes();
     return SUCCESS;
 }
-API cuDevicePrimaryCtxRetain(void **handle, int) {
-    *handle = (void *)16;
+API cuDevicePrimaryCtxRetain(void **handle, int device) {
+    *handle = (void *)(FIRST_CONTEXT + device);
     return SUCCESS;
 }
 API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
@@ -72,7 +81,7 @@ API cuCtxSynchronize() {
 // ---- streams and events
 
 API cuStreamCreate(void **handle, unsigned) {
-    NEED *handle = new Stream;
+    NEED *handle = new Stream(current_device());
     return SUCCESS;
 }
 API cuStreamDestroy_v2(void *handle) {
@@ -142,13 +151,13 @@ API cuStreamWaitEvent(void *stream, void *handle, unsigned) {
 
 // ---- memory
 
-API cuMemAllocAsync(device_ptr *at, size_t bytes, void *) {
+API cuMemAllocAsync(device_ptr *at, size_t bytes, void *stream) {
     NEED count("allocation", bytes);
-    return allocate(at, bytes);
+    return allocate(at, bytes, stream_of(stream).device);
 }
 API cuMemAlloc_v2(device_ptr *at, size_t bytes) {
     NEED count("allocation", bytes);
-    return allocate(at, bytes);
+    return allocate(at, bytes, current_device());
 }
 API cuMemFreeAsync(device_ptr at, void *stream) {
     stream_of(stream).push([at] { release(at); });
@@ -170,7 +179,7 @@ API cuMemFreeHost(void *at) {
     return SUCCESS;
 }
 API cuMemGetInfo_v2(size_t *available, size_t *total) {
-    NEED *available = free_bytes();
+    NEED *available = free_bytes(current_device());
     *total = total_bytes();
     return SUCCESS;
 }
@@ -181,7 +190,7 @@ API cuDeviceGetDefaultMemPool(void **pool, int) {
 API cuMemPoolSetAttribute(void *, int, void *) { return SUCCESS; }
 
 API cuMemcpyHtoDAsync_v2(device_ptr to, const void *from, size_t bytes, void *stream) {
-    NEED check(to, bytes, "copy");
+    NEED check(to, bytes, "copy", stream_of(stream).device);
     if (is_pinned(from)) {
         count("upload, pinned", bytes);
         stream_of(stream).push([=] { memcpy((void *)to, from, bytes); });
@@ -194,28 +203,35 @@ API cuMemcpyHtoDAsync_v2(device_ptr to, const void *from, size_t bytes, void *st
     return SUCCESS;
 }
 API cuMemcpyHtoD_v2(device_ptr to, const void *from, size_t bytes) {
-    check(to, bytes, "copy");
+    check(to, bytes, "copy", current_device());
     count("upload, pageable", bytes);
     stream_of(nullptr).synchronize();
     memcpy((void *)to, from, bytes);
     return SUCCESS;
 }
 API cuMemcpyDtoHAsync_v2(void *to, device_ptr from, size_t bytes, void *stream) {
-    NEED check(from, bytes, "copy");
+    NEED check(from, bytes, "copy", stream_of(stream).device);
     count("download", bytes);
     stream_of(stream).synchronize();
     memcpy(to, (void *)from, bytes);
     return SUCCESS;
 }
 API cuMemcpyDtoDAsync_v2(device_ptr to, device_ptr from, size_t bytes, void *stream) {
-    NEED check(to, bytes, "copy");
-    check(from, bytes, "copy");
+    NEED check(to, bytes, "copy", stream_of(stream).device);
+    check(from, bytes, "copy", stream_of(stream).device);
     count("copy", bytes);
     stream_of(stream).push([=] { memmove((void *)to, (void *)from, bytes); });
     return SUCCESS;
 }
+API cuMemcpyPeerAsync(device_ptr to, void *to_context, device_ptr from, void *from_context, size_t bytes, void *stream) {
+    NEED check(to, bytes, "copy", (size_t)to_context - FIRST_CONTEXT);
+    check(from, bytes, "copy", (size_t)from_context - FIRST_CONTEXT);
+    count("copy to another device", bytes);
+    stream_of(stream).push([=] { memmove((void *)to, (void *)from, bytes); });
+    return SUCCESS;
+}
 API cuMemsetD8Async(device_ptr at, unsigned char value, size_t bytes, void *stream) {
-    check(at, bytes, "set");
+    check(at, bytes, "set", stream_of(stream).device);
     count("set", bytes);
     stream_of(stream).push([=] { memset((void *)at, value, bytes); });
     return SUCCESS;
@@ -257,11 +273,14 @@ API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
         return INVALID_VALUE;
     }
     count("kernel " + kernel.name, threads * blocks);
+    count("launches on device " + std::to_string(stream_of(stream).device));
     // Arguments are copied now, as the driver does.
     auto copied = std::make_shared<std::vector<std::vector<uint64_t>>>();
     for (const unsigned *size = kernel.sizes; *size; size++) {
         copied->emplace_back((*size + 7) / 8);
         memcpy(copied->back().data(), parameters[copied->size() - 1], *size);
+        // Any argument of this size may be an address; what is none lies in no allocation.
+        if (*size == sizeof(device_ptr)) check_device(copied->back()[0], "argument of " + kernel.name, stream_of(stream).device);
     }
     stream_of(stream).push([=, &kernel] {
         std::vector<void *> arguments;

@@ -39,6 +39,11 @@ Result demand_what_drivers_demand();
 // Which of the driver's demands the system would grant now.
 std::string granted_now();
 
+// ---- driver.cpp: the device of the calling thread's context
+
+int device_count();
+int current_device();
+
 // ---- launch.cpp
 
 struct Kernel {
@@ -55,10 +60,11 @@ void run_kernel(const Kernel &kernel, uint3s grid, uint3s block, void **argument
 // A queue of work, done in order by a thread of its own.
 class Stream {
 public:
-    Stream();
+    explicit Stream(int device);
     ~Stream();
     void push(std::function<void()> work);
     void synchronize();
+    const int device;
 
 private:
     void loop();
@@ -68,18 +74,22 @@ private:
     bool busy = false, stopping = false;
     std::thread thread;
 };
+// Handles 0, 1 and 2 are the default stream's of the current device.
 Stream &stream_of(void *handle);
 
 // ---- memory.cpp
 
-Result allocate(device_ptr *at, size_t bytes);
+Result allocate(device_ptr *at, size_t bytes, int device);
 void release(device_ptr at);
+// Of each device.
 long total_bytes();
-long free_bytes();
+long free_bytes(int device);
 long peak_bytes();
 long unreleased_blocks();
 void remember_pinned(void *at, size_t bytes);
 void forget_pinned(void *at);
 bool is_pinned(const void *at);
-// Notes a problem unless all of the bytes are one allocation's.
-void check(device_ptr at, size_t bytes, const char *what);
+// Notes a problem unless all of the bytes are one allocation's on that device.
+void check(device_ptr at, size_t bytes, const char *what, int device);
+// Notes a problem if the address is another device's.
+void check_device(device_ptr at, const std::string &what, int device);

@@ -13,14 +13,17 @@ constexpr unsigned char UNWRITTEN = 0xff, BEHIND = 0xa5; // 0xff.. is a NaN in e
 struct Block {
     size_t bytes;
     size_t mapped;
-    bool pinned;
+    // None for pinned memory of the host.
+    int device;
 };
+constexpr int HOST = -1;
 std::mutex lock;
 std::map<device_ptr, Block> &blocks() {
     static auto *all = new std::map<device_ptr, Block>;
     return *all;
 }
-std::atomic<long> live, peak;
+constexpr int MOST_DEVICES = 16;
+std::atomic<long> live[MOST_DEVICES], peak;
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -37,15 +40,15 @@ long total_bytes() {
     const char *megabytes = getenv("CUDASIM_MEMORY_MB");
     return (megabytes ? atol(megabytes) : 81559) << 20;
 }
-long free_bytes() { return total_bytes() - live; }
+long free_bytes(int device) { return total_bytes() - live[device]; }
 long peak_bytes() { return peak; }
 
-Result allocate(device_ptr *at, size_t bytes) {
+Result allocate(device_ptr *at, size_t bytes, int device) {
     if (bytes == 0) {
         problem("allocation of nothing");
         return INVALID_VALUE;
     }
-    if ((long)bytes > free_bytes()) {
+    if ((long)bytes > free_bytes(device)) {
         count("out of memory");
         return OUT_OF_MEMORY;
     }
@@ -56,10 +59,10 @@ Result allocate(device_ptr *at, size_t bytes) {
     char *start = base + pages - rounded;
     memset(start, UNWRITTEN, bytes);
     memset(start + bytes, BEHIND, rounded - bytes);
-    live += bytes;
-    for (long was = peak; was < live && !peak.compare_exchange_weak(was, live);) {}
+    long now = live[device] += bytes;
+    for (long was = peak; was < now && !peak.compare_exchange_weak(was, now);) {}
     std::lock_guard<std::mutex> guard(lock);
-    blocks()[(device_ptr)start] = {bytes, pages + PAGE, false};
+    blocks()[(device_ptr)start] = {bytes, pages + PAGE, device};
     *at = (device_ptr)start;
     return SUCCESS;
 }
@@ -76,7 +79,7 @@ void release(device_ptr at) {
         break;
     }
     munmap((char *)at + rounded - (block.mapped - PAGE), block.mapped);
-    live -= block.bytes;
+    live[block.device] -= block.bytes;
     blocks().erase(found);
 }
 
@@ -85,18 +88,27 @@ long unreleased_blocks() {
     return blocks().size();
 }
 
-void check(device_ptr at, size_t bytes, const char *what) {
+void check(device_ptr at, size_t bytes, const char *what, int device) {
     std::lock_guard<std::mutex> guard(lock);
     auto *block = holding(at);
     if (!block)
         problem(std::string(what) + " outside of device memory");
     else if (at + bytes > block->first + block->second.bytes)
         problem(std::string(what) + " beyond an allocation");
+    else if (block->second.device != device)
+        problem(std::string(what) + " in the memory of another device");
+}
+
+void check_device(device_ptr at, const std::string &what, int device) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto *block = holding(at);
+    if (block && block->second.device != HOST && block->second.device != device)
+        problem(what + " in the memory of another device");
 }
 
 void remember_pinned(void *at, size_t bytes) {
     std::lock_guard<std::mutex> guard(lock);
-    blocks()[(device_ptr)at] = {bytes, 0, true};
+    blocks()[(device_ptr)at] = {bytes, 0, HOST};
 }
 void forget_pinned(void *at) {
     std::lock_guard<std::mutex> guard(lock);
@@ -105,5 +117,5 @@ void forget_pinned(void *at) {
 bool is_pinned(const void *at) {
     std::lock_guard<std::mutex> guard(lock);
     auto *block = holding((device_ptr)at);
-    return block && block->second.pinned;
+    return block && block->second.device == HOST;
 }

@@ -1,7 +1,9 @@
 // Streams: each a queue of work that a thread does in order.
 #include "driver.h"
 
-Stream::Stream() : thread([this] { loop(); }) {}
+#include <vector>
+
+Stream::Stream(int device) : device(device), thread([this] { loop(); }) {}
 
 Stream::~Stream() {
     synchronize();
@@ -40,8 +42,12 @@ void Stream::loop() {
     }
 }
 
-// Handles 0, 1 and 2 are the default stream's; it is never destroyed.
+// The default streams are never destroyed.
 Stream &stream_of(void *handle) {
-    static Stream *standard = new Stream;
-    return (size_t)handle <= 2 ? *standard : *(Stream *)handle;
+    static std::vector<Stream *> *standard = [] {
+        auto *all = new std::vector<Stream *>;
+        for (int device = 0; device < device_count(); device++) all->push_back(new Stream(device));
+        return all;
+    }();
+    return (size_t)handle <= 2 ? *(*standard)[current_device()] : *(Stream *)handle;
 }

@@ -265,6 +265,7 @@ fn options(readable: &Path) -> Options {
         devices: vec!["cpu".into()],
         readable: vec![fixtures(), readable.to_owned()],
         memory: None,
+        together: false,
         device_memory: None,
         no_sandbox: false,
         threads: Some(1),

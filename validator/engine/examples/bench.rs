@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, error::Error, fs, path::PathBuf, time::Instant}
 use clap::Parser;
 use engine::{
     device::DeviceSpec,
-    load::{LoadOptions, load},
+    load::{LoadOptions, Placement, load},
     loss::{Rounding, evaluate},
     sandbox::{self, Allowed},
 };
@@ -28,7 +28,7 @@ struct Args {
     /// File with `[{"ids": [..], "prompt_len": n}, ..]`.
     #[arg(long)]
     batches: PathBuf,
-    /// Where to compute: cpu, cuda, cuda:N.
+    /// Where to compute: cpu, cuda, cuda:N, or several of these last with commas: a copy on each.
     #[arg(long, default_value = "cpu")]
     device: DeviceSpec,
     /// What to compute in: f32, bf16, f16.
@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         without: args.without,
     };
     let entered = sandbox::enter(sandbox::Walls::here(&allowed), &args.device, &allowed);
-    let device = entered.device?;
+    let devices = entered.devices?;
     let samples: Vec<TokenizedSample> = serde_json::from_slice(&fs::read(&args.batches)?)?;
     let config = fs::read(args.model.join("config.json"))?;
     let architecture = Architecture::declared(&config)?;
@@ -81,9 +81,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = LoadOptions {
         dtype,
         attention,
-        device: &device,
+        placement: Placement::Copies(&devices),
     };
-    let (model, report) = load(&args.model, &spec, options, &|_| ())?;
+    let (copies, report) = load(&args.model, &spec, options, &|_| ())?;
     let plan = PackingPlan::new(&samples, args.pack_tokens);
     let mut seconds = 0.0;
     let mut cpu = 0.0;
@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut counters = None;
     for _ in 0..args.repeat.max(1) {
         let (begun, cpu_before) = (Instant::now(), cpu_seconds()?);
-        let done = evaluate(&model, &samples, &plan, Rounding::AsReference, |_| ())?;
+        let done = evaluate(&copies, &samples, &plan, Rounding::AsReference, |_| ())?;
         seconds = begun.elapsed().as_secs_f64();
         cpu = cpu_seconds()? - cpu_before;
         losses = done.losses;

@@ -1,4 +1,4 @@
-// Kernels over rows of hidden states: rotary embedding, gated activation, cross-entropy. Each rounds where the
+// Kernels over rows of hidden states: rotary embedding, gated activation, rows by number, cross-entropy. Each rounds where the
 // reference rounds.
 #include "pack.cuh"
 
@@ -52,6 +52,17 @@ template <class T> __device__ void gated(const T *gate_up, T *out, int width, in
     out += (size_t)blockIdx.x * width;
     if (width % 4 == 0) gate_row<4>(gate_up, out, width, activation);
     else gate_row<1>(gate_up, out, width, activation);
+}
+
+// Rows of a matrix, by their numbers. Grid: rows.
+template <int N, class T> __device__ void copy_row(const T *from, T *out, int width) {
+    each_pack<N>(width, [&](int i) { store(out + i, load<N>(from + i)); });
+}
+template <class T> __device__ void gather(const T *from, const uint32_t *rows, T *out, int width) {
+    from += (size_t)rows[blockIdx.x] * width;
+    out += (size_t)blockIdx.x * width;
+    if (width % 4 == 0) copy_row<4>(from, out, width);
+    else copy_row<1>(from, out, width);
 }
 
 // Minus the logarithm of a row's softmax at its target, in one pass: the largest so far and the sum of exponentials
@@ -108,6 +119,9 @@ template <class T> __device__ void cross_entropy(const T *logits, const uint32_t
     }                                                                                                                        \
     extern "C" __global__ void gated_##NAME(const T *gate_up, T *out, int width, int activation) {                          \
         gated(gate_up, out, width, activation);                                                                              \
+    }                                                                                                                        \
+    extern "C" __global__ void gather_##NAME(const T *from, const uint32_t *rows, T *out, int width) {                      \
+        gather(from, rows, out, width);                                                                                     \
     }                                                                                                                        \
     extern "C" __global__ void cross_entropy_##NAME(const T *logits, const uint32_t *targets, float *out, int width) {      \
         cross_entropy(logits, targets, out, width);                                                                          \

@@ -15,7 +15,7 @@ use model::{Attention, config::AttentionScores};
 
 #[cfg(feature = "cuda")]
 use crate::cuda::kernels;
-use crate::{cpu::attention::PackedAttention, heads::Heads};
+use crate::{cpu::attention::PackedAttention, device::moved, heads::Heads};
 
 /// Queries whose scores exist at the same time in the unfused way.
 const CHUNK: usize = 256;
@@ -82,37 +82,50 @@ pub(crate) struct Sequences {
     /// Masks for the unfused way, by window: made when first needed.
     bands: Mutex<BTreeMap<Option<usize>, Tensor>>,
     /// The work list of the one kernel, on the device.
-    #[cfg(feature = "cuda")]
-    tiles: Tensor,
+    pub(crate) tiles: Option<Tensor>,
 }
 
 impl Sequences {
-    /// Lays sequences of the given lengths one after another. `seen` tokens of each came before.
-    #[cfg_attr(
-        not(feature = "cuda"),
-        expect(clippy::unnecessary_wraps, reason = "only a GPU is handed anything")
-    )]
-    pub(crate) fn new(
-        lengths: impl Iterator<Item = usize>,
-        seen: usize,
-        device: &Device,
-    ) -> Result<Self> {
+    /// Lays sequences of the given lengths one after another. `seen` tokens of each came before. Also returns the
+    /// work list of the one kernel, to be brought to the device and put here.
+    pub(crate) fn new(lengths: &[usize], seen: usize, device: &Device) -> (Self, Vec<u32>) {
         let mut end = 0;
         let spans: Arc<[Range<usize>]> = lengths
+            .iter()
             .map(|length| {
                 let start = end;
                 end += length;
                 start..end
             })
             .collect();
+        #[cfg(feature = "cuda")]
+        let tiles = if device.is_cuda() {
+            kernels::attention_tiles(&spans)
+        } else {
+            Vec::new()
+        };
         #[cfg(not(feature = "cuda"))]
-        let _ = device;
-        Ok(Self {
+        let (tiles, _) = (Vec::new(), device);
+        let sequences = Self {
             longest: seen + spans.iter().map(Range::len).max().unwrap_or(0),
             bands: Mutex::default(),
-            #[cfg(feature = "cuda")]
-            tiles: Tensor::new(kernels::attention_tiles(&spans), device)?,
+            tiles: None,
             spans,
+        };
+        (sequences, tiles)
+    }
+
+    /// Brings what is on a device to another one.
+    pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            spans: self.spans.clone(),
+            longest: self.longest,
+            bands: Mutex::default(),
+            tiles: self
+                .tiles
+                .as_ref()
+                .map(|tiles| moved(tiles, device))
+                .transpose()?,
         })
     }
 
@@ -164,10 +177,22 @@ impl Rotation {
         let half = cos.len() / tokens.max(1);
         // Empty tables are never read, and a GPU knows no empty memory.
         let device = if half == 0 { &Device::Cpu } else { device };
-        let table = |values| Tensor::from_vec(values, (tokens, half), device)?.to_dtype(dtype);
+        let both = Tensor::from_vec([cos, sin].concat(), (2 * tokens, half), device)?;
+        let both = both.to_dtype(dtype)?;
         Ok(Self {
-            cos: table(cos)?,
-            sin: table(sin)?,
+            cos: both.narrow(0, 0, tokens)?,
+            sin: both.narrow(0, tokens, tokens)?,
+        })
+    }
+
+    /// Brings the tables to another device, unless they are empty.
+    pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
+        if self.cos.elem_count() == 0 {
+            return Ok(self.clone());
+        }
+        Ok(Self {
+            cos: moved(&self.cos, device)?,
+            sin: moved(&self.sin, device)?,
         })
     }
 }
@@ -217,7 +242,10 @@ pub(crate) fn attend(
         if rotation.cos.dim(1)? > 0 {
             qkv.inplace_op3(&rotation.cos, &rotation.sin, &kernels::Rotate(heads))?;
         }
-        return qkv.apply_op2_no_bwd(&sequences.tiles, &kernels::Attend { heads, window });
+        let Some(tiles) = &sequences.tiles else {
+            candle_core::bail!("no work list for the kernel")
+        };
+        return qkv.apply_op2_no_bwd(tiles, &kernels::Attend { heads, window });
     }
     let (q, k, v) = split(qkv, heads)?;
     let (q, k) = (rotate(&q, rotation)?, rotate(&k, rotation)?);
@@ -340,7 +368,7 @@ mod tests {
             sin: (1.0 - cos.sqr().unwrap()).unwrap().sqrt().unwrap(),
             cos,
         };
-        let sequences = Sequences::new(lengths.into_iter(), 0, device).unwrap();
+        let (sequences, _) = Sequences::new(&lengths, 0, device);
         let out = attend(way, &qkv, &rotation, &sequences, heads, reach).unwrap();
         out.flatten_all().unwrap().to_vec1().unwrap()
     }

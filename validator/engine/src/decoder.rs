@@ -10,10 +10,10 @@ use model::{
 use crate::cuda::kernels::Gate;
 use crate::{
     activation::activate,
-    attention::{
-        KeysAndValues, Reach, Rotation, Sequences, Way, attend, attend_cached, capped, split,
-    },
+    attention::{KeysAndValues, Reach, Way, attend, attend_cached, capped, split},
+    batch::{Batch, take_rows},
     cpu::gated::Gated,
+    device::moved,
     heads::Heads,
     linear::{Linear, product},
     norm::Norm,
@@ -67,17 +67,6 @@ pub struct Model {
     norm: Norm,
     /// `[vocabulary, hidden]`.
     head: Tensor,
-}
-
-/// Tokens of several sequences, one after another, on the device.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    /// `[tokens]`, u32.
-    pub(crate) ids: Tensor,
-    pub(crate) rotation: Rotation,
-    pub(crate) sequences: Sequences,
-    /// Tokens whose final hidden states are wanted (`[rows]`, u32).
-    pub(crate) rows: Tensor,
 }
 
 /// Keys and values of all layers.
@@ -285,19 +274,28 @@ impl Model {
     ///
     /// With a cache, the batch continues one sequence.
     pub(crate) fn forward(&self, batch: &Batch, mut cache: Option<&mut Cache>) -> Result<Tensor> {
-        let mut embedded = self.embedding.index_select(&batch.ids, 0)?;
+        let mut embedded = take_rows(&self.embedding, &batch.ids)?;
         if let Some(scale) = self.spec.embedding_scale {
             let scale = Tensor::new(scale as f32, &self.device)?.to_dtype(self.dtype)?;
             embedded = embedded.broadcast_mul(&scale)?;
         }
         let mut hidden = Residual::new(embedded);
+        // Where layers lie on several devices, all goes along from one to the next.
+        let mut here;
+        let (mut device, mut batch) = (&self.device, batch);
         for (index, layer) in self.layers.iter().enumerate() {
+            let next = layer.qkv.weight.device();
+            if !next.same_device(device) {
+                hidden = hidden.to_device(next)?;
+                here = batch.to_device(next)?;
+                (device, batch) = (next, &here);
+            }
             let seen = cache.as_deref_mut().map(|cache| &mut cache.0[index]);
             let last = index + 1 == self.layers.len();
             // What follows the last attention is needed only for the rows that are wanted.
             hidden = self.layer(layer, hidden, batch, seen, last.then_some(&batch.rows))?;
         }
-        Ok(hidden.normed(&self.norm)?.1)
+        moved(&hidden.normed(&self.norm)?.1, self.head.device())
     }
 
     fn layer(
@@ -314,7 +312,7 @@ impl Model {
             dim: self.spec.head_dim,
         };
         let wanted = |x: Tensor| match rows {
-            Some(rows) => x.index_select(rows, 0),
+            Some(rows) => take_rows(&x, rows),
             None => Ok(x),
         };
         let (hidden, normed) = hidden.normed(&layer.input_norm)?;

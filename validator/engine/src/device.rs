@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, path::PathBuf, str::FromStr};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use model::{Fault, MachineFaultKind};
 
 /// Devices as asked for on the command line: `cpu`, `auto`, `cuda`, `cuda:1` or `cuda:0,cuda:1`.
@@ -58,34 +58,29 @@ impl fmt::Display for DeviceSpec {
 }
 
 impl DeviceSpec {
-    /// Returns the devices asked for, each as a spec of its own: one worker serves one device.
-    pub fn each(&self) -> Vec<Self> {
-        match self {
-            Self::Cuda(numbers) => numbers.iter().map(|&n| Self::Cuda(vec![n])).collect(),
-            other => vec![other.clone()],
-        }
-    }
-
     /// Returns whether a GPU's driver is started to open it.
     pub(crate) fn may_be_cuda(&self) -> bool {
         cfg!(feature = "cuda") && *self != Self::Cpu
     }
 
-    /// Opens the (first) device, whatever walls there are.
+    /// Opens the devices, whatever walls there are.
     pub fn open(&self) -> Result<Opened, Fault> {
-        let opened = |device| Opened {
-            device,
+        let opened = |devices| Opened {
+            devices,
             no_gpu: None,
         };
         match self {
-            Self::Cpu => Ok(opened(Device::Cpu)),
-            Self::Cuda(numbers) => cuda(numbers.first().copied().unwrap_or(0)).map(opened),
+            Self::Cpu => Ok(opened(vec![Device::Cpu])),
+            Self::Cuda(numbers) => {
+                let devices = numbers.iter().map(|&number| cuda(number));
+                devices.collect::<Result<_, _>>().map(opened)
+            }
             Self::Auto => Ok(cuda(0).map_or_else(
                 |fault| Opened {
-                    device: Device::Cpu,
+                    devices: vec![Device::Cpu],
                     no_gpu: Some(fault),
                 },
-                opened,
+                |gpu| opened(vec![gpu]),
             )),
         }
     }
@@ -93,7 +88,8 @@ impl DeviceSpec {
 
 #[derive(Debug)]
 pub struct Opened {
-    pub device: Device,
+    /// At least one, all of one kind.
+    pub devices: Vec<Device>,
     /// Why it is the CPU although a GPU was looked for.
     pub no_gpu: Option<Fault>,
 }
@@ -108,7 +104,8 @@ impl Opened {
                     .strip_prefix("nvidia")
                     .is_some_and(|number| number.parse::<u32>().is_ok())
         };
-        let gpu = files.iter().find(is_gpu).filter(|_| self.device.is_cpu())?;
+        let on_cpu = self.devices.iter().all(Device::is_cpu);
+        let gpu = files.iter().find(is_gpu).filter(|_| on_cpu)?;
         let reason = match &self.no_gpu {
             Some(fault) => fault.to_string(),
             None => "the CPU was asked for".to_owned(),
@@ -136,6 +133,41 @@ pub struct Description {
     pub name: String,
     /// Bytes of memory, free and in all, if it is the device's own.
     pub memory: Option<(u64, u64)>,
+}
+
+/// Brings a tensor to a device. From one GPU to another it has arrived when this returns: its memory may be used for
+/// something else then, which the GPU it came from would not wait for.
+pub(crate) fn moved(tensor: &Tensor, device: &Device) -> candle_core::Result<Tensor> {
+    if tensor.device().same_device(device) {
+        return Ok(tensor.clone());
+    }
+    let moved = tensor.contiguous()?.to_device(device)?;
+    device.synchronize()?;
+    Ok(moved)
+}
+
+/// Says what devices are, as if they were one.
+pub fn describe_all(devices: &[Device]) -> Description {
+    let each: Vec<Description> = devices.iter().map(describe).collect();
+    let all = |part: &dyn Fn(&Description) -> String, between: &str| {
+        each.iter().map(part).collect::<Vec<_>>().join(between)
+    };
+    let name = match each.as_slice() {
+        [first, others @ ..] if others.iter().all(|other| other.name == first.name) => {
+            if others.is_empty() {
+                first.name.clone()
+            } else {
+                format!("{} x {}", each.len(), first.name)
+            }
+        }
+        _ => all(&|device| device.name.clone(), " + "),
+    };
+    let add = |(free, total): (u64, u64), (more, larger)| (free + more, total + larger);
+    Description {
+        id: all(&|device| device.id.clone(), ","),
+        name,
+        memory: each.iter().filter_map(|device| device.memory).reduce(add),
+    }
 }
 
 /// Says what a device is.
@@ -211,7 +243,7 @@ mod tests {
         let files = ["/dev/nvidiactl", "/dev/nvidia0", "/dev/nvidia1"].map(PathBuf::from);
         let refused = Fault::machine(MachineFaultKind::Device, "cuda:0: refused");
         let cpu = |no_gpu| Opened {
-            device: Device::Cpu,
+            devices: vec![Device::Cpu],
             no_gpu,
         };
         assert_eq!(
@@ -227,12 +259,7 @@ mod tests {
 
     #[test]
     fn only_auto_falls_back() {
-        assert!(DeviceSpec::Cpu.open().unwrap().device.is_cpu());
+        assert!(DeviceSpec::Cpu.open().unwrap().devices[0].is_cpu());
         assert_eq!("cuda".parse(), Ok(DeviceSpec::Cuda(vec![0])));
-        let two: DeviceSpec = "cuda:0,cuda:1".parse().unwrap();
-        assert_eq!(
-            two.each(),
-            [DeviceSpec::Cuda(vec![0]), DeviceSpec::Cuda(vec![1])]
-        );
     }
 }

@@ -1,6 +1,6 @@
 //! Continuing a prompt, token by token.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result};
 use candle_transformers::{
     generation::{LogitsProcessor, Sampling},
     utils::apply_repeat_penalty,
@@ -8,8 +8,8 @@ use candle_transformers::{
 use model::Fault;
 
 use crate::{
-    attention::{Rotation, Sequences},
-    decoder::{Batch, Model},
+    batch::{Batch, Tokens},
+    decoder::Model,
     fault,
     rotary::Tables,
 };
@@ -109,10 +109,12 @@ fn newest(model: &Model, tables: &mut Tables<'_>, ids: &[u32], seen: usize) -> R
     let device = model.device();
     let new = ids.len() - seen;
     let rows = tables.rows(std::iter::once((seen, new, None)));
-    Ok(Batch {
-        ids: Tensor::new(&ids[seen..], device)?,
-        rotation: Rotation::new(rows, new, model.dtype(), device)?,
-        sequences: Sequences::new(std::iter::once(new), seen, device)?,
-        rows: Tensor::new(&[new as u32 - 1], device)?,
-    })
+    let tokens = Tokens {
+        ids: ids[seen..].to_vec(),
+        rows: vec![new as u32 - 1],
+        lengths: vec![new],
+        seen,
+        ..Tokens::default()
+    };
+    Batch::new(tokens, rows, model.dtype(), device)
 }

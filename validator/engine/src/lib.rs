@@ -7,6 +7,7 @@
 
 mod activation;
 pub mod attention;
+mod batch;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

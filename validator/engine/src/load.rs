@@ -4,36 +4,40 @@
 mod arena;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod placement;
 mod stream;
 
 use std::{
     collections::BTreeMap,
     fs::File,
     io,
+    marker::PhantomData,
+    ops::Range,
     path::Path,
     time::{Duration, Instant},
 };
 
-use arena::Arena;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use model::{
     Attention, Dtype, Fault, MachineFaultKind, ModelFaultKind,
     config::DecoderSpec,
     generation::{self, GENERATION_FILE, MAX_GENERATION_BYTES},
-    header::Header,
+    header::{self, Header},
     inventory::{INDEX_FILE, Inventory, MAX_INDEX_BYTES},
     layout::{ModelFiles, WeightFiles},
     norms::ProjectionNorms,
 };
-use rayon::prelude::*;
-use stream::Streamed;
+pub use placement::Placement;
+use placement::Shares;
+use stream::{BEYOND, BLOCK, Source, Streamed, Target};
 
 use crate::{
     attention::Way,
     decoder::{Build, Model, Parameter, tensor_dtype},
     fault,
     folder::{Folder, fault_of_layout},
+    teams,
 };
 
 /// How a model is to be loaded.
@@ -42,7 +46,7 @@ pub struct LoadOptions<'a> {
     /// The type to compute in.
     pub dtype: Dtype,
     pub attention: Attention,
-    pub device: &'a Device,
+    pub placement: Placement<'a>,
 }
 
 /// What was learnt about a model while its files were read.
@@ -68,7 +72,8 @@ struct Shard {
     header: Header,
 }
 
-/// Loads the model in `directory` as `spec` says; `progress` is told how many bytes were read.
+/// Loads the model in `directory` as `spec` says: a model for each device that gets a copy, or one whose layers lie
+/// on several. `progress` is told how many bytes were read.
 ///
 /// # Errors
 /// The model's fault if its files are malformed or don't fit `spec`, else the machine's.
@@ -77,7 +82,7 @@ pub fn load(
     spec: &DecoderSpec,
     options: LoadOptions<'_>,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<(Model, LoadReport), Fault> {
+) -> Result<(Vec<Model>, LoadReport), Fault> {
     let begun = Instant::now();
     let mut digests = BTreeMap::new();
     let names = shard_names(directory, &mut digests)?;
@@ -100,26 +105,36 @@ pub fn load(
         ..spec.clone()
     };
     let spec = &untied;
-    let arena = Arena::new(spec, inventory.defaulted.clone());
-    let (base, streamed) = match options.dtype {
-        Dtype::F32 => fill::<f32>(&arena, &shards, options.device, progress)?,
-        Dtype::Bf16 => fill::<bf16>(&arena, &shards, options.device, progress)?,
-        Dtype::F16 => fill::<f16>(&arena, &shards, options.device, progress)?,
+    let shares = Shares::new(spec, options.placement, &inventory.defaulted);
+    let (bases, streamed) = match options.dtype {
+        Dtype::F32 => fill::<f32>(&shares, &shards, progress)?,
+        Dtype::Bf16 => fill::<bf16>(&shares, &shards, progress)?,
+        Dtype::F16 => fill::<f16>(&shares, &shards, progress)?,
     };
     let LoadOptions {
-        dtype,
-        attention,
-        device,
+        dtype, attention, ..
     } = options;
-    let build = Build {
-        spec,
-        dtype,
-        attention,
-        device,
+    let build = |device, get: &dyn Fn(&Parameter) -> candle_core::Result<Tensor>| {
+        let build = Build {
+            spec,
+            dtype,
+            attention,
+            device,
+        };
+        build.build(get)
     };
-    let model = build
-        .build(|parameter: &Parameter| arena.tensor(&base, parameter))
-        .map_err(|error| fault::of_tensors(&error))?;
+    let models: candle_core::Result<Vec<_>> = match options.placement {
+        Placement::Copies(devices) => devices
+            .iter()
+            .zip(shares.arenas().iter().zip(&bases))
+            .map(|(device, (arena, base))| build(device, &|p| arena.tensor(base, p)))
+            .collect(),
+        Placement::Layers(devices) => {
+            let first = devices.first().map_or(&Device::Cpu, |(device, _)| device);
+            build(first, &|p| shares.tensor(&bases, p)).map(|model| vec![model])
+        }
+    };
+    let models = models.map_err(|error| fault::of_tensors(&error))?;
     let mut report = LoadReport {
         bytes_read: 0,
         digests,
@@ -133,7 +148,7 @@ pub fn load(
         report.digests.insert(shard.name, streamed.digest);
         report.norms.extend(streamed.norms);
     }
-    Ok((model, report))
+    Ok((models, report))
 }
 
 fn warnings(inventory: &Inventory, spec: &DecoderSpec, options: LoadOptions<'_>) -> Vec<String> {
@@ -144,7 +159,7 @@ fn warnings(inventory: &Inventory, spec: &DecoderSpec, options: LoadOptions<'_>)
         options.attention,
         tensor_dtype(options.dtype),
         (spec.head_dim, spec.scores),
-        options.device,
+        options.placement.first(),
     );
     let defaulted = (!inventory.defaulted.is_empty()).then(|| {
         let names: Vec<_> = inventory.defaulted.keys().take(8).cloned().collect();
@@ -224,17 +239,24 @@ fn open(directory: &Path, name: String) -> Result<Shard, Fault> {
     Ok(Shard { name, file, header })
 }
 
-/// Reads all files into one tensor that holds the whole model.
+/// Reads all files into one tensor for each share, which holds all that is its.
 fn fill<T: Loadable>(
-    arena: &Arena,
+    shares: &Shares<'_>,
     shards: &[Shard],
-    device: &Device,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<(Tensor, Vec<Streamed>), Fault> {
+) -> Result<(Vec<Tensor>, Vec<Streamed>), Fault> {
+    let on_cpu = shares.devices().iter().all(|device| device.is_cpu());
     #[cfg(feature = "cuda")]
-    if let Device::Cuda(device) = device {
-        return cuda::fill::<T>(arena, shards, device, progress);
+    if !on_cpu {
+        return cuda::fill::<T>(shares, shards, progress);
     }
+    // A machine has one CPU, so that all is in one place.
+    let ([arena], true) = (shares.arenas(), on_cpu) else {
+        return Err(Fault::machine(
+            MachineFaultKind::Bug,
+            "one share for each CPU",
+        ));
+    };
     let mut elements = vec![T::zero(); arena.elements()];
     let mut slots = arena.slots(&mut elements);
     for (name, &value) in arena.defaulted() {
@@ -242,34 +264,61 @@ fn fill<T: Loadable>(
             slot.fill(T::round(value));
         }
     }
-    let work: Vec<_> = shards
-        .iter()
-        .map(|shard| {
-            let names = shard.header.tensors().keys();
-            let own = names.filter_map(|name| slots.remove_entry(name.as_str()));
-            (shard, own.collect::<BTreeMap<_, _>>())
-        })
-        .collect();
-    let streamed = candle_core::utils::with_threadpool(|| {
-        work.into_par_iter()
-            .map(|(shard, mut slots)| {
-                stream::read(
-                    &shard.file,
-                    &shard.header,
-                    progress,
-                    |name, first, dtype, bytes| {
-                        if let Some(slot) = slots.get_mut(name) {
-                            stream::convert(dtype, bytes, &mut slot[first..]);
-                        }
-                        Ok(())
-                    },
-                )
-            })
-            .collect::<Result<Vec<_>, Fault>>()
-    })?;
-    let base = Tensor::from_vec(elements, arena.elements(), device)
+    let sources = sources(shards, |name, elements| {
+        let slot = slots.get_mut(name)?;
+        let (place, rest) = std::mem::take(slot).split_at_mut_checked(elements.len())?;
+        *slot = rest;
+        Some(place)
+    });
+    let memory = Memory::<T>(PhantomData);
+    let streamed = stream::read(sources, &memory, teams::threads(), progress)?;
+    let base = Tensor::from_vec(elements, arena.elements(), &Device::Cpu)
         .map_err(|error| fault::of_tensors(&error))?;
-    Ok((base, streamed))
+    Ok((vec![base], streamed))
+}
+
+/// Says where the elements of all files go: `place` is asked for each tensor's, in their order.
+fn sources<'s, P>(
+    shards: &'s [Shard],
+    mut place: impl FnMut(&'s str, Range<usize>) -> Option<P>,
+) -> Vec<Source<'s, P>> {
+    let source = |shard: &'s Shard| Source {
+        file: &shard.file,
+        header: &shard.header,
+        blocks: stream::cut(&shard.header, &mut place),
+    };
+    shards.iter().map(source).collect()
+}
+
+/// Weights in the memory of this process: places are slices of it.
+struct Memory<'a, T>(PhantomData<&'a T>);
+
+impl<'a, T: Loadable> Target for Memory<'a, T> {
+    type Buffer = Vec<u8>;
+    type Place = &'a mut [T];
+
+    fn buffer(&self) -> Result<Vec<u8>, Fault> {
+        Ok(vec![0; BLOCK + BEYOND])
+    }
+
+    fn writable<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<&'b mut [u8], Fault> {
+        Ok(buffer)
+    }
+
+    fn bytes<'b>(&self, buffer: &'b Vec<u8>) -> Result<&'b [u8], Fault> {
+        Ok(buffer)
+    }
+
+    fn put(
+        &self,
+        buffer: &mut Vec<u8>,
+        pieces: Vec<(header::Dtype, Range<usize>, &'a mut [T])>,
+    ) -> Result<(), Fault> {
+        for (dtype, bytes, place) in pieces {
+            stream::convert(dtype, &buffer[bytes], place);
+        }
+        Ok(())
+    }
 }
 
 /// A number type weights can be loaded in, on any device.

@@ -7,18 +7,18 @@ use std::{
 
 use candle_core::{DType, Result, Storage, Tensor};
 use half::{bf16, f16};
-use model::{Fault, PackingPlan, TokenizedSample, protocol::Counters};
+use model::{Fault, MachineFaultKind, PackingPlan, TokenizedSample, protocol::Counters};
 
-#[cfg(feature = "cuda")]
-use crate::cuda::kernels::CrossEntropy;
 use crate::{
-    attention::{Rotation, Sequences},
+    batch::{Batch, Tokens},
     cpu::cross_entropy::{HeadCrossEntropy, cross_entropy},
-    decoder::{Batch, Model},
+    decoder::Model,
     fault,
     rotary::{Stretch, Tables, stretches},
     teams,
 };
+#[cfg(feature = "cuda")]
+use crate::{cuda::kernels::CrossEntropy, device::moved};
 
 /// Most rows of logits that exist at the same time.
 const HEAD_ROWS: usize = 4096;
@@ -54,23 +54,37 @@ pub enum Rounding {
     Exact,
 }
 
-/// Computes the loss of each sample, pack by pack; `progress` is told of each further number of
-/// tokens that are done, from any thread.
+/// Computes the loss of each sample, pack by pack, on all copies of a model at the same time; `progress` is told of each
+/// further number of tokens that are done, from any thread. Which copy computes a pack changes no bit.
 ///
 /// # Errors
 /// Only the machine's: what a model or a sample can be at fault for shows in the losses.
 pub fn evaluate(
-    model: &Model,
+    copies: &[Model],
     samples: &[TokenizedSample],
     plan: &PackingPlan,
     rounding: Rounding,
     progress: impl Fn(u64) + Sync,
 ) -> std::result::Result<Losses, Fault> {
+    let Some(model) = copies.first() else {
+        return Err(Fault::machine(
+            MachineFaultKind::Bug,
+            "no model to evaluate",
+        ));
+    };
     let evaluator = Evaluator::new(model, samples, rounding);
     let parts = evaluator.parts(plan);
-    let tables = || Tables::new(&model.spec().rotary);
-    teams::share(&parts, evaluator.teams(&parts), tables, |tables, part| {
-        evaluator.part(part, tables)?;
+    let teams = if model.device().is_cpu() {
+        evaluator.teams(&parts)
+    } else {
+        copies.len()
+    };
+    let own = |team: usize| {
+        let model = &copies[team % copies.len()];
+        (model, Tables::new(&model.spec().rotary))
+    };
+    teams::share(&parts, teams, own, |(model, tables), part| {
+        evaluator.part(model, part, tables)?;
         progress(evaluator.tokens(part) as u64);
         Ok(())
     })
@@ -79,6 +93,7 @@ pub fn evaluate(
 }
 
 struct Evaluator<'a> {
+    /// One of the copies, for what is the same of all.
     model: &'a Model,
     samples: &'a [TokenizedSample],
     stretches: Vec<Stretch>,
@@ -148,11 +163,8 @@ impl<'a> Evaluator<'a> {
         parts
     }
 
-    /// Returns how many parts may be in work at the same time.
+    /// Returns how many parts may be in work at the same time on the CPU.
     fn teams(&self, parts: &[&[usize]]) -> usize {
-        if !self.model.device().is_cpu() {
-            return 1;
-        }
         let spec = self.model.spec();
         let attention = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
         let width = 4 * spec.hidden_size + 2 * attention + 3 * spec.intermediate_size;
@@ -165,32 +177,38 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Computes the losses of samples that share a forward pass.
-    fn part(&self, part: &[usize], tables: &mut Tables<'_>) -> Result<()> {
-        let mut ids = Vec::new();
-        let mut rows = Vec::new();
-        let mut targets = Vec::new();
+    fn part(&self, model: &Model, part: &[usize], tables: &mut Tables<'_>) -> Result<()> {
+        let mut tokens = Tokens::default();
         let mut means: Vec<(usize, Range<usize>)> = Vec::with_capacity(part.len());
         for &index in part {
             let sample = &self.samples[index];
             let scored = sample.scored_rows();
-            if scored.is_empty() || !is_known(sample, self.model.spec().vocab_size) {
+            if scored.is_empty() || !is_known(sample, model.spec().vocab_size) {
                 continue;
             }
-            let first = rows.len();
-            rows.extend(scored.clone().map(|row| (ids.len() + row) as u32));
-            targets.extend(scored.map(|row| sample.ids[row + 1]));
-            ids.extend_from_slice(&sample.ids);
-            means.push((index, first..rows.len()));
+            let (before, first) = (tokens.ids.len(), tokens.rows.len());
+            tokens
+                .rows
+                .extend(scored.clone().map(|row| (before + row) as u32));
+            tokens.targets.extend(scored.map(|row| sample.ids[row + 1]));
+            tokens.ids.extend_from_slice(&sample.ids);
+            tokens.lengths.push(sample.ids.len());
+            means.push((index, first..tokens.rows.len()));
         }
         if means.is_empty() {
             return Ok(());
         }
-        let tokens = ids.len() as u64;
-        let batch = self.batch(means.iter().map(|&(index, _)| index), ids, rows, tables)?;
-        let hidden = self.model.forward(&batch, None)?;
-        let losses = self.row_losses(&hidden, &targets)?;
+        let computed = tokens.ids.len() as u64;
+        let positions = means
+            .iter()
+            .map(|&(index, _)| (0, self.samples[index].ids.len(), self.stretches[index]));
+        let tables = tables.rows(positions);
+        let targets = tokens.targets.clone();
+        let batch = Batch::new(tokens, tables, model.dtype(), model.device())?;
+        let hidden = model.forward(&batch, None)?;
+        let losses = row_losses(model, &hidden, &batch, &targets)?;
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        done.counters.computed_tokens += tokens;
+        done.counters.computed_tokens += computed;
         done.counters.scored_rows += targets.len() as u64;
         done.counters.head_rows += hidden.dim(0)? as u64;
         for (index, rows) in means {
@@ -199,76 +217,10 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
-    fn batch(
-        &self,
-        part: impl Iterator<Item = usize> + Clone,
-        ids: Vec<u32>,
-        rows: Vec<u32>,
-        tables: &mut Tables<'_>,
-    ) -> Result<Batch> {
-        let device = self.model.device();
-        let tokens = ids.len();
-        let length = |sample: usize| self.samples[sample].ids.len();
-        let positions = part
-            .clone()
-            .map(|sample| (0, length(sample), self.stretches[sample]));
-        let tables = tables.rows(positions);
-        Ok(Batch {
-            ids: Tensor::new(ids, device)?,
-            rotation: Rotation::new(tables, tokens, self.model.dtype(), device)?,
-            sequences: Sequences::new(part.map(length), 0, device)?,
-            rows: Tensor::new(rows, device)?,
-        })
-    }
-
     fn finish(self) -> Losses {
         self.done
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Computes the loss of each row of final hidden states.
-    fn row_losses(&self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
-        if hidden.device().is_cpu() && hidden.dtype() == DType::F32 {
-            let cap = self.model.spec().logit_cap.map(|cap| cap as f32);
-            let op = HeadCrossEntropy { targets, cap };
-            return hidden.apply_op2_no_bwd(self.model.head(), &op)?.to_vec1();
-        }
-        let most = if hidden.device().is_cpu() {
-            CPU_LOGITS
-        } else {
-            GPU_LOGITS
-        };
-        let chunk = (most / self.model.spec().vocab_size).clamp(256, HEAD_ROWS);
-        let chunks = targets
-            .chunks(chunk)
-            .enumerate()
-            .map(|(i, targets)| -> Result<_> {
-                let hidden = hidden.narrow(0, i * chunk, targets.len())?;
-                let logits = self.model.logits(&hidden)?;
-                Ok((logits, targets))
-            });
-        #[cfg(feature = "cuda")]
-        if hidden.device().is_cuda() {
-            // Nothing is waited for until all is on its way.
-            let rows = Tensor::new(targets, hidden.device())?;
-            let losses = chunks.enumerate().map(|(i, computed): (_, Result<_>)| {
-                let (logits, targets) = computed?;
-                let targets = rows.narrow(0, i * chunk, targets.len())?;
-                logits.apply_op2_no_bwd(&targets, &CrossEntropy)
-            });
-            return Tensor::cat(&losses.collect::<Result<Vec<_>>>()?, 0)?.to_vec1();
-        }
-        let mut losses = Vec::with_capacity(targets.len());
-        for computed in chunks {
-            let (logits, targets) = computed?;
-            let (storage, layout) = logits.storage_and_layout();
-            let Storage::Cpu(storage) = &*storage else {
-                candle_core::bail!("no cross-entropy on this device")
-            };
-            losses.extend(cross_entropy(storage, layout, targets)?);
-        }
-        Ok(losses)
     }
 
     fn mean(&self, losses: &[f32]) -> f64 {
@@ -292,6 +244,52 @@ impl<'a> Evaluator<'a> {
             f64::from((losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / count) as f32)
         }
     }
+}
+
+/// Computes the loss of each row of final hidden states.
+fn row_losses(model: &Model, hidden: &Tensor, batch: &Batch, targets: &[u32]) -> Result<Vec<f32>> {
+    if hidden.device().is_cpu() && hidden.dtype() == DType::F32 {
+        let cap = model.spec().logit_cap.map(|cap| cap as f32);
+        let op = HeadCrossEntropy { targets, cap };
+        return hidden.apply_op2_no_bwd(model.head(), &op)?.to_vec1();
+    }
+    let most = if hidden.device().is_cpu() {
+        CPU_LOGITS
+    } else {
+        GPU_LOGITS
+    };
+    let chunk = (most / model.spec().vocab_size).clamp(256, HEAD_ROWS);
+    let chunks = targets
+        .chunks(chunk)
+        .enumerate()
+        .map(|(i, targets)| -> Result<_> {
+            let hidden = hidden.narrow(0, i * chunk, targets.len())?;
+            let logits = model.logits(&hidden)?;
+            Ok((logits, targets))
+        });
+    #[cfg(not(feature = "cuda"))]
+    let _ = batch;
+    #[cfg(feature = "cuda")]
+    if hidden.device().is_cuda() {
+        // Nothing is waited for until all is on its way.
+        let rows = moved(&batch.targets, hidden.device())?;
+        let losses = chunks.enumerate().map(|(i, computed): (_, Result<_>)| {
+            let (logits, targets) = computed?;
+            let targets = rows.narrow(0, i * chunk, targets.len())?;
+            logits.apply_op2_no_bwd(&targets, &CrossEntropy)
+        });
+        return Tensor::cat(&losses.collect::<Result<Vec<_>>>()?, 0)?.to_vec1();
+    }
+    let mut losses = Vec::with_capacity(targets.len());
+    for computed in chunks {
+        let (logits, targets) = computed?;
+        let (storage, layout) = logits.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            candle_core::bail!("no cross-entropy on this device")
+        };
+        losses.extend(cross_entropy(storage, layout, targets)?);
+    }
+    Ok(losses)
 }
 
 /// Whether the vocabulary has all ids of a sample.

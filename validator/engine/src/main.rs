@@ -126,7 +126,7 @@ fn run(args: Args, release: &str) -> Result<Exit, Failure> {
     let gauge = MemoryGauge::open(allowed.memory);
     let entered = sandbox::enter(walls, &device, &allowed);
     if compile {
-        let opened = entered.device.map(|_| Exit::Ok);
+        let opened = entered.devices.map(|_| Exit::Ok);
         return opened.map_err(|fault| Failure::of(Exit::Machine, &fault));
     }
     let threads = threads

@@ -34,9 +34,9 @@ impl MemoryGauge {
         }
     }
 
-    /// Returns nothing where the system does not tell.
-    pub(crate) fn read(&self, device: &Device) -> Option<DeviceMemory> {
-        if let Some((free, total)) = device::describe(device).memory {
+    /// Returns what all of the devices have together; nothing where the system does not tell.
+    pub(crate) fn read(&self, devices: &[Device]) -> Option<DeviceMemory> {
+        if let Some((free, total)) = device::describe_all(devices).memory {
             let used = total.saturating_sub(free);
             return Some(DeviceMemory { used, total });
         }

@@ -1,8 +1,8 @@
 //! The residual stream: a sum that each block adds a term to, and reads through a norm.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
-use crate::{linear::Linear, norm::Norm};
+use crate::{batch::take_rows, device::moved, linear::Linear, norm::Norm};
 
 /// A sum whose last term may still be beside it: a norm that is read next adds it on its way.
 #[derive(Debug)]
@@ -39,9 +39,18 @@ impl Residual {
     /// Keeps only some rows, or all.
     pub(crate) fn rows(self, rows: Option<&Tensor>) -> Result<Self> {
         match rows {
-            Some(rows) => Ok(Self::new(self.sum()?.index_select(rows, 0)?)),
+            Some(rows) => Ok(Self::new(take_rows(&self.sum()?, rows)?)),
             None => Ok(self),
         }
+    }
+
+    /// Brings it to another device.
+    pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
+        let term = self.term.as_ref();
+        Ok(Self {
+            sum: moved(&self.sum, device)?,
+            term: term.map(|term| moved(term, device)).transpose()?,
+        })
     }
 
     fn sum(self) -> Result<Tensor> {

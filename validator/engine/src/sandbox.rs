@@ -74,8 +74,8 @@ const REQUIRED: [&str; 2] = ["landlock", "seccomp"];
 /// What came of [`enter`].
 #[derive(Debug)]
 pub struct Entered {
-    /// The device, or why there is none.
-    pub device: Result<Device, Fault>,
+    /// The devices, or why there are none.
+    pub devices: Result<Vec<Device>, Fault>,
     /// Why the CPU computes on a machine with a GPU, if it does.
     pub unused_gpu: Option<String>,
     pub walls: Vec<Wall>,
@@ -227,7 +227,7 @@ pub fn enter(mut walls: Walls, spec: &DeviceSpec, allowed: &Allowed) -> Entered 
         let (first_files, first_calls) = (files(Gpu::Starting), calls(Gpu::Starting));
         let opened = spec.open();
         let gpu = match &opened {
-            Ok(opened) if opened.device.is_cuda() => Gpu::Running,
+            Ok(opened) if opened.devices.iter().any(Device::is_cuda) => Gpu::Running,
             _ => Gpu::None,
         };
         // Files first: the second filter refuses the calls that raise walls.
@@ -241,12 +241,12 @@ pub fn enter(mut walls: Walls, spec: &DeviceSpec, allowed: &Allowed) -> Entered 
     walls.raise("seccomp", || calls);
     let unused_gpu = opened.as_ref().ok().and_then(|o| o.unused_gpu(&gpus));
     let lacking = walls.lacking().filter(|_| !allowed.no_sandbox);
-    let device = match lacking {
+    let devices = match lacking {
         Some(why) => Err(Fault::machine(MachineFaultKind::Spawn, why)),
-        None => opened.map(|opened| opened.device),
+        None => opened.map(|opened| opened.devices),
     };
     Entered {
-        device,
+        devices,
         unused_gpu,
         walls: walls.raised,
     }

@@ -10,32 +10,33 @@ use candle_core::{Error, Result};
 /// Works on all parts; each of `teams` teams takes the next part when it is done with one.
 ///
 /// The threads of this process are divided among the teams: what `work` does in parallel stays
-/// within its team. `init` makes what a team keeps from part to part. After an error no new part
-/// is begun.
+/// within its team. `init` makes what a team, known by its number, keeps from part to part. After an error no new
+/// part is begun.
 pub(crate) fn share<T: Sync, S>(
     parts: &[T],
     teams: usize,
-    init: impl Fn() -> S + Sync,
+    init: impl Fn(usize) -> S + Sync,
     work: impl Fn(&mut S, &T) -> Result<()> + Sync,
 ) -> Result<()> {
     let threads = threads();
-    let teams = teams.min(parts.len()).clamp(1, threads);
+    let teams = teams.min(parts.len()).max(1);
     let queue = Mutex::new(parts.iter());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let team = || {
-        let mut state = init();
+    let team = |number| {
+        let mut state = init(number);
         while let Some(part) = next() {
             work(&mut state, part).inspect_err(|_| while next().is_some() {})?;
         }
         Ok(())
     };
     std::thread::scope(|scope| {
-        let size = |number| threads / teams + usize::from(number < threads % teams);
+        let size = |number| (threads / teams + usize::from(number < threads % teams)).max(1);
         let teams: Vec<_> = (0..teams)
             .map(|number| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(size(number));
                 let pool = pool.build().map_err(Error::wrap)?;
-                Ok(scope.spawn(move || pool.install(team)))
+                let team = &team;
+                Ok(scope.spawn(move || pool.install(|| team(number))))
             })
             .collect::<Result<_>>()?;
         teams.into_iter().try_for_each(|team| match team.join() {
@@ -46,7 +47,7 @@ pub(crate) fn share<T: Sync, S>(
 }
 
 /// Returns how many threads compute: one a core, unless fewer were asked for.
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     rayon::current_num_threads().min(candle_core::utils::get_num_threads())
 }
 
@@ -64,10 +65,10 @@ mod tests {
                 part.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             };
-            share(&parts, teams, || (), work).unwrap();
+            share(&parts, teams, |_| (), work).unwrap();
         }
         assert!(parts.into_iter().all(|part| part.into_inner() == 4));
-        share(&[] as &[usize], 2, || (), |(), _| Ok(())).unwrap();
+        share(&[] as &[usize], 2, |_| (), |(), _| Ok(())).unwrap();
     }
 
     #[test]
@@ -77,7 +78,7 @@ mod tests {
             begun.fetch_add(1, Ordering::Relaxed);
             Err(Error::msg("no more"))
         };
-        share(&[0; 50], 2, || (), work).unwrap_err();
+        share(&[0; 50], 2, |_| (), work).unwrap_err();
         assert!(begun.into_inner() <= 2);
     }
 }

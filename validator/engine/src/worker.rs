@@ -44,10 +44,10 @@ pub struct Setup {
     pub entered: Entered,
 }
 
-/// A worker at its device.
+/// A worker at its devices.
 #[derive(Debug)]
 pub struct Worker {
-    device: Device,
+    devices: Vec<Device>,
     residents: Residents,
     channel: Channel,
 }
@@ -56,7 +56,7 @@ pub struct Worker {
 #[derive(Debug)]
 struct Channel {
     frames: Mutex<File>,
-    device: Option<Device>,
+    devices: Vec<Device>,
     gauge: MemoryGauge,
     /// When memory was reported last.
     measured: Mutex<Option<Instant>>,
@@ -77,13 +77,13 @@ impl Worker {
             entered,
         } = setup;
         let Entered {
-            device,
+            devices,
             unused_gpu,
             walls: sandbox,
         } = entered;
         let channel = Channel {
             frames: Mutex::new(frames),
-            device: device.as_ref().ok().cloned(),
+            devices: devices.as_ref().cloned().unwrap_or_default(),
             gauge,
             measured: Mutex::default(),
         };
@@ -93,7 +93,10 @@ impl Worker {
                 Err(why) => tracing::warn!(wall = wall.name, why, "no sandbox"),
             }
         }
-        let described = device.as_ref().map_err(Clone::clone).map(describe);
+        let described = devices
+            .as_ref()
+            .map_err(Clone::clone)
+            .map(|devices| describe(devices));
         if let Some(why) = &unused_gpu {
             tracing::warn!("computing on the CPU: {why}");
         }
@@ -103,14 +106,14 @@ impl Worker {
             sandbox,
             unused_gpu,
         })?;
-        let device = device.map_err(|fault| {
+        let devices = devices.map_err(|fault| {
             Failure::new(Exit::Machine, format_args!("no device {spec}"))
                 .because(fault)
                 .hint("--device cpu computes without a GPU, --device auto takes one if it is there")
         })?;
-        let residents = Residents::new(device.clone(), device_memory);
+        let residents = Residents::new(&devices, device_memory);
         let mut worker = Self {
-            device,
+            devices,
             residents,
             channel,
         };
@@ -130,7 +133,7 @@ impl Worker {
     /// Answers a request. A panic is a fault like others.
     fn answer(&mut self, request: Request) -> Result<Answer, Fault> {
         let answer = catch_unwind(AssertUnwindSafe(|| match request {
-            Request::SelfTest => self_test::run(&self.device).map(Answer::SelfTest),
+            Request::SelfTest => self_test::run(&self.devices).map(Answer::SelfTest),
             Request::Tokenize(request) => answers::tokenize(&self.channel, &request),
             Request::Evaluate(request) => {
                 answers::evaluate(&self.channel, &mut self.residents, &request)
@@ -138,7 +141,7 @@ impl Worker {
             Request::Generate(request) => {
                 answers::generate(&self.channel, &mut self.residents, &request)
             }
-            Request::Compare(request) => answers::compare(&self.channel, &self.device, &request),
+            Request::Compare(request) => answers::compare(&self.channel, &self.devices, &request),
             Request::Shutdown => Ok(Answer::Goodbye),
         }));
         answer.unwrap_or_else(|panic| {
@@ -148,8 +151,8 @@ impl Worker {
     }
 }
 
-fn describe(device: &Device) -> protocol::Device {
-    let Description { id, name, memory } = device::describe(device);
+fn describe(devices: &[Device]) -> protocol::Device {
+    let Description { id, name, memory } = device::describe_all(devices);
     let memory = memory.map(|(_, total)| total);
     protocol::Device { id, name, memory }
 }
@@ -174,11 +177,7 @@ impl Channel {
             return;
         }
         *measured = Some(Instant::now());
-        let memory = self
-            .device
-            .as_ref()
-            .and_then(|device| self.gauge.read(device));
-        if let Some(memory) = memory {
+        if let Some(memory) = self.gauge.read(&self.devices) {
             // If nobody listens any more, the end of requests will tell.
             let _ = self.reply(&Reply::Memory(memory));
         }

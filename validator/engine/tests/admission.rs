@@ -10,7 +10,7 @@ use std::{
 
 use candle_core::Device;
 use engine::{
-    load::{LoadOptions, load},
+    load::{LoadOptions, Placement, load},
     loss::{Rounding, evaluate},
 };
 use model::{
@@ -58,7 +58,7 @@ fn losses(
     let options = LoadOptions {
         dtype,
         attention: Attention::Eager,
-        device: &Device::Cpu,
+        placement: Placement::Copies(&[Device::Cpu]),
     };
     let (model, _) = load(folder, &spec, options, &|_| ())?;
     let plan = PackingPlan::new(&case.samples, 64);

@@ -12,7 +12,7 @@ use candle_core::Device;
 use engine::device::DeviceSpec;
 use engine::{
     decoder::Model,
-    load::{LoadOptions, LoadReport, load},
+    load::{LoadOptions, LoadReport, Placement, load},
     loss::{Rounding, evaluate},
 };
 use model::{
@@ -32,21 +32,21 @@ fn json(name: &str) -> Value {
 /// What a build with a GPU computes on is its GPU, real or simulated.
 fn device() -> Device {
     #[cfg(feature = "cuda")]
-    return DeviceSpec::Cuda(vec![0]).open().unwrap().device;
+    return DeviceSpec::Cuda(vec![0]).open().unwrap().devices.remove(0);
     #[cfg(not(feature = "cuda"))]
     Device::Cpu
 }
 
-fn model(name: &str, dtype: Dtype, attention: Attention) -> (Model, LoadReport) {
-    model_on(&device(), name, dtype, attention)
+fn model(name: &str, dtype: Dtype, attention: Attention) -> (Vec<Model>, LoadReport) {
+    model_on(Placement::Copies(&[device()]), name, dtype, attention)
 }
 
 fn model_on(
-    device: &Device,
+    placement: Placement<'_>,
     name: &str,
     dtype: Dtype,
     attention: Attention,
-) -> (Model, LoadReport) {
+) -> (Vec<Model>, LoadReport) {
     let folder = fixtures().join("models").join(name);
     let config = fs::read(folder.join("config.json")).unwrap();
     let architecture = Architecture::declared(&config).unwrap();
@@ -54,7 +54,7 @@ fn model_on(
     let options = LoadOptions {
         dtype,
         attention,
-        device,
+        placement,
     };
     load(&folder, &spec, options, &|_| ()).unwrap()
 }
@@ -78,7 +78,7 @@ fn sample(row: &Value) -> TokenizedSample {
     }
 }
 
-fn losses(model: &Model, samples: &[TokenizedSample], pack_tokens: usize) -> Vec<f64> {
+fn losses(model: &[Model], samples: &[TokenizedSample], pack_tokens: usize) -> Vec<f64> {
     let plan = PackingPlan::new(samples, pack_tokens);
     let tokens = AtomicU64::new(0);
     let progress = |more| {
@@ -163,7 +163,12 @@ fn losses_in_f32_are_those_of_the_reference() {
 fn losses_do_not_depend_on_the_number_of_threads() {
     for (name, tokenizer) in [("llama_gqa", "llama3"), ("stablelm_nobias_gqa", "zephyr")] {
         let all = samples(tokenizer);
-        let (model, _) = model_on(&Device::Cpu, name, Dtype::F32, Attention::Sdpa);
+        let (model, _) = model_on(
+            Placement::Copies(&[Device::Cpu]),
+            name,
+            Dtype::F32,
+            Attention::Sdpa,
+        );
         for some in [all.as_slice(), &all[..1]] {
             let bits = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
@@ -204,7 +209,7 @@ fn losses_in_bf16_are_near_those_of_the_reference() {
         }
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
         assert_near(mean(&found), mean(&expected), all, name);
-        if model.spec().loss_in_logits_dtype {
+        if model[0].spec().loss_in_logits_dtype {
             // The loss itself is a number of 16 bits: a multiple of 1/32 from 4 on.
             let fractions = found.iter().map(|loss| (loss * 32.0).fract().abs());
             assert!(fractions.max_by(f64::total_cmp) < Some(1e-9), "{found:?}");

@@ -11,7 +11,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use engine::{
     decoder::Model,
-    load::{LoadOptions, LoadReport, load},
+    load::{LoadOptions, LoadReport, Placement, load},
     loss::{Rounding, evaluate},
 };
 use model::{
@@ -26,13 +26,13 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn read(folder: &Path) -> Result<(Model, LoadReport), Fault> {
+fn read(folder: &Path) -> Result<(Vec<Model>, LoadReport), Fault> {
     let config = fs::read(golden("llama_gqa").join("config.json")).unwrap();
     let spec = DecoderSpec::parse(&config, Architecture::Llama, Compatibility::V4_40).unwrap();
     let options = LoadOptions {
         dtype: Dtype::F32,
         attention: Attention::Flash,
-        device: &Device::Cpu,
+        placement: Placement::Copies(&[Device::Cpu]),
     };
     let bytes = AtomicU64::new(0);
     let (model, report) = load(folder, &spec, options, &|more| {
@@ -46,7 +46,7 @@ fn read(folder: &Path) -> Result<(Model, LoadReport), Fault> {
     Ok((model, report))
 }
 
-fn losses(model: &Model) -> Vec<u64> {
+fn losses(model: &[Model]) -> Vec<u64> {
     let samples = [TokenizedSample {
         ids: (0..50).map(|i| i * 7 % 1280).collect(),
         prompt_len: 5,

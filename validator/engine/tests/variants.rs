@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use candle_core::Device;
 use engine::{
-    load::{LoadOptions, load},
+    load::{LoadOptions, Placement, load},
     loss::{Rounding, evaluate},
 };
 use model::{
@@ -40,7 +40,7 @@ fn compare(release: &str, compatibility: Compatibility) {
         let options = LoadOptions {
             dtype,
             attention,
-            device: &Device::Cpu,
+            placement: Placement::Copies(&[Device::Cpu]),
         };
         let (model, report) = load(&folder, &spec, options, &|_| ()).unwrap();
         assert!(report.warnings.is_empty(), "{name}: {:?}", report.warnings);

@@ -1,9 +1,6 @@
 //! The workers of all devices: who gets which request, and what follows when one is lost.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use model::{
     ContentHash, Fault, MachineFaultKind, TokenizedSample,
@@ -19,21 +16,15 @@ use super::{
     batches::batches,
     limits::TimeLimits,
     observer::{LossReason, WorkerObserver},
+    slot::{Slot, SlotState},
     worker::{Options, RequestEnd, Worker},
 };
-
-/// The first pause before a worker that could not be started is tried again; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// A self-test takes well below a second, once the device is awake.
 const SELF_TEST: TimeLimits = TimeLimits {
     total: Duration::from_mins(1),
     idle: Duration::from_mins(1),
 };
-
-/// How many models a device is remembered to have met.
-const REMEMBERED: usize = 16;
 
 /// How the start of a worker went.
 #[derive(Debug)]
@@ -47,36 +38,17 @@ pub struct Started {
 }
 
 /// Evaluates models in worker processes, one for each device. Requests wait for a free one.
+///
+/// Several GPUs are several workers as long as each model fits one: nothing is loaded twice, and nobody waits for
+/// anybody. For a model that doesn't, all of them make room for one worker that has all GPUs.
 #[derive(Debug)]
 pub struct Evaluator {
     options: Options,
     slots: Vec<Slot>,
     free: sync::Semaphore,
+    /// All GPUs at once, where there are several. In use only by who holds all of `free`.
+    joint: Option<Slot>,
     observer: Option<Arc<dyn WorkerObserver>>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    device: String,
-    state: sync::Mutex<SlotState>,
-    /// The models this device met last, which it may still hold.
-    met: Mutex<Vec<ContentHash>>,
-}
-
-#[derive(Debug, Default)]
-struct SlotState {
-    /// The idle worker. While it is asked something it is taken out, so that a request dropped
-    /// half-way takes its worker along.
-    worker: Option<Worker>,
-    /// Why the worker that was taken out is lost, should it not come back.
-    lost: Option<LossReason>,
-    /// The device by its own name, once a worker said hello.
-    id: Option<String>,
-    /// The GPU that `auto` found: a worker that takes its place computes there or not at all, since on the CPU
-    /// a step takes hours and losses have other bits.
-    found: Option<String>,
-    pause: Duration,
-    not_before: Option<Instant>,
 }
 
 impl Evaluator {
@@ -86,20 +58,21 @@ impl Evaluator {
         if options.devices.is_empty() {
             options.devices.push("auto".to_owned());
         }
-        let slots: Vec<Slot> = options
-            .devices
-            .iter()
-            .map(|device| Slot {
-                device: device.clone(),
-                state: sync::Mutex::default(),
-                met: Mutex::default(),
-            })
-            .collect();
+        let are_gpus = options.devices.iter().all(|name| name.starts_with("cuda:"));
+        let all = (are_gpus && options.devices.len() > 1).then(|| options.devices.join(","));
+        let (slots, joint) = match all {
+            Some(all) if options.together => (vec![Slot::new(all)], None),
+            all => {
+                let each = options.devices.iter().cloned().map(Slot::new);
+                (each.collect(), all.map(Slot::new))
+            }
+        };
         let free = sync::Semaphore::new(slots.len());
         Self {
             options,
             slots,
             free,
+            joint,
             observer: None,
         }
     }
@@ -233,10 +206,8 @@ impl Evaluator {
 
     /// Asks all workers to end, and kills those that do not.
     pub async fn shut_down(&self) {
-        for slot in &self.slots {
-            if let Some(worker) = slot.state.lock().await.worker.take() {
-                worker.shut_down().await;
-            }
+        for slot in self.slots.iter().chain(&self.joint) {
+            slot.shut_down().await;
         }
     }
 
@@ -247,16 +218,61 @@ impl Evaluator {
         limits: TimeLimits,
         on_progress: OnProgress<'_>,
     ) -> Result<Answer, Fault> {
-        let _permit = self
-            .free
-            .acquire()
+        let Some(joint) = &self.joint else {
+            return self.ask_one(&request, hash, limits, on_progress).await;
+        };
+        if !hash.is_some_and(|hash| joint.has_met(hash)) {
+            let answer = self.ask_one(&request, hash, limits, on_progress).await;
+            match &answer {
+                Err(fault) if is_too_large(fault) => {
+                    tracing::info!(%fault, devices = joint.device, "all GPUs together try it");
+                }
+                _ => return answer,
+            }
+        }
+        let _all = self.permits(self.slots.len()).await?;
+        for slot in &self.slots {
+            slot.shut_down().await;
+        }
+        let mut state = joint.state.lock().await;
+        self.ask_of(joint, &mut state, &request, hash, (limits, on_progress))
             .await
-            .map_err(|closed| Fault::machine(MachineFaultKind::Bug, closed))?;
+    }
+
+    /// Asks the worker of one device.
+    async fn ask_one(
+        &self,
+        request: &Request,
+        hash: Option<ContentHash>,
+        limits: TimeLimits,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Answer, Fault> {
+        let _permit = self.permits(1).await?;
+        if let Some(joint) = &self.joint {
+            joint.shut_down().await;
+        }
         let (slot, mut state) = self.free_slot(hash).await;
-        let mut worker = self.worker(slot, &mut state).await?;
+        self.ask_of(slot, &mut state, request, hash, (limits, on_progress))
+            .await
+    }
+
+    async fn permits(&self, count: usize) -> Result<sync::SemaphorePermit<'_>, Fault> {
+        let permits = self.free.acquire_many(count as u32).await;
+        permits.map_err(|closed| Fault::machine(MachineFaultKind::Bug, closed))
+    }
+
+    async fn ask_of(
+        &self,
+        slot: &Slot,
+        state: &mut SlotState,
+        request: &Request,
+        hash: Option<ContentHash>,
+        (limits, on_progress): (TimeLimits, OnProgress<'_>),
+    ) -> Result<Answer, Fault> {
+        let mut worker = self.worker(slot, state).await?;
         let device = state.device(slot);
         let on_memory = |memory| self.told(&device, memory);
-        match worker.ask(&request, limits, on_progress, &on_memory).await {
+        match worker.ask(request, limits, on_progress, &on_memory).await {
             RequestEnd::Answered(answer) => {
                 // A device that failed once may go on failing until its process is gone.
                 let lost = matches!(&answer, Err(Fault::Machine(fault))
@@ -268,21 +284,26 @@ impl Evaluator {
                 }
                 worker.shut_down().await;
                 let Err(fault) = answer else { return answer };
-                Err(self.attributed(slot, &mut state, fault).await)
+                let is_joint = self
+                    .joint
+                    .as_ref()
+                    .is_none_or(|joint| std::ptr::eq(joint, slot));
+                if is_too_large(&fault) && !is_joint {
+                    state.lost = Some(LossReason::of(&fault));
+                    return Err(fault);
+                }
+                Err(self.attributed(slot, state, fault).await)
             }
             RequestEnd::Lost(fault) => {
                 drop(worker);
-                Err(self.attributed(slot, &mut state, fault).await)
+                Err(self.attributed(slot, state, fault).await)
             }
         }
     }
 
     /// Tests the machine before a model comes under suspicion.
     async fn attributed(&self, slot: &Slot, state: &mut SlotState, fault: Fault) -> Fault {
-        slot.met
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        slot.forget();
         tracing::warn!(device = slot.device, %fault, "an eval-worker was lost");
         state.lost = Some(LossReason::of(&fault));
         match self.test(slot, state).await {
@@ -332,88 +353,15 @@ impl Evaluator {
         (slot, slot.state.lock().await)
     }
 
-    /// Takes the worker of a slot, or starts one, after a pause if the last start failed.
     async fn worker(&self, slot: &Slot, state: &mut SlotState) -> Result<Worker, Fault> {
-        if let Some(worker) = state.worker.take() {
-            // Whoever drops the request drops it.
-            state.lost = Some(LossReason::GivenUp);
-            return Ok(worker);
-        }
-        if let Some(why) = state.lost.take()
-            && let Some(observer) = &self.observer
-        {
-            observer.replaced(&state.device(slot), why);
-        }
-        if let Some(not_before) = state.not_before {
-            tokio::time::sleep_until(not_before).await;
-        }
-        let device = state.found.as_deref().unwrap_or(&slot.device);
-        let started = Worker::start(&self.options, device).await;
-        match &started {
-            Ok(worker) => {
-                (state.pause, state.not_before) = (Duration::ZERO, None);
-                state.lost = Some(LossReason::GivenUp);
-                let hello = worker.hello();
-                let found = hello.device.as_ref().ok();
-                state.id = found.map(|device| device.id.clone());
-                let gpu = found.filter(|device| device.memory.is_some());
-                if let Some(gpu) = gpu {
-                    state.found = Some(gpu.id.clone());
-                }
-                tracing::info!(
-                    device = slot.device,
-                    release = hello.release,
-                    "eval-worker ready"
-                );
-                if let Some(why) = &hello.unused_gpu {
-                    tracing::error!(
-                        "this machine has a GPU and computes on its CPU: {why}; `validator check` says more"
-                    );
-                }
-                for wall in &hello.sandbox {
-                    match &wall.stands {
-                        Ok(how) => tracing::info!(wall = wall.name, how, "sandbox"),
-                        Err(why) => tracing::warn!(wall = wall.name, why, "no sandbox"),
-                    }
-                }
-            }
-            Err(fault) => {
-                state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-                state.not_before = Some(Instant::now() + state.pause);
-                tracing::warn!(device = slot.device, %fault, "no eval-worker");
-            }
-        }
-        started
+        slot.worker(state, &self.options, self.observer.as_deref())
+            .await
     }
 }
 
-impl SlotState {
-    /// Takes back a worker that is well.
-    fn keep(&mut self, worker: Worker) {
-        self.lost = None;
-        self.worker = Some(worker);
-    }
-
-    fn device(&self, slot: &Slot) -> String {
-        self.id.as_ref().unwrap_or(&slot.device).clone()
-    }
-}
-
-impl Slot {
-    fn has_met(&self, hash: ContentHash) -> bool {
-        self.met
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&hash)
-    }
-
-    fn remember(&self, hash: Option<ContentHash>) {
-        let Some(hash) = hash else { return };
-        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        met.retain(|known| *known != hash);
-        met.insert(0, hash);
-        met.truncate(REMEMBERED);
-    }
+/// Whether a device had too little memory.
+fn is_too_large(fault: &Fault) -> bool {
+    matches!(fault, Fault::Machine(fault) if fault.kind == MachineFaultKind::OutOfMemory)
 }
 
 fn unexpected(answer: &Answer) -> Fault {

@@ -8,6 +8,7 @@ mod batches;
 mod evaluator;
 mod limits;
 mod observer;
+mod slot;
 mod worker;
 
 use std::path::{Path, PathBuf};

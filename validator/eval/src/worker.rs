@@ -43,6 +43,8 @@ pub struct Options {
     pub program: PathBuf,
     /// One worker is started for each: `cpu`, `cuda:0`, `auto`.
     pub devices: Vec<String>,
+    /// One worker is started for all GPUs instead, so that each model is worked on by all of them.
+    pub together: bool,
     /// The only directories of models and tokenizers that workers may read.
     pub readable: Vec<PathBuf>,
     /// The most host memory a worker may take, in bytes.
@@ -55,6 +57,17 @@ pub struct Options {
     pub no_sandbox: bool,
     /// The environment of workers: values of [`protocol::ENVIRONMENT`].
     pub environment: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Has all GPUs work on each model, instead of each on models of its own.
+    #[must_use]
+    pub fn together(self) -> Self {
+        Self {
+            together: true,
+            ..self
+        }
+    }
 }
 
 /// In 16 bits on a CPU, idle threads of the tensor library do not spin beside ours.

@@ -139,7 +139,8 @@ impl SquareSum {
     }
 }
 
-fn square_sum(dtype: header::Dtype, bytes: &[u8]) -> f64 {
+/// Returns the sum of squares of whole elements, in f64.
+pub fn square_sum(dtype: header::Dtype, bytes: &[u8]) -> f64 {
     match dtype {
         header::Dtype::F64 => sum::<8>(bytes, f64::from_le_bytes),
         header::Dtype::F32 => sum::<4>(bytes, |b| f64::from(f32::from_le_bytes(b))),

@@ -141,7 +141,8 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<Exit, Failure> {
             tokenizer.display()
         ));
     }
-    let options = workers::options(&args.worker, &args.device, readable)?;
+    // There is one model: of several GPUs all work on it.
+    let options = workers::options(&args.worker, &args.device, readable)?.together();
     let evaluator = Evaluator::new(options);
     let (evaluated, device) = block_on(async {
         let evaluated = evaluate(args, &evaluator, source, input, &parameters).await;

@@ -37,6 +37,7 @@ pub(crate) fn options(
     Ok(Options {
         program: eval::program(worker.program())?,
         devices: devices.names().to_vec(),
+        together: false,
         readable: readable.into_iter().collect(),
         memory: None,
         device_memory: None,

@@ -112,7 +112,9 @@ macro_rules! launch {
     }};
 }
 
+mod gather;
 mod norm;
+pub use gather::Gather;
 pub use norm::{AddBias, RowNorm};
 
 /// Allocates what a kernel writes whole.

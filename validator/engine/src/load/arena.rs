@@ -22,21 +22,33 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Lays out the tensors of a decoder, in the order the specification lists them.
-    pub(super) fn new(spec: &DecoderSpec, defaulted: BTreeMap<String, f32>) -> Self {
+    /// Lays out those tensors of a decoder that are to be `here`, in the order the specification lists them.
+    pub(super) fn new(
+        spec: &DecoderSpec,
+        defaulted: &BTreeMap<String, f32>,
+        here: impl Fn(&str) -> bool,
+    ) -> Self {
         let (mut places, mut order, mut end) = (HashMap::new(), Vec::new(), 0_usize);
-        for tensor in spec.tensors() {
+        for tensor in spec.tensors().filter(|tensor| here(&tensor.name)) {
             let count = tensor.shape.iter().product::<u64>() as usize;
             places.insert(tensor.name.clone(), (end, count));
             order.push(tensor.name);
             end = (end + count).next_multiple_of(ALIGN);
         }
+        let defaulted = defaulted.iter().filter(|(name, _)| here(name));
         Self {
             places,
             order,
             elements: end,
-            defaulted,
+            defaulted: defaulted
+                .map(|(name, &value)| (name.clone(), value))
+                .collect(),
         }
+    }
+
+    /// Returns whether a tensor is here.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
     }
 
     /// Returns the tensors that no file has, with the value of all their elements.

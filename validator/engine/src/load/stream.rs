@@ -1,21 +1,41 @@
-//! One pass over a weights file: hash, norms and conversion, block by block.
+//! One pass over weights files, block by block: hash, norms and conversion.
+//!
+//! A file's hash is a chain, everything else can be done side by side. So a few threads each read blocks of their
+//! own, sum squares and put elements where they go, and hand the block on to one that hashes all of them in order;
+//! then its buffer is read into again.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
-    io::{self, Read, Seek},
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
 };
 
 use model::{
     Fault, MachineFaultKind,
     header::{Dtype, Header},
-    norms::{FileNorms, ProjectionNorms},
+    norms::{Projection, ProjectionNorms, square_sum},
 };
 use sha2::{Digest, Sha256};
+use shared::task::panic_message;
 
 use crate::cpu::Element;
 
-/// Bytes read at once.
-const BLOCK: usize = 8 << 20;
+/// Bytes of a block. Small enough that what one thread read is still in the cache when another hashes it.
+pub(super) const BLOCK: usize = 4 << 20;
+
+/// Bytes beyond a block that its last element may reach.
+pub(super) const BEYOND: usize = 7;
+
+/// Threads that read one file. Reading, summing and copying take about as long as two hashes.
+const MOST_READERS: usize = 4;
 
 /// What was learnt from a file.
 #[derive(Debug)]
@@ -25,115 +45,305 @@ pub(super) struct Streamed {
     pub(super) norms: ProjectionNorms,
 }
 
-/// Reads a file from its start, whose header names what is loaded, and hands out the whole elements of each block: tensor, number of
-/// the first element, dtype, bytes.
+/// The elements of a tensor that begin in one block.
+#[derive(Debug)]
+pub(super) struct Piece<P> {
+    pub(super) dtype: Dtype,
+    /// Where they lie in the block, and up to [`BEYOND`] bytes behind it.
+    pub(super) bytes: Range<usize>,
+    /// Where they go, if anywhere.
+    place: Option<P>,
+    /// The projection whose norm they count for.
+    projection: Option<(usize, Projection)>,
+}
+
+/// Cuts a file into blocks. `place` is asked for the elements of each tensor, in their order.
+pub(super) fn cut<'h, P>(
+    header: &'h Header,
+    place: impl FnMut(&'h str, Range<usize>) -> Option<P>,
+) -> Vec<Vec<Piece<P>>> {
+    cut_by(BLOCK as u64, header, place)
+}
+
+fn cut_by<'h, P>(
+    block_bytes: u64,
+    header: &'h Header,
+    mut place: impl FnMut(&'h str, Range<usize>) -> Option<P>,
+) -> Vec<Vec<Piece<P>>> {
+    let count = header.file_bytes().div_ceil(block_bytes);
+    let mut blocks: Vec<Vec<Piece<P>>> = (0..count).map(|_| Vec::new()).collect();
+    for (name, tensor) in header.in_file_order() {
+        let start = header.data_start() + tensor.bytes.start;
+        let end = header.data_start() + tensor.bytes.end;
+        let size = tensor.dtype.bytes();
+        let elements = (end - start) / size;
+        let projection = Projection::of_tensor(name);
+        // The number of elements that begin before a byte of the file.
+        let before = |byte: u64| byte.saturating_sub(start).div_ceil(size).min(elements);
+        for block in start / block_bytes..end.div_ceil(block_bytes) {
+            let position = block * block_bytes;
+            let (first, last) = (before(position), before(position + block_bytes));
+            if first == last {
+                continue;
+            }
+            let byte = |element: u64| (start + element * size - position) as usize;
+            blocks[block as usize].push(Piece {
+                dtype: tensor.dtype,
+                bytes: byte(first)..byte(last),
+                place: place(name, first as usize..last as usize),
+                projection,
+            });
+        }
+    }
+    blocks
+}
+
+/// Where blocks are read into, and what becomes of their elements.
+pub(super) trait Target: Sync {
+    type Buffer: Send;
+    type Place: Send;
+
+    /// Makes a buffer of [`BLOCK`] and [`BEYOND`] bytes.
+    fn buffer(&self) -> Result<Self::Buffer, Fault>;
+
+    /// Waits until nobody reads the buffer any more, and returns its bytes.
+    fn writable<'a>(&self, buffer: &'a mut Self::Buffer) -> Result<&'a mut [u8], Fault>;
+
+    fn bytes<'a>(&self, buffer: &'a Self::Buffer) -> Result<&'a [u8], Fault>;
+
+    /// Puts the elements of pieces where they go.
+    fn put(
+        &self,
+        buffer: &mut Self::Buffer,
+        pieces: Vec<(Dtype, Range<usize>, Self::Place)>,
+    ) -> Result<(), Fault>;
+}
+
+/// A weights file that is to be read.
+pub(super) struct Source<'a, P> {
+    pub(super) file: &'a File,
+    pub(super) header: &'a Header,
+    /// See [`cut`].
+    pub(super) blocks: Vec<Vec<Piece<P>>>,
+}
+
+/// A block that was read, on its way to be hashed.
+struct Done<B> {
+    number: usize,
+    buffer: B,
+    /// Bytes of the block itself.
+    bytes: usize,
+    squares: Vec<((usize, Projection), f64)>,
+}
+
+/// Reads files with so many threads in all, several at a time if there are enough; returns what was learnt of each,
+/// in their order.
 ///
 /// # Errors
-/// The machine's, if the file can't be read to its end, and those of `give`.
-pub(super) fn read(
-    mut file: &File,
-    header: &Header,
+/// The machine's, if a file can't be read to the end its header speaks of, and those of the target.
+pub(super) fn read<T: Target>(
+    sources: Vec<Source<'_, T::Place>>,
+    target: &T,
+    threads: usize,
     progress: &(dyn Fn(u64) + Sync),
-    mut give: impl FnMut(&str, usize, Dtype, &[u8]) -> Result<(), Fault>,
+) -> Result<Vec<Streamed>, Fault> {
+    let at_once = sources.len().min(threads / 2).max(1);
+    let readers = (threads / at_once).saturating_sub(1).clamp(1, MOST_READERS);
+    let count = sources.len();
+    let queue = Mutex::new(sources.into_iter().enumerate());
+    let next = || lock(&queue).next();
+    let work = || {
+        let mut streamed = Vec::new();
+        while let Some((number, source)) = next() {
+            let read = read_one(source, target, readers, progress);
+            // The other files are of no use then.
+            let read = read.inspect_err(|_| while next().is_some() {})?;
+            streamed.push((number, read));
+        }
+        Ok(streamed)
+    };
+    let mut streamed = Vec::with_capacity(count);
+    for done in side_by_side(at_once, work) {
+        streamed.extend(done?);
+    }
+    streamed.sort_by_key(|&(number, _)| number);
+    Ok(streamed.into_iter().map(|(_, streamed)| streamed).collect())
+}
+
+/// Runs the same work on several threads, this one among them. A panic goes on here.
+fn side_by_side<R: Send>(threads: usize, work: impl Fn() -> R + Sync) -> Vec<R> {
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let mut results = vec![work()];
+        for other in others {
+            match other.join() {
+                Ok(result) => results.push(result),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    })
+}
+
+fn read_one<T: Target>(
+    source: Source<'_, T::Place>,
+    target: &T,
+    readers: usize,
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Streamed, Fault> {
-    let storage = |error: io::Error| Fault::machine(MachineFaultKind::Storage, error);
-    file.rewind().map_err(storage)?;
-    let mut hash = Sha256::new();
-    let mut norms = FileNorms::new(header);
-    let mut tensors = Tensors::new(header);
-    let mut buffer = vec![0; BLOCK + Tensors::MAX_CARRY];
-    // Bytes at the start of the buffer that are the beginning of an element.
-    let mut carry = 0;
-    let mut bytes = 0;
-    loop {
-        let count = file
-            .read(&mut buffer[carry..carry + BLOCK])
-            .map_err(storage)?;
-        if count == 0 {
-            break;
-        }
-        let end = carry + count;
-        hash.update(&buffer[carry..end]);
-        norms.update(&buffer[carry..end]);
-        let used = tensors.take(bytes - carry as u64, &buffer[..end], &mut give)?;
-        buffer.copy_within(used..end, 0);
-        carry = end - used;
-        bytes += count as u64;
-        progress(count as u64);
+    let Source {
+        file,
+        header,
+        blocks,
+    } = source;
+    let total = header.file_bytes();
+    let names = header.tensors().keys();
+    let mut squares: BTreeMap<_, f64> = names
+        .filter_map(|name| Some((Projection::of_tensor(name)?, 0.0)))
+        .collect();
+    let queue = Mutex::new(blocks.into_iter().enumerate());
+    let (to_hash, hashable) = channel();
+    let (free, buffers) = channel();
+    // One more for the thread that hashes, and one that it may find next.
+    for _ in 0..readers + 2 {
+        let _ = free.send(target.buffer()?);
     }
-    match norms.finish() {
-        Some(norms) if bytes == header.file_bytes() && tensors.are_done() => Ok(Streamed {
+    let buffers = Mutex::new(buffers);
+    let reader = |to_hash: Sender<_>| {
+        // The buffer first: the lowest block that is missing has one then, and hashing goes on.
+        while let Some(buffer) = receive(&buffers) {
+            let Some((number, pieces)) = lock(&queue).next() else {
+                return;
+            };
+            let read = || read_block(file, total, number, pieces, buffer, target);
+            // Whatever happens to a block, the thread that waits for it hears of it.
+            let block = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+                let text = panic_message(&*panic);
+                Err(Fault::machine(MachineFaultKind::Bug, text))
+            });
+            let failed = block.is_err();
+            if to_hash.send(block).is_err() || failed {
+                return;
+            }
+        }
+    };
+    let digest = thread::scope(|scope| {
+        for _ in 0..readers {
+            let (reader, to_hash) = (&reader, to_hash.clone());
+            scope.spawn(move || reader(to_hash));
+        }
+        drop(to_hash);
+        // Hands its end of the buffers back when it is done, whatever the reason: then readers end.
+        hash(hashable, free, target, |block| {
+            for (whose, sum) in block.squares {
+                *squares.entry(whose).or_default() += sum;
+            }
+            progress(block.bytes as u64);
+        })
+    })?;
+    match digest {
+        (digest, bytes) if bytes == total && length(file)? == total => Ok(Streamed {
             bytes,
-            digest: hash.finalize().into(),
-            norms,
+            digest,
+            norms: squares
+                .into_iter()
+                .map(|((layer, projection), sum)| (layer, projection, sum.sqrt()))
+                .collect(),
         }),
-        _ => Err(Fault::machine(
-            MachineFaultKind::Storage,
-            "a file became shorter",
-        )),
+        _ => Err(changed()),
     }
 }
 
-/// The tensors of a file, in the order of their bytes.
-struct Tensors<'a> {
-    /// Name, dtype, start and end in the file; the next one last.
-    ahead: Vec<(&'a str, Dtype, u64, u64)>,
+/// What is left of a block once it was hashed.
+struct Hashed {
+    bytes: usize,
+    squares: Vec<((usize, Projection), f64)>,
 }
 
-impl<'a> Tensors<'a> {
-    /// Most bytes of an element that may be left over.
-    const MAX_CARRY: usize = 7;
-
-    fn new(header: &'a Header) -> Self {
-        let start = header.data_start();
-        let place = |(name, info): (&'a str, &model::header::TensorInfo)| {
-            (
-                name,
-                info.dtype,
-                start + info.bytes.start,
-                start + info.bytes.end,
-            )
-        };
-        let mut ahead: Vec<_> = header.in_file_order().into_iter().map(place).collect();
-        ahead.reverse();
-        Self { ahead }
-    }
-
-    const fn are_done(&self) -> bool {
-        self.ahead.is_empty()
-    }
-
-    /// Hands out the whole elements among `bytes`, which lie at `position` of the file. Returns
-    /// how many bytes need not be seen again.
-    fn take(
-        &mut self,
-        position: u64,
-        bytes: &[u8],
-        give: &mut impl FnMut(&str, usize, Dtype, &[u8]) -> Result<(), Fault>,
-    ) -> Result<usize, Fault> {
-        let end = position + bytes.len() as u64;
-        while let Some(&(name, dtype, first, last)) = self.ahead.last() {
-            if first >= end && first < last {
-                break;
-            }
-            let size = dtype.bytes();
-            let from = first.max(position);
-            let to = last.min(end);
-            let whole = (to - from) / size * size;
-            let range = (from - position) as usize..(from - position + whole) as usize;
-            give(
-                name,
-                ((from - first) / size) as usize,
-                dtype,
-                &bytes[range.clone()],
-            )?;
-            if last > end {
-                return Ok(range.end);
-            }
-            self.ahead.pop();
+/// Hashes blocks in their order, whatever the order they come in; returns the digest and how many bytes there were.
+fn hash<T: Target>(
+    hashable: Receiver<Result<Done<T::Buffer>, Fault>>,
+    free: Sender<T::Buffer>,
+    target: &T,
+    mut done: impl FnMut(Hashed),
+) -> Result<([u8; 32], u64), Fault> {
+    let mut hash = Sha256::new();
+    let mut early = BTreeMap::new();
+    let (mut next, mut total) = (0, 0);
+    for block in hashable {
+        let block = block?;
+        early.insert(block.number, block);
+        while let Some(block) = early.remove(&next) {
+            next += 1;
+            hash.update(&target.bytes(&block.buffer)?[..block.bytes]);
+            total += block.bytes as u64;
+            // Nobody wants it once all blocks are taken.
+            let _ = free.send(block.buffer);
+            done(Hashed {
+                bytes: block.bytes,
+                squares: block.squares,
+            });
         }
-        Ok(bytes.len())
     }
+    Ok((hash.finalize().into(), total))
+}
+
+fn read_block<T: Target>(
+    file: &File,
+    total: u64,
+    number: usize,
+    pieces: Vec<Piece<T::Place>>,
+    mut buffer: T::Buffer,
+    target: &T,
+) -> Result<Done<T::Buffer>, Fault> {
+    let position = number as u64 * BLOCK as u64;
+    let bytes = (total - position).min(BLOCK as u64) as usize;
+    let reach = pieces.iter().map(|piece| piece.bytes.end).max();
+    let known = target.writable(&mut buffer)?;
+    let known = &mut known[..bytes.max(reach.unwrap_or(0))];
+    file.read_exact_at(known, position).map_err(storage)?;
+    let squares = pieces.iter().filter_map(|piece| {
+        let sum = square_sum(piece.dtype, &known[piece.bytes.clone()]);
+        Some((piece.projection?, sum))
+    });
+    let squares = squares.collect();
+    let placed = pieces
+        .into_iter()
+        .filter_map(|piece| Some((piece.dtype, piece.bytes, piece.place?)));
+    target.put(&mut buffer, placed.collect())?;
+    Ok(Done {
+        number,
+        buffer,
+        bytes,
+        squares,
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns a buffer, or nothing if no more will come.
+fn receive<B>(buffers: &Mutex<Receiver<B>>) -> Option<B> {
+    lock(buffers).recv().ok()
+}
+
+fn length(file: &File) -> Result<u64, Fault> {
+    Ok(file.metadata().map_err(storage)?.len())
+}
+
+fn storage(error: io::Error) -> Fault {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return changed();
+    }
+    Fault::machine(MachineFaultKind::Storage, error)
+}
+
+fn changed() -> Fault {
+    Fault::machine(
+        MachineFaultKind::Storage,
+        "a file changed its length while it was read",
+    )
 }
 
 /// Converts elements as they lie in a file, in the order of their numbers.
@@ -164,62 +374,4 @@ fn each<const N: usize, T>(bytes: &[u8], out: &mut [T], value: impl Fn([u8; N]) 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A file of three tensors of different dtypes, none of them aligned.
-    fn file() -> (Vec<u8>, Header) {
-        let json = r#"{"__metadata__":{"format":"pt"},
-            "a":{"dtype":"F64","shape":[3],"data_offsets":[0,24]},
-            "empty":{"dtype":"F32","shape":[0,5],"data_offsets":[24,24]},
-            "b":{"dtype":"BF16","shape":[5],"data_offsets":[24,34]},
-            "c":{"dtype":"F32","shape":[2,2],"data_offsets":[34,50]}}"#;
-        let mut file = (json.len() as u64).to_le_bytes().to_vec();
-        file.extend(json.as_bytes());
-        file.extend([1.5_f64, -2.25, 1e30].iter().flat_map(|x| x.to_le_bytes()));
-        file.extend(
-            [1.0_f32, 2.0, 3.0, 4.0, 5.0]
-                .iter()
-                .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()),
-        );
-        file.extend(
-            [6.0_f32, 7.0, 8.0, f32::INFINITY]
-                .iter()
-                .flat_map(|x| x.to_le_bytes()),
-        );
-        let header = Header::parse(json.as_bytes(), file.len() as u64).unwrap();
-        (file, header)
-    }
-
-    proptest! {
-        #[test]
-        fn elements_arrive_whole_whatever_the_blocks(sizes in proptest::collection::vec(1_usize..40, 400)) {
-            let (file, header) = file();
-            let mut found: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-            let mut tensors = Tensors::new(&header);
-            let (mut carry, mut read) = (Vec::new(), 0);
-            for size in sizes {
-                let fresh = &file[read..(read + size).min(file.len())];
-                let known = [carry.as_slice(), fresh].concat();
-                let used = tensors.take((read - carry.len()) as u64, &known, &mut |name, first, dtype, bytes| {
-                    let values = found.entry(name.to_owned()).or_default();
-                    assert_eq!(values.len(), first);
-                    values.resize(first + bytes.len() / dtype.bytes() as usize, 0.0);
-                    convert(dtype, bytes, &mut values[first..]);
-                    Ok(())
-                }).unwrap();
-                carry = known[used..].to_vec();
-                prop_assert!(carry.len() <= Tensors::MAX_CARRY);
-                read += fresh.len();
-            }
-            prop_assert!(tensors.are_done());
-            prop_assert_eq!(&found["a"], &[1.5, -2.25, 1e30]);
-            prop_assert_eq!(&found["b"], &[1.0, 2.0, 3.0, 4.0, 5.0]);
-            prop_assert_eq!(&found["c"], &[6.0, 7.0, 8.0, f32::INFINITY]);
-        }
-    }
-}
+mod tests;

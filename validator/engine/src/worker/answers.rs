@@ -59,7 +59,7 @@ pub(super) fn evaluate(
         let begun = Instant::now();
         let progress = |more| reporter.add(more);
         let rounding = loss::Rounding::default();
-        let computed = loss::evaluate(&resident.model, samples, plan, rounding, progress)?;
+        let computed = loss::evaluate(&resident.copies, samples, plan, rounding, progress)?;
         Ok(Evaluation {
             losses: computed.losses,
             content_hash: resident.content_hash,
@@ -79,7 +79,7 @@ pub(super) fn evaluate(
 
 pub(super) fn compare(
     channel: &Channel,
-    device: &Device,
+    devices: &[Device],
     request: &Compare,
 ) -> Result<Answer, Fault> {
     let Compare { model, samples } = request;
@@ -88,6 +88,8 @@ pub(super) fn compare(
     reporter.set(0);
     let spec = read_spec(model)?;
     let progress = |more| reporter.add(more);
+    // It knows one device only.
+    let device = devices.first().unwrap_or(&Device::Cpu);
     reference::of_directory(&model.directory, &spec, samples, device, &progress)
         .map(Answer::Compared)
 }
@@ -115,7 +117,10 @@ pub(super) fn generate(
     let answer = residents.with(channel, source, None, |resident| {
         let reporter = channel.progress(Phase::Generate, *max_tokens as u64);
         reporter.set(prompt.len() as u64);
-        generate::generate(&resident.model, &prompt, &options, || reporter.add(1))
+        let Some(model) = resident.copies.first() else {
+            return Err(Fault::machine(MachineFaultKind::Bug, "a model was lost"));
+        };
+        generate::generate(model, &prompt, &options, || reporter.add(1))
     })?;
     let text = tokenizer.decode(&answer)?;
     Ok(Answer::Generated(Generation {

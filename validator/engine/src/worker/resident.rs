@@ -18,14 +18,17 @@ use crate::{
     decoder::Model,
     device,
     folder::{Folder, fault_of_layout},
-    load::{self, LoadReport},
+    load::{self, LoadReport, Placement},
 };
 
 /// A model in memory, and what is known of it.
 #[derive(Debug)]
 pub(super) struct Resident {
     source: ModelSource,
-    pub(super) model: Model,
+    /// One on each device; or one alone, that may lie on several.
+    pub(super) copies: Vec<Model>,
+    /// Bytes of it on the device that has the most.
+    bytes: u64,
     pub(super) content_hash: ContentHash,
     pub(super) parameters: u64,
     pub(super) norms_refused: Option<String>,
@@ -38,23 +41,91 @@ pub(super) struct Resident {
 /// The models in memory, the one used last at the end.
 #[derive(Debug)]
 pub(super) struct Residents {
-    device: Device,
-    /// Room for all of them, in bytes. One alone may take more.
+    place: Place,
+    /// Room for all of them on each device, in bytes. One alone may take more.
     room: u64,
     models: Vec<Resident>,
 }
 
-impl Residents {
-    /// Makes an empty set. Unless room is given, no model stays on a CPU: memory is scarce there,
-    /// and the system caches the files. On a GPU a quarter is left for computing.
-    pub(super) fn new(device: Device, room: Option<u64>) -> Self {
-        let room = room.unwrap_or_else(|| match device::describe(&device).memory {
-            Some((free, _)) => free / 4 * 3,
-            None => 0,
+/// The devices models are loaded to.
+#[derive(Debug)]
+struct Place {
+    devices: Vec<Device>,
+    /// The same with the bytes that models may take there, if they have memory of their own.
+    sized: Vec<(Device, u64)>,
+    /// Bytes of the smallest device in all.
+    smallest: Option<u64>,
+}
+
+impl Place {
+    fn new(devices: &[Device]) -> Self {
+        let memory = |device: &Device| device::describe(device).memory;
+        let sized = devices.iter().filter_map(|device| {
+            // A quarter is left for computing.
+            let (free, _) = memory(device)?;
+            Some((device.clone(), free / 4 * 3))
         });
         Self {
-            device,
-            room,
+            devices: devices.to_vec(),
+            sized: sized.collect(),
+            smallest: devices
+                .iter()
+                .filter_map(memory)
+                .map(|(_, total)| total)
+                .min(),
+        }
+    }
+
+    fn is_cpu(&self) -> bool {
+        self.devices.iter().all(Device::is_cpu)
+    }
+
+    /// Returns the bytes that models may take on each device.
+    fn room(&self) -> u64 {
+        self.sized.iter().map(|&(_, room)| room).min().unwrap_or(0)
+    }
+
+    /// Says how a model of so many bytes is spread over the devices, and how much of it each has at most. Copies of
+    /// what fits are the fastest; what doesn't fit has its layers on all of them.
+    fn placement(&self, bytes: u64) -> (Placement<'_>, u64) {
+        if self.sized.len() < 2 || bytes <= self.room() {
+            return (Placement::Copies(&self.devices), bytes);
+        }
+        let all: u64 = self.sized.iter().map(|&(_, room)| room).sum();
+        let largest = self.sized.iter().map(|&(_, room)| room).max().unwrap_or(0);
+        let most = u128::from(bytes) * u128::from(largest) / u128::from(all.max(1));
+        (Placement::Layers(&self.sized), most as u64)
+    }
+
+    /// Refuses a model before memory is taken for it.
+    fn check(&self, bytes: u64) -> Result<(), Fault> {
+        let limit = if self.is_cpu() {
+            getrlimit(Resource::RLIMIT_DATA)
+                .ok()
+                .map(|(limit, _)| limit)
+        } else {
+            self.smallest
+        };
+        let (_, most) = self.placement(bytes);
+        match limit {
+            Some(limit) if most > limit => {
+                let text =
+                    format_args!("the model takes {} MiB of {} MiB", most >> 20, limit >> 20);
+                Err(Fault::machine(MachineFaultKind::OutOfMemory, text))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Residents {
+    /// Makes an empty set. Unless room is given, no model stays on a CPU: memory is scarce there,
+    /// and the system caches the files.
+    pub(super) fn new(devices: &[Device], room: Option<u64>) -> Self {
+        let place = Place::new(devices);
+        Self {
+            room: room.unwrap_or_else(|| place.room()),
+            place,
             models: Vec::new(),
         }
     }
@@ -73,9 +144,9 @@ impl Residents {
         let [.., current] = self.models.as_slice() else {
             return Err(Fault::machine(MachineFaultKind::Bug, "a model was lost"));
         };
-        let device = &self.device;
+        let place = &self.place;
         let (mut answer, mut prefetched) = thread::scope(|scope| {
-            let load = |next| move || Resident::load(next, device, &|_| {});
+            let load = |next| move || Resident::load(next, place, &|_| {});
             let loading = next.map(|next| scope.spawn(load(next)));
             (
                 work(current),
@@ -109,58 +180,66 @@ impl Residents {
         }
         let reporter = channel.progress(Phase::Load, weights_bytes(&source.directory));
         reporter.set(0);
-        self.make_room(
-            read_spec(source)?
-                .parameters()
-                .saturating_mul(bytes_of(source.dtype)),
-        );
+        let bytes = read_spec(source)?
+            .parameters()
+            .saturating_mul(bytes_of(source.dtype));
+        self.make_room(self.place.placement(bytes).1);
         let progress = |bytes| reporter.add(bytes);
-        let mut loaded = Resident::load(source, &self.device, &progress);
+        let mut loaded = Resident::load(source, &self.place, &progress);
         if is_out_of_memory(&loaded) && !self.models.is_empty() {
             self.models.clear();
             reporter.set(0);
-            loaded = Resident::load(source, &self.device, &progress);
+            loaded = Resident::load(source, &self.place, &progress);
         }
         self.models.push(loaded?);
         Ok(())
     }
 
     fn make_room(&mut self, bytes: u64) {
-        let mut used: u64 = self.models.iter().map(Resident::bytes).sum();
+        let mut used: u64 = self.models.iter().map(|model| model.bytes).sum();
         while used.saturating_add(bytes) > self.room && !self.models.is_empty() {
-            used -= self.models.remove(0).bytes();
+            used -= self.models.remove(0).bytes;
         }
     }
 
     /// Models are loaded ahead to a device of its own only: a CPU has nothing to spare while it
     /// computes.
     fn can_prefetch(&self, next: &ModelSource) -> bool {
-        if self.device.is_cpu() || self.models.iter().any(|model| model.serves(next)) {
+        if self.place.is_cpu() || self.models.iter().any(|model| model.serves(next)) {
             return false;
         }
         let Ok(spec) = read_spec(next) else {
             return false;
         };
-        let used: u64 = self.models.iter().map(Resident::bytes).sum();
+        let used: u64 = self.models.iter().map(|model| model.bytes).sum();
         let bytes = spec.parameters().saturating_mul(bytes_of(next.dtype));
-        used.saturating_add(bytes) <= self.room
+        used.saturating_add(self.place.placement(bytes).1) <= self.room
     }
 }
 
 impl Resident {
     fn load(
         source: &ModelSource,
-        device: &Device,
+        place: &Place,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Self, Fault> {
         let spec = read_spec(source)?;
-        check_size(source, &spec, device)?;
+        let parameters = spec.parameters();
+        if let Some(most) = source.max_parameters
+            && parameters > most
+        {
+            let text = format_args!("{parameters} parameters, and {most} are allowed");
+            return Err(Fault::model(ModelFaultKind::Size, text));
+        }
+        let bytes = parameters.saturating_mul(bytes_of(source.dtype));
+        place.check(bytes)?;
+        let (placement, bytes) = place.placement(bytes);
         let options = load::LoadOptions {
             dtype: source.dtype,
             attention: source.attention,
-            device,
+            placement,
         };
-        let (model, report) = load::load(&source.directory, &spec, options, progress)?;
+        let (copies, report) = load::load(&source.directory, &spec, options, progress)?;
         let content_hash = content_hash(&source.directory, &report)?;
         if let Some(expected) = source.content_hash
             && expected != content_hash
@@ -177,7 +256,8 @@ impl Resident {
         };
         Ok(Self {
             source: source.clone(),
-            model,
+            copies,
+            bytes,
             content_hash,
             parameters: report.parameters,
             norms_refused,
@@ -207,10 +287,6 @@ impl Resident {
                 .max_parameters
                 .is_none_or(|most| self.parameters <= most)
     }
-
-    fn bytes(&self) -> u64 {
-        self.parameters.saturating_mul(bytes_of(self.source.dtype))
-    }
 }
 
 fn is_out_of_memory<T>(result: &Result<T, Fault>) -> bool {
@@ -222,26 +298,6 @@ const fn bytes_of(dtype: Dtype) -> u64 {
         Dtype::F32 => 4,
         Dtype::Bf16 | Dtype::F16 => 2,
     }
-}
-
-/// Refuses a model before memory is taken for it.
-fn check_size(source: &ModelSource, spec: &DecoderSpec, device: &Device) -> Result<(), Fault> {
-    let parameters = spec.parameters();
-    if let Some(most) = source.max_parameters
-        && parameters > most
-    {
-        let text = format_args!("{parameters} parameters, and {most} are allowed");
-        return Err(Fault::model(ModelFaultKind::Size, text));
-    }
-    let bytes = parameters.saturating_mul(bytes_of(source.dtype));
-    if device.is_cpu()
-        && let Ok((limit, _)) = getrlimit(Resource::RLIMIT_DATA)
-        && bytes > limit
-    {
-        let text = format_args!("the model takes {} MiB of {} MiB", bytes >> 20, limit >> 20);
-        return Err(Fault::machine(MachineFaultKind::OutOfMemory, text));
-    }
-    Ok(())
 }
 
 /// Reads `config.json`, or the file it names for this version of transformers.

@@ -14,14 +14,16 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 use engine::{
-    cuda::kernels::{AddBias, Attend, CrossEntropy, Gate, Rotate, RowNorm, attention_tiles},
+    cuda::kernels::{
+        AddBias, Attend, CrossEntropy, Gate, Gather, Rotate, RowNorm, attention_tiles,
+    },
     device::DeviceSpec,
     heads::Heads,
 };
 use model::config::{Activation, Norm};
 
 fn device() -> Device {
-    DeviceSpec::Cuda(vec![0]).open().unwrap().device
+    DeviceSpec::Cuda(vec![0]).open().unwrap().devices.remove(0)
 }
 
 /// Numbers without a pattern, in the type's own precision.
@@ -92,6 +94,34 @@ fn attended(qkv: &[f64], spans: &[Range<usize>], heads: Heads, window: Option<us
         }
     }
     out
+}
+
+#[test]
+fn rows_are_taken_by_their_numbers() {
+    let gpu = device();
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for (all, width) in [(5, 64), (300, 7), (2, 4100)] {
+            let from = noise(all * width, 3, dtype).reshape((all, width)).unwrap();
+            let rows: Vec<u32> = (0..9)
+                .map(|i| i * 7 % all as u32)
+                .chain([all as u32 - 1])
+                .collect();
+            let rows = Tensor::new(rows, &Device::Cpu).unwrap();
+            let expected = from.index_select(&rows, 0).unwrap();
+            let (from, rows) = (from.to_device(&gpu).unwrap(), rows.to_device(&gpu).unwrap());
+            // A view into the middle, as of a list that holds more.
+            let rows = Tensor::cat(&[&rows, &rows], 0)
+                .unwrap()
+                .narrow(0, 10, 10)
+                .unwrap();
+            let found = from.apply_op2_no_bwd(&rows, &Gather).unwrap();
+            assert_eq!(
+                numbers(&found),
+                numbers(&expected),
+                "{dtype:?}, {width} columns"
+            );
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! What only the simulated GPU can show: what the walls grant its driver, what a pass launches, and
 //! what follows when its memory ends.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use eval::{Evaluator, Options, TimeLimits};
 use model::{
     Dtype, MachineFaultKind, PackingPlan,
     protocol::{Answer, Evaluate, ModelSource, Request},
@@ -162,22 +167,125 @@ fn a_pack_launches_uploads_and_allocates_so_much() {
     ];
     // A layer has 9 launches; the model has four, beside embedding, last norm, head and its loss.
     let expected = [
-        ("launches", 44),
+        ("launches", 43),
         ("attentions", 4),
-        ("uploads", 9),
+        ("uploads", 2),
         ("downloads", 1),
         ("waits", 0),
-        ("allocations", 49),
+        ("allocations", 41),
         ("copies", 0),
     ];
     assert_eq!(found, expected);
+}
+
+/// Two devices of so many MiB each.
+fn of_two(megabytes: &'static str) -> [(&'static str, &'static str); 2] {
+    [("CUDASIM_DEVICES", "2"), ("CUDASIM_MEMORY_MB", megabytes)]
+}
+
+const BOTH: &str = "cuda:0,cuda:1";
+
+/// Returns the bits of the losses of a model that a worker of these devices computes, in so many packs as there are
+/// samples, and what the driver says.
+fn bits(environment: &[(&str, &str)], device: &str, model: &Path) -> (Vec<u64>, Said) {
+    let environment = [environment, &[("CUDASIM_STATS", "1")]].concat();
+    let device = format!("--device={device}");
+    let mut worker = Worker::start_in(&environment, &[model], &[device.as_str()]);
+    let samples = samples();
+    let request = Request::Evaluate(Evaluate {
+        model: source(model),
+        plan: PackingPlan::new(&samples, 1),
+        samples,
+        next: None,
+    });
+    let Ok(Answer::Evaluated(evaluation)) = worker.ask(&request).0 else {
+        panic!("{device} has no losses")
+    };
+    let bits = evaluation.losses.iter().map(|loss| loss.to_bits());
+    (bits.collect(), said(worker))
+}
+
+#[test]
+fn all_devices_share_the_packs_of_a_model_that_fits_each() {
+    let model = fixtures().join("models/llama_gqa");
+    let (one, _) = bits(&[], "cuda:0", &model);
+    let (both, said) = bits(&of_two("64"), BOTH, &model);
+    assert_eq!(one, both, "the same bits");
+    for device in 0..2 {
+        let launches = format!("launches on device {device}");
+        assert!(said.counts[&launches].0 > 0, "{:?}", said.counts);
+    }
+    assert!(!said.counts.contains_key("copy to another device"));
+}
+
+#[test]
+fn a_model_larger_than_a_device_has_its_layers_on_both() {
+    let model = fixtures().join("models/llama_tied_theta500k");
+    let (one, _) = bits(&[], "cuda:0", &model);
+    let (both, said) = bits(&of_two("2"), BOTH, &model);
+    assert_eq!(one, both, "the same bits");
+    assert!(said.counts["copy to another device"].0 > 0);
+}
+
+/// What a device has no room for, all of them get; then each has its own worker again.
+#[tokio::test]
+async fn models_are_worked_on_by_one_device_or_if_need_be_by_all() {
+    let models = fixtures().join("models");
+    let (small, large) = (
+        models.join("llama_gqa_sharded"),
+        models.join("llama_tied_theta500k"),
+    );
+    let environment = of_two("2").map(|(name, value)| (name.to_owned(), value.to_owned()));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "where the simulated driver is, the script says"
+    )]
+    let libraries = std::env::var("LD_LIBRARY_PATH").unwrap();
+    let evaluator = Evaluator::new(Options {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_eval-worker")),
+        devices: BOTH.split(',').map(ToOwned::to_owned).collect(),
+        together: false,
+        readable: vec![models.clone()],
+        memory: None,
+        device_memory: None,
+        threads: Some(2),
+        no_sandbox: false,
+        environment: environment
+            .into_iter()
+            .chain([("LD_LIBRARY_PATH".to_owned(), libraries)])
+            .collect(),
+    });
+    assert_eq!(evaluator.width(), 2);
+    for model in [&small, &large, &small] {
+        let samples = samples();
+        let request = Evaluate {
+            model: source(model),
+            plan: PackingPlan::new(&samples, 1),
+            samples,
+            next: None,
+        };
+        let patience = TimeLimits::within(Duration::from_mins(5));
+        let evaluated = evaluator
+            .evaluate(request, patience, &|_| {})
+            .await
+            .unwrap();
+        let (expected, _) = bits(&[], "cuda:0", model);
+        let found: Vec<u64> = evaluated.losses.iter().map(|loss| loss.to_bits()).collect();
+        assert_eq!(found, expected);
+    }
+    let each = evaluator.start().await;
+    let devices = each
+        .into_iter()
+        .map(|started| started.hello.unwrap().device.unwrap().id);
+    assert_eq!(devices.collect::<Vec<_>>(), ["cuda:0", "cuda:1"]);
+    evaluator.shut_down().await;
 }
 
 #[test]
 fn what_does_not_fit_is_said_and_the_worker_lives_on() {
     let models = fixtures().join("models");
     // In 16 bits the small model and its pass fit; the large one's weights in 32 bits don't.
-    let mut worker = worker(&[("CUDASIM_MEMORY_MB", "1")], &models);
+    let mut worker = worker(&[("CUDASIM_MEMORY_MB", "2")], &models);
     let small = ModelSource {
         dtype: Dtype::Bf16,
         ..source(&models.join("llama_gqa"))

@@ -72,6 +72,7 @@ impl Keeper {
             devices: vec!["cpu".into()],
             readable: vec![folder.path().to_owned()],
             memory: Some(MEMORY),
+            together: false,
             device_memory: None,
             no_sandbox: false,
             threads: Some(2),
