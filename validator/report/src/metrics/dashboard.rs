@@ -109,7 +109,7 @@ fn the_dashboard_has_the_form_that_grafana_takes() {
                 !names(query).is_empty(),
                 "it asks for nothing of ours: {query}"
             );
-            let asked = query.split("$").skip(1);
+            let asked = query.split('$').skip(1);
             for rest in asked {
                 let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
                 let name = &rest[..end.unwrap_or(rest.len())];
