@@ -7,10 +7,12 @@
 use std::{ffi::OsString, io::Write};
 
 use serde::{Deserialize, Serialize};
+use shared::notices::Notice;
 
 use crate::{
     config::Config,
     error::Fault,
+    trouble::Trouble,
     update::state::{Note, Polled, Version},
 };
 
@@ -49,8 +51,10 @@ pub(crate) enum Task {
     },
     /// Tidy up after a success.
     Accept(Version),
-    /// Tell whoever wants to know.
+    /// Tell whoever wants to know what became of a version.
     Notify(Note),
+    /// Tell them what is wrong, or no longer is.
+    Call(Notice<Trouble>),
 }
 
 /// What a poll compares the remote with.

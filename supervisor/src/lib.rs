@@ -21,5 +21,6 @@ pub mod report;
 pub mod self_update;
 pub mod supervise;
 mod text;
+mod trouble;
 pub mod update;
 mod worker;

@@ -3,10 +3,17 @@
 use std::{io::Write, os::unix::process::CommandExt, process::Stdio, time::Duration};
 
 use nix::unistd::getpgrp;
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::{
+    notices::Notice,
+    notify_target::{Delivery, NotifyTarget},
+};
 
 use crate::{
     config::Config,
     error::{Blame, Fault},
+    trouble::Trouble,
     update::state::{Note, Outcome, Version},
 };
 
@@ -43,35 +50,77 @@ fn shell(line: &str, event: &str, commit: &str) -> std::process::Command {
     command
 }
 
-/// Runs the failure hook and tells every `--notify`.
+/// Runs the failure hook and tells every `--notify` what became of a version.
 pub(crate) fn notify(config: &Config, note: &Note) -> Result<(), Fault> {
-    let text = serde_json::to_string(&serde_json::json!({
-        "child": config.child_name,
-        "time": shared::clock::now().to_string(),
-        "note": note,
-    }))
-    .map_err(|error| Fault::machine(&error))?;
+    let message = message(config, "note", note);
     let failure = !matches!(
         note.result,
         Outcome::Accepted | Outcome::AcceptedWithoutRestart
     );
     let hook = config.hooks.on_failure.iter().filter(|_| failure);
+    let input = message.to_string();
     let mut first = Ok(());
-    for target in hook.chain(&config.notify) {
-        let told = if target.starts_with("http://") || target.starts_with("https://") {
-            post(target, &text)
-        } else {
-            run_with_input(target, &note.commit, &text)
-        };
-        if first.is_ok() {
-            first = told;
-        }
+    for line in hook {
+        first = first.and(run_with_input(line, "note", &note.commit, &input));
+    }
+    let Note {
+        result,
+        commit,
+        summary,
+        reason,
+        ..
+    } = note;
+    let why = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
+    let child = &config.child_name;
+    let sentence = format!("supervisor of {child}: {result}, {commit} ({summary}){why}");
+    first.and(tell(config, "note", commit, &message, &sentence))
+}
+
+/// Tells every `--notify` what is wrong, or no longer is.
+pub(crate) fn call(config: &Config, notice: &Notice<Trouble>) -> Result<(), Fault> {
+    let message = message(config, "notice", notice);
+    let sentence = notice.sentence(format_args!("supervisor of {}", config.child_name));
+    tell(config, "notice", "", &message, &sentence)
+}
+
+fn message(config: &Config, kind: &str, content: &impl Serialize) -> Value {
+    json!({
+        "child": config.child_name,
+        "time": shared::clock::now().to_string(),
+        kind: content,
+    })
+}
+
+/// Tells each target, also after one that could not be told; returns the first failure.
+fn tell(
+    config: &Config,
+    event: &str,
+    commit: &str,
+    message: &Value,
+    sentence: &str,
+) -> Result<(), Fault> {
+    let mut first = Ok(());
+    for text in &config.notify {
+        let told = text
+            .parse()
+            .map_err(|why| Fault::new(Blame::Refused, format!("--notify: {why}")))
+            .and_then(
+                |target: NotifyTarget| match target.delivery(message.clone(), sentence) {
+                    Delivery::Post { url, body } => post(url, &body),
+                    Delivery::Run { line, input } => run_with_input(line, event, commit, &input),
+                },
+            );
+        first = first.and(told);
     }
     first
 }
 
-fn run_with_input(line: &str, commit: &str, text: &str) -> Result<(), Fault> {
-    let mut child = shell(line, "note", commit).stdin(Stdio::piped()).spawn()?;
+fn run_with_input(line: &str, event: &str, commit: &str, text: &str) -> Result<(), Fault> {
+    let mut child = shell(line, event, commit).stdin(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // A command that does not read its input is not an error.
         let _ = stdin.write_all(text.as_bytes());
@@ -80,13 +129,15 @@ fn run_with_input(line: &str, commit: &str, text: &str) -> Result<(), Fault> {
     if status.success() {
         return Ok(());
     }
+    // The rest of the line may hold a secret.
+    let program = line.split_whitespace().next().unwrap_or_default();
     Err(Fault::new(
         Blame::Outside,
-        format!("`{line}` failed ({status})"),
+        format!("`{program}` failed ({status})"),
     ))
 }
 
-fn post(url: &str, text: &str) -> Result<(), Fault> {
+fn post(url: &reqwest::Url, body: &Value) -> Result<(), Fault> {
     let outside = |error: reqwest::Error| {
         Fault::new(
             Blame::Outside,
@@ -97,7 +148,10 @@ fn post(url: &str, text: &str) -> Result<(), Fault> {
         .timeout(POST_LIMIT)
         .build()
         .map_err(outside)?;
-    let request = client.post(url).header("content-type", "application/json");
-    let response = request.body(text.to_owned()).send().map_err(outside)?;
+    let response = client
+        .post(url.clone())
+        .json(body)
+        .send()
+        .map_err(outside)?;
     response.error_for_status().map(drop).map_err(outside)
 }

@@ -88,6 +88,7 @@ pub(crate) fn carry_out(job: &Job) -> Result<Answer, Fault> {
             }
         }
         (Task::Notify(note), _) => notify::notify(config, note)?,
+        (Task::Call(notice), _) => notify::call(config, notice)?,
     }
     Ok(Answer::Done)
 }

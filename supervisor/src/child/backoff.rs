@@ -9,7 +9,7 @@ const PAUSES: BackOff = BackOff {
     longest: Duration::from_mins(5),
 };
 /// A run of this length clears the count.
-const HEALTHY: Duration = Duration::from_mins(1);
+pub(super) const HEALTHY: Duration = Duration::from_mins(1);
 
 /// Exponential back-off with jitter that starts over after a healthy run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

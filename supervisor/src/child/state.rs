@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::backoff::RestartPauses;
+use super::backoff::{HEALTHY, RestartPauses};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
@@ -190,6 +190,14 @@ impl ChildState {
             _ => self.backoff.failures() > 1,
         };
         self.last_failure.as_deref().filter(|_| failing)
+    }
+
+    /// Returns how often it failed in a row; none once it has run for so long that its next failure is the first again.
+    pub fn failures_in_a_row(&self, at: Duration) -> u32 {
+        match self.running() {
+            Some(child) if at.saturating_sub(child.since) >= HEALTHY => 0,
+            _ => self.backoff.failures(),
+        }
     }
 
     /// Returns whether all is over.

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use shared::cli::FullPath;
+use shared::{cli::FullPath, notify_target::NotifyTarget};
 
 use crate::config::{BuildSandbox, Window, bytes, duration};
 
@@ -130,8 +130,8 @@ pub(super) struct UpdateOptions {
     /// Command run after an update was refused, failed or was rolled back
     #[arg(long, value_name = "CMD")]
     pub(super) on_failure: Option<String>,
-    /// Address to post to, or command to run, with JSON about each update
-    #[arg(long, value_name = "URL|CMD")]
+    /// Address to post to, slack:ADDRESS, or command to run, with JSON about each update and what is wrong
+    #[arg(long, value_name = "URL|CMD", value_parser = notify_target)]
     pub(super) notify: Vec<String>,
 }
 
@@ -234,4 +234,10 @@ pub(super) enum Echo {
     Always,
     /// Never
     Never,
+}
+
+/// Kept as it was given: what carries it out reads it again.
+fn notify_target(text: &str) -> Result<String, String> {
+    let target: Result<NotifyTarget, String> = text.parse();
+    target.map(|_| text.to_owned())
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, path::Path, time::Duration};
 
-use shared::causes::one_line;
+use shared::{causes::one_line, notices::Notice};
 
 use super::{
     Supervisor,
@@ -16,6 +16,7 @@ use crate::{
     error::{Blame, Fault},
     history,
     job::{Answer, Job, Line, Poll, Reach, Task},
+    trouble::Trouble,
     update::{
         journal,
         release::Release,
@@ -162,6 +163,10 @@ impl Supervisor {
         if !self.config.notify.is_empty() || self.config.hooks.on_failure.is_some() {
             self.start(Purpose::Notify, Task::Notify(note), SHORT_STEP);
         }
+    }
+
+    pub(super) fn call(&mut self, notice: Notice<Trouble>) {
+        self.start(Purpose::Notify, Task::Call(notice), SHORT_STEP);
     }
 
     /// Starts a worker; returns an answer at once only if that fails.

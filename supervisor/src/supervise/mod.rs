@@ -4,6 +4,7 @@ mod effects;
 pub mod machine;
 mod report;
 mod start;
+mod troubles;
 mod workers;
 
 use std::{
@@ -20,6 +21,7 @@ use tokio::{
 
 use self::{
     machine::{Event, Machine},
+    troubles::Troubles,
     workers::Workers,
 };
 use crate::{
@@ -38,6 +40,9 @@ use crate::{
 
 /// Between looks at a child that is not ours to wait for.
 const ADOPTED_POLL: Duration = Duration::from_millis(500);
+
+/// Between looks whether what is wrong has lasted.
+const CALL_EVERY: Duration = Duration::from_secs(15);
 
 /// The most that a child is given by one EXTEND_TIMEOUT_USEC.
 const MAX_EXTENSION: Duration = Duration::from_hours(1);
@@ -90,6 +95,9 @@ pub(crate) struct Supervisor {
     requests: Queue<PendingRequest>,
     signals: Signals,
     tasks: TaskSet,
+    troubles: Troubles,
+    /// When to look again whether people are to be called, though nothing happens.
+    call_at: Option<Duration>,
     /// Who waits for the answer to a check.
     checks: Vec<oneshot::Sender<Reply>>,
     _locks: [FileLock; 2],
@@ -135,6 +143,7 @@ impl Supervisor {
             let input = self.next().await;
             let busy = self.machine.update().phase != Phase::Idle;
             self.wake(input);
+            self.call_people();
             if busy && self.machine.update().phase == Phase::Idle {
                 crate::memory::let_go_of_code();
             }
@@ -234,7 +243,7 @@ impl Supervisor {
         let adopted = self.adopted.as_ref().map(|_| self.look_at);
         let silence = self.machine.child().running().and(self.notified.silence);
         let ping = self.pings.map(|(_, next)| next);
-        [self.machine.due(now), adopted, silence, ping]
+        [self.machine.due(now), adopted, silence, ping, self.call_at]
             .into_iter()
             .flatten()
             .min()
@@ -263,6 +272,21 @@ impl Supervisor {
             self.look_after_adopted();
         }
         self.take(Event::Tick);
+    }
+
+    /// Tells people what is wrong when it has lasted, and when it is over.
+    fn call_people(&mut self) {
+        if self.config.notify.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let due = self.troubles.look(&self.machine, now, shared::clock::now());
+        for notice in due {
+            let (cause, text) = (notice.cause, &notice.text);
+            tracing::info!(%cause, text, "calling people");
+            self.call(notice);
+        }
+        self.call_at = self.troubles.is_open().then(|| now + CALL_EVERY);
     }
 
     /// Notices the end of a child that an earlier supervisor started.

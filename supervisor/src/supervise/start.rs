@@ -15,7 +15,10 @@ use shared::{
 };
 use tokio::sync::mpsc;
 
-use super::{Reload, Signals, Supervisor, child_policy, machine::Machine, workers::Workers};
+use super::{
+    Reload, Signals, Supervisor, child_policy, machine::Machine, troubles::Troubles,
+    workers::Workers,
+};
 use crate::{
     child::{
         control,
@@ -110,6 +113,8 @@ impl Supervisor {
             requests: mpsc::channel(16),
             signals,
             tasks: TaskSet::new(),
+            troubles: Troubles::default(),
+            call_at: None,
             checks: Vec::new(),
             _locks: locks,
         })

@@ -4,6 +4,7 @@
 
 mod blame;
 mod builds;
+mod calls;
 mod child;
 mod clock;
 mod commands;

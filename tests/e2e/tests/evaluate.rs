@@ -12,17 +12,20 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Output,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use e2e::{limit, program, workspace};
-use eval::{Evaluator, Options, TimeLimits};
+use eval::{Evaluator, LossReason, Options, TimeLimits, WorkerObserver};
 use model::{
     Architecture, Attention, Compatibility, Conversation, Dtype, Fault, MachineFaultKind,
     PackingPlan, TokenizedSample,
     norms::NormLimits,
-    protocol::{Evaluate, ModelSource, Phase, Progress, Tokenize},
+    protocol::{DeviceMemory, Evaluate, ModelSource, Phase, Progress, Tokenize},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -314,9 +317,32 @@ fn family(process: Pid) -> Vec<Pid> {
     below.chain([process]).collect()
 }
 
-/// Sends a signal to the worker in mid-model; returns the fault. The next model has its losses.
-async fn struck(signal: Signal, patience: TimeLimits) -> Fault {
-    let evaluator = Evaluator::new(options(&fixtures()));
+/// What metrics are made of: devices whose workers were replaced, and how full devices were.
+#[derive(Debug, Default)]
+struct Observed {
+    replaced: Mutex<Vec<(String, &'static str)>>,
+    memory: Mutex<Vec<(String, DeviceMemory)>>,
+}
+
+impl WorkerObserver for Observed {
+    fn replaced(&self, device: &str, why: LossReason) {
+        let told = (device.to_owned(), why.name());
+        self.replaced.lock().unwrap().push(told);
+    }
+
+    fn memory(&self, device: &str, memory: DeviceMemory) {
+        self.memory
+            .lock()
+            .unwrap()
+            .push((device.to_owned(), memory));
+    }
+}
+
+/// Sends a signal to the worker in mid-model; returns the fault, and why the worker was replaced. The next model has
+/// its losses.
+async fn struck(signal: Signal, patience: TimeLimits) -> (Fault, Vec<(String, &'static str)>) {
+    let observed = Arc::new(Observed::default());
+    let evaluator = Evaluator::new(options(&fixtures())).observed(Arc::clone(&observed) as _);
     let process = evaluator.start().await[0].process.unwrap();
     let struck = AtomicBool::new(false);
     let strike = |progress: Progress| {
@@ -338,12 +364,20 @@ async fn struck(signal: Signal, patience: TimeLimits) -> Fault {
     let replaced = evaluator.start().await[0].process.unwrap();
     assert_ne!(replaced, process);
     evaluator.shut_down().await;
-    fault
+    let memory = observed.memory.lock().unwrap().clone();
+    assert!(!memory.is_empty());
+    for (device, memory) in memory {
+        assert_eq!(device, "cpu");
+        assert!((1 << 20..memory.total).contains(&memory.used), "{memory:?}");
+    }
+    let replaced = observed.replaced.lock().unwrap().clone();
+    (fault, replaced)
 }
 
 #[tokio::test]
 async fn a_worker_killed_in_mid_model_is_replaced() {
-    let fault = struck(Signal::SIGKILL, PATIENCE).await;
+    let (fault, replaced) = struck(Signal::SIGKILL, PATIENCE).await;
+    assert_eq!(replaced, [("cpu".to_owned(), "crashed")]);
     assert_eq!(kind(&fault), MachineFaultKind::Crashed, "{fault}");
     assert!(fault.to_string().contains("SIGKILL"), "{fault}");
 }
@@ -354,7 +388,8 @@ async fn a_worker_that_hangs_is_killed_and_replaced() {
         idle: Duration::from_secs(1),
         ..PATIENCE
     };
-    let fault = struck(Signal::SIGSTOP, patience).await;
+    let (fault, replaced) = struck(Signal::SIGSTOP, patience).await;
+    assert_eq!(replaced, [("cpu".to_owned(), "hung")]);
     assert_eq!(kind(&fault), MachineFaultKind::Hung, "{fault}");
 }
 
@@ -419,7 +454,9 @@ async fn several_devices_work_side_by_side() {
 
 #[tokio::test]
 async fn a_request_given_up_takes_its_worker_along() {
-    let evaluator = Evaluator::new(options(&fixtures()));
+    let observed = Arc::new(Observed::default());
+    let evaluator = Evaluator::new(options(&fixtures())).observed(Arc::clone(&observed) as _);
+    evaluator.start().await;
     let abandoned = evaluator.evaluate(evaluation(200), PATIENCE, &|_| {});
     tokio::time::timeout(Duration::from_millis(50), abandoned)
         .await
@@ -430,6 +467,8 @@ async fn a_request_given_up_takes_its_worker_along() {
         .unwrap()
         .losses;
     assert_eq!(losses.len(), 3);
+    let replaced = observed.replaced.lock().unwrap().clone();
+    assert_eq!(replaced, [("cpu".to_owned(), "given-up")]);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ pub mod heads;
 mod linear;
 pub mod load;
 pub mod loss;
+pub mod memory;
 mod norm;
 pub mod reference;
 mod residual;

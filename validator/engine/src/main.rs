@@ -12,6 +12,7 @@ use clap::Parser;
 use engine::{
     STACK,
     device::DeviceSpec,
+    memory::MemoryGauge,
     sandbox::{self, Allowed},
     worker::{Setup, Worker},
 };
@@ -122,6 +123,7 @@ fn run(args: Args, release: &str) -> Result<Exit, Failure> {
     }
     let walls = sandbox::separate(&allowed);
     let frames = take_stdout().map_err(|error| Failure::of(Exit::Machine, &error))?;
+    let gauge = MemoryGauge::open(allowed.memory);
     let entered = sandbox::enter(walls, &device, &allowed);
     if compile {
         let opened = entered.devices.map(|_| Exit::Ok);
@@ -138,6 +140,7 @@ fn run(args: Args, release: &str) -> Result<Exit, Failure> {
         release: release.to_owned(),
         device,
         device_memory,
+        gauge,
         entered,
     };
     let requests = receive();

@@ -58,7 +58,10 @@ use model::{
 };
 
 use self::{cgroup::Group, gpu::Gpu};
-use crate::device::{self, DeviceSpec};
+use crate::{
+    device::{self, DeviceSpec},
+    memory,
+};
 
 pub use self::{
     allowed::{Allowed, search_path},
@@ -162,7 +165,7 @@ pub fn separate(allowed: &Allowed) -> Walls {
     let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let memory = allowed
         .memory
-        .or_else(resources::most_memory)
+        .or_else(memory::most_of_host)
         .unwrap_or(u64::MAX);
     let group = Group::new(Path::new(cgroup::ROOT), &memberships, memory);
     let wanted = walls.wants("cgroup");

@@ -21,11 +21,15 @@ use shared::{Exit, Failure, task::panic_message};
 use self::resident::Residents;
 use crate::{
     device::{self, Description, DeviceSpec},
+    memory::MemoryGauge,
     sandbox::Entered,
 };
 
 /// Progress is reported no more often than this.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// In mid-work, memory is reported no more often than this.
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
 
 /// What a worker is told at its start.
 #[derive(Debug)]
@@ -35,6 +39,7 @@ pub struct Setup {
     pub device: DeviceSpec,
     /// The most device memory for models that stay loaded, in bytes.
     pub device_memory: Option<u64>,
+    pub gauge: MemoryGauge,
     /// The walls around this process, and the device behind them.
     pub entered: Entered,
 }
@@ -51,6 +56,10 @@ pub struct Worker {
 #[derive(Debug)]
 struct Channel {
     frames: Mutex<File>,
+    devices: Vec<Device>,
+    gauge: MemoryGauge,
+    /// When memory was reported last.
+    measured: Mutex<Option<Instant>>,
 }
 
 impl Worker {
@@ -64,6 +73,7 @@ impl Worker {
             release,
             device: spec,
             device_memory,
+            gauge,
             entered,
         } = setup;
         let Entered {
@@ -73,6 +83,9 @@ impl Worker {
         } = entered;
         let channel = Channel {
             frames: Mutex::new(frames),
+            devices: devices.as_ref().cloned().unwrap_or_default(),
+            gauge,
+            measured: Mutex::default(),
         };
         for wall in &sandbox {
             match &wall.stands {
@@ -108,6 +121,7 @@ impl Worker {
             let request = request.map_err(|error| Failure::of(Exit::Failed, &error))?;
             let last = request == Request::Shutdown;
             let answer = worker.answer(request);
+            worker.channel.memory(Duration::ZERO);
             worker.channel.reply(&Reply::Done(answer))?;
             if last {
                 break;
@@ -154,6 +168,19 @@ impl Channel {
     fn reply(&self, reply: &Reply) -> Result<(), Failure> {
         let frame = protocol::frame(reply).map_err(|error| Failure::of(Exit::Bug, &error))?;
         self.send(&frame)
+    }
+
+    /// Says how full the device is, unless that was said less than `every` ago.
+    fn memory(&self, every: Duration) {
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        if measured.is_some_and(|at| at.elapsed() < every) {
+            return;
+        }
+        *measured = Some(Instant::now());
+        if let Some(memory) = self.gauge.read(&self.devices) {
+            // If nobody listens any more, the end of requests will tell.
+            let _ = self.reply(&Reply::Memory(memory));
+        }
     }
 
     fn send(&self, frame: &[u8]) -> Result<(), Failure> {
@@ -210,5 +237,6 @@ impl Reporter<'_> {
         };
         // If nobody listens any more, the end of requests will tell.
         let _ = self.channel.reply(&Reply::Progress(progress));
+        self.channel.memory(MEMORY_EVERY);
     }
 }

@@ -1,18 +1,21 @@
 //! The workers of all devices: who gets which request, and what follows when one is lost.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use model::{
-    ContentHash, Conversation, Fault, MachineFaultKind, TokenizedSample,
+    ContentHash, Fault, MachineFaultKind, TokenizedSample,
     protocol::{
-        Answer, Compare, Evaluate, Generate, Generation, Hello, Request, SelfTest, Tokenize,
+        Answer, Compare, DeviceMemory, Evaluate, Generate, Generation, Hello, Request, SelfTest,
+        Tokenize,
     },
 };
 use tokio::{sync, time::Instant};
 
 use super::{
     EvalOutcome, OnProgress,
+    batches::batches,
     limits::TimeLimits,
+    observer::{LossReason, WorkerObserver},
     slot::{Slot, SlotState},
     worker::{Options, RequestEnd, Worker},
 };
@@ -22,9 +25,6 @@ const SELF_TEST: TimeLimits = TimeLimits {
     total: Duration::from_mins(1),
     idle: Duration::from_mins(1),
 };
-
-/// So much text is tokenized in one request.
-const BATCH_BYTES: usize = 16 << 20;
 
 /// How the start of a worker went.
 #[derive(Debug)]
@@ -48,6 +48,7 @@ pub struct Evaluator {
     free: sync::Semaphore,
     /// All GPUs at once, where there are several. In use only by who holds all of `free`.
     joint: Option<Slot>,
+    observer: Option<Arc<dyn WorkerObserver>>,
 }
 
 impl Evaluator {
@@ -72,6 +73,16 @@ impl Evaluator {
             slots,
             free,
             joint,
+            observer: None,
+        }
+    }
+
+    /// Tells this observer what becomes of the workers.
+    #[must_use]
+    pub fn observed(self, observer: Arc<dyn WorkerObserver>) -> Self {
+        Self {
+            observer: Some(observer),
+            ..self
         }
     }
 
@@ -85,11 +96,11 @@ impl Evaluator {
         let mut started = Vec::new();
         for slot in &self.slots {
             let mut state = slot.state.lock().await;
-            let worker = slot.worker(&mut state, &self.options).await;
+            let worker = self.worker(slot, &mut state).await;
             let process = worker.as_ref().ok().and_then(Worker::process);
             let hello = worker.map(|worker| {
                 let hello = worker.hello().clone();
-                state.worker = Some(worker);
+                state.keep(worker);
                 hello
             });
             started.push(Started {
@@ -258,14 +269,16 @@ impl Evaluator {
         hash: Option<ContentHash>,
         (limits, on_progress): (TimeLimits, OnProgress<'_>),
     ) -> Result<Answer, Fault> {
-        let mut worker = slot.worker(state, &self.options).await?;
-        match worker.ask(request, limits, on_progress).await {
+        let mut worker = self.worker(slot, state).await?;
+        let device = state.device(slot);
+        let on_memory = |memory| self.told(&device, memory);
+        match worker.ask(request, limits, on_progress, &on_memory).await {
             RequestEnd::Answered(answer) => {
                 // A device that failed once may go on failing until its process is gone.
                 let lost = matches!(&answer, Err(Fault::Machine(fault))
                     if !matches!(fault.kind, MachineFaultKind::Storage | MachineFaultKind::TooLarge));
                 if !lost {
-                    state.worker = Some(worker);
+                    state.keep(worker);
                     slot.remember(hash);
                     return answer;
                 }
@@ -276,6 +289,7 @@ impl Evaluator {
                     .as_ref()
                     .is_none_or(|joint| std::ptr::eq(joint, slot));
                 if is_too_large(&fault) && !is_joint {
+                    state.lost = Some(LossReason::of(&fault));
                     return Err(fault);
                 }
                 Err(self.attributed(slot, state, fault).await)
@@ -291,6 +305,7 @@ impl Evaluator {
     async fn attributed(&self, slot: &Slot, state: &mut SlotState, fault: Fault) -> Fault {
         slot.forget();
         tracing::warn!(device = slot.device, %fault, "an eval-worker was lost");
+        state.lost = Some(LossReason::of(&fault));
         match self.test(slot, state).await {
             Ok(_) => fault,
             Err(test) => {
@@ -301,14 +316,25 @@ impl Evaluator {
     }
 
     async fn test(&self, slot: &Slot, state: &mut SlotState) -> Result<SelfTest, Fault> {
-        let mut worker = slot.worker(state, &self.options).await?;
-        match worker.ask(&Request::SelfTest, SELF_TEST, &|_| {}).await {
+        let mut worker = self.worker(slot, state).await?;
+        let device = state.device(slot);
+        let on_memory = |memory| self.told(&device, memory);
+        let asked = worker.ask(&Request::SelfTest, SELF_TEST, &|_| {}, &on_memory);
+        let fault = match asked.await {
             RequestEnd::Answered(Ok(Answer::SelfTest(passed))) => {
-                state.worker = Some(worker);
-                Ok(passed)
+                state.keep(worker);
+                return Ok(passed);
             }
-            RequestEnd::Answered(Ok(other)) => Err(unexpected(&other)),
-            RequestEnd::Answered(Err(fault)) | RequestEnd::Lost(fault) => Err(fault),
+            RequestEnd::Answered(Ok(other)) => unexpected(&other),
+            RequestEnd::Answered(Err(fault)) | RequestEnd::Lost(fault) => fault,
+        };
+        state.lost = Some(LossReason::of(&fault));
+        Err(fault)
+    }
+
+    fn told(&self, device: &str, memory: DeviceMemory) {
+        if let Some(observer) = &self.observer {
+            observer.memory(device, memory);
         }
     }
 
@@ -326,34 +352,16 @@ impl Evaluator {
             .map_or(&self.slots[0], |slot| slot);
         (slot, slot.state.lock().await)
     }
+
+    async fn worker(&self, slot: &Slot, state: &mut SlotState) -> Result<Worker, Fault> {
+        slot.worker(state, &self.options, self.observer.as_deref())
+            .await
+    }
 }
 
 /// Whether a device had too little memory.
 fn is_too_large(fault: &Fault) -> bool {
     matches!(fault, Fault::Machine(fault) if fault.kind == MachineFaultKind::OutOfMemory)
-}
-
-/// Splits conversations, so that each part fits well into one frame. One that is longer is a part of
-/// its own.
-fn batches(conversations: &[Conversation]) -> Vec<&[Conversation]> {
-    if conversations.is_empty() {
-        return vec![conversations];
-    }
-    let mut batches = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (index, conversation) in conversations.iter().enumerate() {
-        let turns = conversation.messages.iter();
-        let more: usize = turns
-            .map(|turn| turn.role.len() + turn.content.len() + 32)
-            .sum();
-        if index > start && bytes + more > BATCH_BYTES {
-            batches.push(&conversations[start..index]);
-            (start, bytes) = (index, 0);
-        }
-        bytes += more;
-    }
-    batches.push(&conversations[start..]);
-    batches
 }
 
 fn unexpected(answer: &Answer) -> Fault {
@@ -362,22 +370,4 @@ fn unexpected(answer: &Answer) -> Fault {
         .take(200)
         .collect();
     Fault::machine(MachineFaultKind::Protocol, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_all_of_the_conversations_and_none_is_too_large() {
-        let long = |bytes: usize| Conversation::of("x".repeat(bytes), "answer");
-        let all: Vec<Conversation> = [1, BATCH_BYTES, 5, BATCH_BYTES / 2, BATCH_BYTES / 2, 7]
-            .map(long)
-            .into();
-        let batches = batches(&all);
-        assert_eq!(batches.concat(), all);
-        let sizes: Vec<usize> = batches.iter().map(|batch| batch.len()).collect();
-        assert_eq!(sizes, [1, 1, 2, 2]);
-        assert_eq!(super::batches(&[]), [&[] as &[Conversation]]);
-    }
 }

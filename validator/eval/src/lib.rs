@@ -4,8 +4,10 @@
 //! have no network. A worker that crashes, hangs or talks nonsense is killed and replaced; the
 //! machine is tested before the model in its hands is suspected.
 
+mod batches;
 mod evaluator;
 mod limits;
+mod observer;
 mod slot;
 mod worker;
 
@@ -17,6 +19,7 @@ use shared::{Exit, Failure};
 pub use self::{
     evaluator::{Evaluator, Started},
     limits::TimeLimits,
+    observer::{LossReason, WorkerObserver},
     worker::Options,
 };
 

@@ -8,7 +8,10 @@ use std::{
 use model::{ContentHash, Fault};
 use tokio::{sync, time::Instant};
 
-use super::worker::{Options, Worker};
+use super::{
+    observer::{LossReason, WorkerObserver},
+    worker::{Options, Worker},
+};
 
 /// The first pause before a worker that could not be started is tried again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -31,11 +34,27 @@ pub(super) struct SlotState {
     /// The idle worker. While it is asked something it is taken out, so that a request dropped
     /// half-way takes its worker along.
     pub(super) worker: Option<Worker>,
+    /// Why the worker that was taken out is lost, should it not come back.
+    pub(super) lost: Option<LossReason>,
+    /// The device by its own name, once a worker said hello.
+    id: Option<String>,
     /// The GPU that `auto` found: a worker that takes its place computes there or not at all, since on the CPU
     /// a step takes hours and losses have other bits.
     found: Option<String>,
     pause: Duration,
     not_before: Option<Instant>,
+}
+
+impl SlotState {
+    /// Takes back a worker that is well.
+    pub(super) fn keep(&mut self, worker: Worker) {
+        self.lost = None;
+        self.worker = Some(worker);
+    }
+
+    pub(super) fn device(&self, slot: &Slot) -> String {
+        self.id.as_ref().unwrap_or(&slot.device).clone()
+    }
 }
 
 impl Slot {
@@ -82,9 +101,17 @@ impl Slot {
         &self,
         state: &mut SlotState,
         options: &Options,
+        observer: Option<&dyn WorkerObserver>,
     ) -> Result<Worker, Fault> {
         if let Some(worker) = state.worker.take() {
+            // Whoever drops the request drops it.
+            state.lost = Some(LossReason::GivenUp);
             return Ok(worker);
+        }
+        if let Some(why) = state.lost.take()
+            && let Some(observer) = observer
+        {
+            observer.replaced(&state.device(self), why);
         }
         if let Some(not_before) = state.not_before {
             tokio::time::sleep_until(not_before).await;
@@ -94,12 +121,11 @@ impl Slot {
         match &started {
             Ok(worker) => {
                 (state.pause, state.not_before) = (Duration::ZERO, None);
+                state.lost = Some(LossReason::GivenUp);
                 let hello = worker.hello();
-                let gpu = hello
-                    .device
-                    .as_ref()
-                    .ok()
-                    .filter(|device| device.memory.is_some());
+                let found = hello.device.as_ref().ok();
+                state.id = found.map(|device| device.id.clone());
+                let gpu = found.filter(|device| device.memory.is_some());
                 if let Some(gpu) = gpu {
                     state.found = Some(gpu.id.clone());
                 }

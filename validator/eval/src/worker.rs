@@ -11,7 +11,7 @@ use std::{
 
 use model::{
     Fault, MachineFaultKind,
-    protocol::{self, Answer, Hello, ProtocolError, Reply, Request, SPIN_LIMIT},
+    protocol::{self, Answer, DeviceMemory, Hello, ProtocolError, Reply, Request, SPIN_LIMIT},
 };
 use nix::sys::signal::Signal;
 use shared::{process, task::TaskSet};
@@ -189,6 +189,7 @@ impl Worker {
         request: &Request,
         limits: TimeLimits,
         on_progress: OnProgress<'_>,
+        on_memory: &(dyn Fn(DeviceMemory) + Sync),
     ) -> RequestEnd {
         let deadline = Instant::now() + limits.total;
         let frame = match protocol::frame(request) {
@@ -218,6 +219,7 @@ impl Worker {
                 Err(_) => return RequestEnd::Lost(self.hung(limit).await),
                 Ok(Err(error)) => return RequestEnd::Lost(self.lost(error).await),
                 Ok(Ok(Reply::Progress(progress))) => on_progress(progress),
+                Ok(Ok(Reply::Memory(memory))) => on_memory(memory),
                 Ok(Ok(Reply::Done(answer))) => return RequestEnd::Answered(answer),
             }
         }

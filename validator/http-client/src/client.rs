@@ -1,6 +1,9 @@
 //! The client: its connections and time limits, and how one request is sent and redirected.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use reqwest::{
@@ -18,6 +21,7 @@ use crate::{
     credentials::Credentials,
     error::{HttpError, without_user},
     headers::text,
+    observer::HttpObserver,
     pace::{ByteCounter, Pace},
     redirect::{self, MAX_REDIRECTS},
     retry::RetryPolicy,
@@ -86,6 +90,7 @@ impl From<SetupError> for Fault {
 pub struct HttpClient {
     shared: Arc<ClientState>,
     received: Arc<ByteCounter>,
+    observer: Option<Arc<dyn HttpObserver>>,
 }
 
 #[derive(Debug)]
@@ -152,15 +157,25 @@ impl HttpClient {
         Ok(Self {
             shared: Arc::new(shared),
             received: Arc::default(),
+            observer: None,
         })
+    }
+
+    /// Returns a client whose observer, and that of its clones, is this one.
+    #[must_use]
+    pub fn observed(self, observer: Arc<dyn HttpObserver>) -> Self {
+        Self {
+            observer: Some(observer),
+            ..self
+        }
     }
 
     /// Returns a client that counts its bytes from zero.
     #[must_use]
     pub fn counted(&self) -> Self {
         Self {
-            shared: Arc::clone(&self.shared),
             received: Arc::default(),
+            ..self.clone()
         }
     }
 
@@ -192,6 +207,9 @@ impl HttpClient {
     /// Counts bytes that have come in, and waits until they are within the bandwidth.
     pub async fn count(&self, bytes: u64) {
         self.received.add(bytes);
+        if let Some(observer) = &self.observer {
+            observer.received(bytes);
+        }
         self.shared.pace.pass(bytes).await;
     }
 
@@ -202,12 +220,10 @@ impl HttpClient {
         let mut url = without_user(outgoing.start.unwrap_or(asked));
         let mut redirects = HeaderMap::new();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self
-                .shared
-                .library
-                .execute(outgoing.to(&url))
-                .await
-                .map_err(|error| HttpError::connection(asked, &error))?;
+            let asking = Asking::new(self.observer.as_deref());
+            let response = self.shared.library.execute(outgoing.to(&url)).await;
+            asking.ended(response.as_ref().ok().map(Response::status));
+            let response = response.map_err(|error| HttpError::connection(asked, &error))?;
             if !response.status().is_redirection() {
                 // A link remembered from before may have expired, whoever gave it.
                 let at_origin = outgoing.start.is_none() && redirect::same_origin(asked, &url);
@@ -227,6 +243,35 @@ impl HttpClient {
         }
         let reason = format!("more than {MAX_REDIRECTS} redirects");
         Err(HttpError::redirect(asked, reason))
+    }
+}
+
+/// A request under way, of which an observer is told how it ends: also when it is given up, as at a deadline.
+struct Asking<'a> {
+    observer: Option<&'a dyn HttpObserver>,
+    since: Instant,
+}
+
+impl<'a> Asking<'a> {
+    fn new(observer: Option<&'a dyn HttpObserver>) -> Self {
+        Self {
+            observer,
+            since: Instant::now(),
+        }
+    }
+
+    fn ended(mut self, status: Option<StatusCode>) {
+        if let Some(observer) = self.observer.take() {
+            observer.answered(status, self.since.elapsed());
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(observer) = self.observer.take() {
+            observer.answered(None, self.since.elapsed());
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use std::{
 };
 
 use http_client::{
-    Credentials, HttpClient, HttpError, HttpOptions, HttpRequest, RetryPolicy, SetupError,
+    Credentials, HttpClient, HttpError, HttpObserver, HttpOptions, HttpRequest, RetryPolicy,
+    SetupError,
 };
 use url::Url;
 
@@ -168,6 +169,15 @@ impl Hub {
             served: Arc::default(),
             options: Arc::new(options),
         })
+    }
+
+    /// Returns a client that tells this observer of each answer, as do its clones.
+    #[must_use]
+    pub fn observed(self, observer: Arc<dyn HttpObserver>) -> Self {
+        Self {
+            client: self.client.observed(observer),
+            ..self
+        }
     }
 
     /// Returns a client that counts its bytes, and those who served it, from zero.

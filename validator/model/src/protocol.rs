@@ -1,7 +1,7 @@
 //! What the validator and its eval-worker say to each other: length-limited frames over pipes.
 //!
 //! The worker speaks first, with a [`Hello`]. Then the validator sends one [`Request`] at a time
-//! and reads [`Reply::Progress`] frames until a [`Reply::Done`]. The two are always built
+//! and reads [`Reply::Progress`] and [`Reply::Memory`] frames until a [`Reply::Done`]. The two are always built
 //! together; [`VERSION`] catches a mix-up.
 
 use std::{
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Rises with every change of the wire form.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The most bytes in a frame: 400 samples of 2048 tokens take 4 MB.
 pub const MAX_FRAME: usize = 64 << 20;
@@ -160,6 +160,17 @@ pub enum Reply {
     Progress(Progress),
     /// It is ready for the next request.
     Done(Result<Answer, Fault>),
+    /// How full its device is; now and then, and before each answer.
+    Memory(DeviceMemory),
+}
+
+/// Memory of a device, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// Of a GPU, what all processes take; of the CPU, what the worker takes.
+    pub used: u64,
+    /// All there is; of the CPU, no more than the worker may take.
+    pub total: u64,
 }
 
 /// How far the work is.

@@ -5,8 +5,8 @@ use model::{
     MachineFaultKind, ModelFaultKind, PackingPlan, TokenizedSample,
     norms::NormLimits,
     protocol::{
-        self, Answer, Counters, Device, Evaluate, Evaluation, Generate, Hello, MAX_FRAME,
-        ModelSource, Phase, Progress, ProtocolError, Reply, Request, Tokenize, Wall,
+        self, Answer, Counters, Device, DeviceMemory, Evaluate, Evaluation, Generate, Hello,
+        MAX_FRAME, ModelSource, Phase, Progress, ProtocolError, Reply, Request, Tokenize, Wall,
     },
 };
 use proptest::prelude::*;
@@ -38,7 +38,7 @@ fn evaluate(samples: Vec<TokenizedSample>) -> Request {
 #[test]
 fn the_wire_form_is_a_contract() {
     let hex = |bytes: Vec<u8>| hex::encode(bytes);
-    assert_eq!(protocol::VERSION, 3);
+    assert_eq!(protocol::VERSION, 4);
     let hello = Hello {
         release: "0.3.0".into(),
         device: Ok(Device {
@@ -52,7 +52,7 @@ fn the_wire_form_is_a_contract() {
         }],
         unused_gpu: None,
     };
-    insta::assert_snapshot!(hex(hello.frame().unwrap()), @"230000004556414c0305302e332e30000363707503435055000107736563636f6d7000026f6e00");
+    insta::assert_snapshot!(hex(hello.frame().unwrap()), @"230000004556414c0405302e332e30000363707503435055000107736563636f6d7000026f6e00");
     let requests = [
         Request::SelfTest,
         Request::Tokenize(Tokenize {
@@ -99,8 +99,12 @@ fn the_wire_form_is_a_contract() {
         })))),
         Reply::Done(Err(Fault::model(ModelFaultKind::Template, "t"))),
         Reply::Done(Err(Fault::machine(MachineFaultKind::Bug, "b"))),
+        Reply::Memory(DeviceMemory {
+            used: 1,
+            total: 300,
+        }),
     ];
-    insta::assert_snapshot!(hex(protocol::frame(&replies).unwrap()), @"670000000002010201000203000000000000f83f000000000000f87f000000000000f07f0707070707070707070707070707070707070707070707070707070707070707ac02000101770102030405000000000000e03f000000000000d03f010100060174010101080162");
+    insta::assert_snapshot!(hex(protocol::frame(&replies).unwrap()), @"6b0000000002010201000203000000000000f83f000000000000f87f000000000000f07f0707070707070707070707070707070707070707070707070707070707070707ac02000101770102030405000000000000e03f000000000000d03f0101000601740101010801620201ac02");
 }
 
 #[test]
@@ -108,7 +112,7 @@ fn another_version_is_named() {
     let decode = |bytes: &[u8]| Hello::decode(bytes).unwrap_err().to_string();
     let frame = protocol::frame(&(*b"EVAL", 9_u32, "what a later version says")).unwrap();
     insta::assert_snapshot!(decode(&frame[4..]),
-        @"the eval-worker speaks protocol version 9, the validator 3");
+        @"the eval-worker speaks protocol version 9, the validator 4");
     insta::assert_snapshot!(decode(b"Usage: eval-worker"), @"this is not an eval-worker");
     insta::assert_snapshot!(decode(b""), @"this is not an eval-worker");
 }

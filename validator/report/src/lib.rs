@@ -6,7 +6,6 @@ pub mod events;
 pub mod journal;
 pub mod meters;
 pub mod metrics;
-pub mod notices;
 pub mod problem;
 pub mod publication;
 pub mod rules;

@@ -2,12 +2,13 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
 };
 
 use http_server::metrics;
 use prometheus_client::{
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -27,6 +28,9 @@ const SECONDS: [f64; 14] = [
     86_400.0,
 ];
 
+/// Bounds of the hub's answers, in seconds.
+const ANSWER_SECONDS: [f64; 10] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
 /// Counters and histograms. Cheap to clone; clones are the same.
 #[derive(Clone)]
 pub struct Meters(Arc<Inner>);
@@ -41,6 +45,12 @@ struct Inner {
     models: Family<Labels, Counter>,
     faults: Family<Labels, Counter>,
     weight_sets: Counter,
+    hub_bytes: Counter,
+    hub_answers: Family<Labels, Counter>,
+    hub_seconds: Histogram,
+    worker_restarts: Family<Labels, Counter>,
+    memory_used: Family<Labels, Gauge<u64, AtomicU64>>,
+    memory_total: Family<Labels, Gauge<u64, AtomicU64>>,
 }
 
 impl fmt::Debug for Meters {
@@ -62,6 +72,12 @@ impl Default for Meters {
             models: Family::default(),
             faults: Family::default(),
             weight_sets: Counter::default(),
+            hub_bytes: Counter::default(),
+            hub_answers: Family::default(),
+            hub_seconds: Histogram::new(ANSWER_SECONDS),
+            worker_restarts: Family::default(),
+            memory_used: Family::default(),
+            memory_total: Family::default(),
         };
         let mut registry = inner
             .registry
@@ -107,8 +123,45 @@ impl Default for Meters {
             "Weight sets that the chain took",
             inner.weight_sets.clone(),
         );
+        inner.register_outside(&mut registry);
         drop(registry);
         Self(Arc::new(inner))
+    }
+}
+
+impl Inner {
+    /// Registers what is counted of the hub and of the workers.
+    fn register_outside(&self, registry: &mut Registry) {
+        registry.register(
+            "hub_received_bytes",
+            "Bytes of bodies received from the hub, its mirrors and where they redirect to",
+            self.hub_bytes.clone(),
+        );
+        registry.register(
+            "hub_answers",
+            "Answers of the hub, its mirrors and where they redirect to, by class of status; none where none came",
+            self.hub_answers.clone(),
+        );
+        registry.register(
+            "hub_answer_seconds",
+            "Time until the head of such an answer, or until it was clear that none comes",
+            self.hub_seconds.clone(),
+        );
+        registry.register(
+            "worker_restarts",
+            "Evaluation workers that were replaced, by why the one before was lost",
+            self.worker_restarts.clone(),
+        );
+        registry.register(
+            "device_memory_used_bytes",
+            "Memory taken on the device, by all processes; on the CPU, by the evaluation worker",
+            self.memory_used.clone(),
+        );
+        registry.register(
+            "device_memory_total_bytes",
+            "Memory of the device; on the CPU, the most that the evaluation worker may take",
+            self.memory_total.clone(),
+        );
     }
 }
 
@@ -166,23 +219,56 @@ impl Meters {
         self.0.weight_sets.inc();
     }
 
+    /// Counts an answer of the hub by its status, if one came at all.
+    pub fn hub_answered(&self, status: Option<u16>, after: Duration) {
+        let class =
+            status.map_or_else(|| "none".to_owned(), |status| format!("{}xx", status / 100));
+        let class = vec![("class", class)];
+        self.0.hub_answers.get_or_create(&class).inc();
+        self.0.hub_seconds.observe(after.as_secs_f64());
+    }
+
+    /// Counts bytes that came from the hub.
+    pub fn hub_received(&self, bytes: u64) {
+        self.0.hub_bytes.inc_by(bytes);
+    }
+
+    /// Counts a worker that was replaced.
+    pub fn worker_replaced(&self, device: &str, reason: &str) {
+        let labels = vec![("device", device.to_owned()), ("reason", reason.to_owned())];
+        self.0.worker_restarts.get_or_create(&labels).inc();
+    }
+
+    /// Notes how full a device is, in bytes.
+    pub fn device_memory(&self, device: &str, used: u64, total: u64) {
+        let device = vec![("device", device.to_owned())];
+        self.0.memory_used.get_or_create(&device).set(used);
+        self.0.memory_total.get_or_create(&device).set(total);
+    }
+
     /// Returns meters in which each family has a row: one without any is not written.
     #[cfg(test)]
     pub(crate) fn with_every_row() -> Self {
         let meters = Self::default();
-        let (inner, labels) = (&meters.0, Labels::new());
-        let counters = [&inner.steps, &inner.models, &inner.faults];
-        for counter in counters {
-            drop(counter.get_or_create(&labels));
+        let inner = &meters.0;
+        let label = |name: &'static str| vec![(name, "x".to_owned())];
+        for (counter, name) in [
+            (&inner.steps, "competition"),
+            (&inner.models, "outcome"),
+            (&inner.faults, "fault"),
+        ] {
+            drop(counter.get_or_create(&label(name)));
         }
-        let histograms = [
-            &inner.step_seconds,
-            &inner.phase_seconds,
-            &inner.model_seconds,
-        ];
-        for histogram in histograms {
-            drop(histogram.get_or_create(&labels));
+        for (histogram, name) in [
+            (&inner.step_seconds, "competition"),
+            (&inner.phase_seconds, "phase"),
+            (&inner.model_seconds, "competition"),
+        ] {
+            drop(histogram.get_or_create(&label(name)));
         }
+        meters.hub_answered(None, Duration::ZERO);
+        meters.worker_replaced("cpu", "crashed");
+        meters.device_memory("cpu", 1, 2);
         meters
     }
 

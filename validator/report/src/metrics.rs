@@ -369,4 +369,6 @@ fn per_model(details: &Details) -> Vec<Reading> {
 }
 
 #[cfg(test)]
+mod dashboard;
+#[cfg(test)]
 mod tests;

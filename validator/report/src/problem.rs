@@ -2,17 +2,9 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use shared::status::Health;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    pub health: Health,
-    pub since: Timestamp,
-    /// What it is, in words.
-    pub text: String,
-}
+pub use shared::notices::Problem;
 
 /// What can be wrong. Each cause has one owner, which holds its [`Alarm`](crate::board::Alarm),
 /// and an end, see [`Rule`](crate::rules::Rule); or it is a condition, which begins and ends by itself.

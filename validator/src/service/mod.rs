@@ -34,6 +34,7 @@ mod losses;
 mod metrics;
 mod model_sync;
 mod notifier;
+mod observers;
 mod origin;
 mod pages;
 mod patience;
@@ -54,6 +55,7 @@ use shared::{
     Exit, Failure, clock,
     file::{self, FileLock},
     notify,
+    notify_target::NotifyTarget,
     shutdown::{Shutdown, Stop},
     status::Health,
     task::{Ended, TaskSet},
@@ -83,7 +85,6 @@ pub use self::{
     admin::{METRICS, STATUS},
     dashboard::{Dashboard, DashboardToken},
     known::Known,
-    notifier::NotifyTarget,
     pages::write_site,
 };
 
@@ -196,7 +197,7 @@ async fn work(
     meters: Meters,
 ) -> Result<Exit, Failure> {
     let opened = tokio::select! {
-        opened = start::open(&settings, board, &alarms) => opened?,
+        opened = start::open(&settings, board, &alarms, &meters) => opened?,
         () = shutdown.requested() => return Ok(Exit::Interrupted),
     };
     let evaluator = Arc::clone(&opened.evaluator);

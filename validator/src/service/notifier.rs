@@ -1,24 +1,26 @@
 //! The notifier: calls people when something lasts, gets worse, or is over.
 //!
 //! What is told and when is decided by [`Notices`]; this sends it. Each target has a deadline and is tried alone, so
-//! that a dead one keeps the others from nothing. The address of a target is a secret (whoever has a webhook's can
-//! write there), so no log names more of it than the host.
+//! that a dead one keeps the others from nothing.
 
-use std::{process::Stdio, str::FromStr, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 use http_client::{HttpClient, HttpOptions, HttpRequest};
 use serde::Serialize;
-use shared::{Failure, clock, process, shutdown::Shutdown, status::Health};
+use shared::{
+    Failure, clock,
+    notices::{Notice, Notices},
+    notify_target::{Delivery, NotifyTarget},
+    process,
+    shutdown::Shutdown,
+};
 use tokio::{
     io::AsyncWriteExt as _,
     time::{sleep, timeout},
 };
 use url::Url;
 
-use report::{
-    board::Board,
-    notices::{Notice, Notices},
-};
+use report::{board::Board, rules::Rule, status::Cause};
 use subnet::{Hotkey, Netuid};
 
 /// How often it looks.
@@ -30,99 +32,28 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Of an answer no more is read.
 const MAX_ANSWER: u64 = 64 << 10;
 
-/// Whom to tell.
-#[derive(Clone, PartialEq, Eq)]
-pub enum NotifyTarget {
-    /// An address that takes JSON.
-    Post(Url),
-    /// An incoming webhook of Slack, or of what understands the same (Mattermost, Discord's `/slack`).
-    Slack(Url),
-    /// A shell command that reads JSON.
-    Command(String),
-}
-
-impl std::fmt::Debug for NotifyTarget {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name())
-    }
-}
-
-impl FromStr for NotifyTarget {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let url = |text: &str| Url::parse(text).map_err(|error| format!("not an address: {error}"));
-        if let Some(hook) = text.strip_prefix("slack:") {
-            return Ok(Self::Slack(url(hook)?));
-        }
-        if text.starts_with("http://") || text.starts_with("https://") {
-            return Ok(Self::Post(url(text)?));
-        }
-        if text.trim().is_empty() {
-            return Err("an address, slack:ADDRESS or a command".to_owned());
-        }
-        Ok(Self::Command(text.to_owned()))
-    }
-}
-
-impl NotifyTarget {
-    /// What a log may say of it.
-    fn name(&self) -> String {
-        let host = |url: &Url| url.host_str().unwrap_or("?").to_owned();
-        match self {
-            Self::Post(url) => host(url),
-            Self::Slack(url) => format!("Slack at {}", host(url)),
-            Self::Command(line) => line.split_whitespace().next().unwrap_or("").to_owned(),
-        }
-    }
-
-    async fn tell(&self, client: &HttpClient, message: &Notification<'_>) -> Result<(), String> {
-        match self {
-            Self::Post(url) => post(client, url, message).await,
-            Self::Slack(url) => {
-                let text = message.text();
-                post(client, url, &serde_json::json!({ "text": escaped(&text) })).await
-            }
-            Self::Command(line) => run(line, message).await,
-        }
-    }
-}
-
 /// A notice, and who sends it.
 #[derive(Debug, Serialize)]
 struct Notification<'a> {
     hotkey: Option<Hotkey>,
     netuid: Netuid,
     #[serde(flatten)]
-    notice: &'a Notice,
+    notice: &'a Notice<Cause>,
 }
 
-impl Notification<'_> {
-    fn text(&self) -> String {
-        let level = match self.notice.health {
-            None => "recovered",
-            Some(Health::Red) => "RED",
-            Some(Health::Yellow | Health::Green) => "yellow",
-        };
-        let remedy = match self.notice.remedy.as_str() {
-            "" => String::new(),
-            remedy => format!("\nWhat to do: {remedy}"),
-        };
-        format!(
-            "validator of subnet {}: {level}, {}: {} (since {}){remedy}",
-            self.netuid,
-            self.notice.cause,
-            self.notice.text,
-            self.notice.since.strftime("%F %T UTC")
-        )
+/// Tells one target.
+async fn tell(
+    target: &NotifyTarget,
+    client: &HttpClient,
+    message: &Notification<'_>,
+) -> Result<(), String> {
+    let of = format!("validator of subnet {}", message.netuid);
+    let sentence = message.notice.sentence(of);
+    let json = serde_json::to_value(message).map_err(|error| error.to_string())?;
+    match target.delivery(json, &sentence) {
+        Delivery::Post { url, body } => post(client, url, &body).await,
+        Delivery::Run { line, input } => run(line, &input).await,
     }
-}
-
-/// Slack's markup has three characters; texts of miners must not mention channels or hide links.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 async fn post(client: &HttpClient, url: &Url, body: &impl Serialize) -> Result<(), String> {
@@ -134,8 +65,7 @@ async fn post(client: &HttpClient, url: &Url, body: &impl Serialize) -> Result<(
     })
 }
 
-async fn run(line: &str, message: &Notification<'_>) -> Result<(), String> {
-    let body = serde_json::to_vec(message).unwrap_or_default();
+async fn run(line: &str, input: &str) -> Result<(), String> {
     let mut child = process::command("sh")
         .args(["-c", line])
         .stdin(Stdio::piped())
@@ -147,7 +77,7 @@ async fn run(line: &str, message: &Notification<'_>) -> Result<(), String> {
     let told = async {
         if let Some(mut stdin) = stdin {
             // A command that does not read its input is not an error.
-            let _ = stdin.write_all(&body).await;
+            let _ = stdin.write_all(input.as_bytes()).await;
         }
         child.wait().await
     };
@@ -169,7 +99,7 @@ pub(super) struct Notifier {
     targets: Vec<NotifyTarget>,
     client: HttpClient,
     shutdown: Shutdown,
-    notices: Notices,
+    notices: Notices<Cause>,
 }
 
 impl Notifier {
@@ -206,17 +136,17 @@ impl Notifier {
         board: &Board,
         targets: &[NotifyTarget],
         client: &HttpClient,
-        notices: &mut Notices,
+        notices: &mut Notices<Cause>,
     ) {
         let details = board.details();
-        for notice in notices.due(&details.alarms, clock::now()) {
+        for notice in notices.due(&details.alarms, Rule::call, clock::now()) {
             let message = Notification {
                 hotkey: details.hotkey,
                 netuid: details.netuid,
                 notice: &notice,
             };
             for target in targets {
-                if let Err(why) = target.tell(client, &message).await {
+                if let Err(why) = tell(target, client, &message).await {
                     tracing::warn!(target = target.name(), why, "could not notify");
                 }
             }
@@ -228,7 +158,8 @@ impl Notifier {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use report::status::{Cause, Details};
+    use report::status::Details;
+    use shared::status::Health;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
@@ -313,15 +244,5 @@ mod tests {
             posted
         );
         assert_eq!(Cause::Twin.to_string(), "twin");
-    }
-
-    #[test]
-    fn no_log_has_the_secret_part_of_an_address() {
-        let target: NotifyTarget = "slack:https://hooks.slack.com/services/T0/B0/secret"
-            .parse()
-            .unwrap();
-        assert_eq!(format!("{target:?}"), "Slack at hooks.slack.com");
-        assert!("slack:nothing".parse::<NotifyTarget>().is_err());
-        assert!(" ".parse::<NotifyTarget>().is_err());
     }
 }

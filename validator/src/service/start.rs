@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use shared::{Exit, Failure, term};
 
-use super::{Settings, connect, gate::Gate, origin};
+use super::{
+    Settings, connect,
+    gate::Gate,
+    observers::{HubMeters, WorkerMeters},
+    origin,
+};
 use crate::{
     hints::{lock_failure, wallet_failure},
     state::{self, Identity, State},
@@ -17,6 +22,7 @@ use models::Store;
 use report::{
     Journal,
     board::{Alarms, Board},
+    meters::Meters,
     status::Activity,
 };
 use samples::{Fetcher, Supply};
@@ -52,6 +58,7 @@ pub(super) async fn open(
     settings: &Settings,
     board: &Board,
     alarms: &Alarms,
+    meters: &Meters,
 ) -> Result<Opened, Failure> {
     let wallet =
         Wallet::open(&settings.wallet, &settings.passwords).map_err(|e| wallet_failure(&e))?;
@@ -80,9 +87,12 @@ pub(super) async fn open(
     progress(board, Activity::OpeningModels);
     let store = Store::open(&settings.model_folder, settings.limits)
         .map_err(|error| Failure::of(Exit::Machine, &error))?;
-    let hub = Hub::new(settings.hub.clone()).map_err(|error| Failure::of(Exit::Config, &error))?;
+    let hub = Hub::new(settings.hub.clone())
+        .map_err(|error| Failure::of(Exit::Config, &error))?
+        .observed(Arc::new(HubMeters(meters.clone())));
     progress(board, Activity::StartingWorkers);
-    let evaluator = Arc::new(Evaluator::new(settings.workers.clone()));
+    let evaluator = Evaluator::new(settings.workers.clone());
+    let evaluator = Arc::new(evaluator.observed(Arc::new(WorkerMeters(meters.clone()))));
     let (device, sandbox) = device(&evaluator).await?;
     board.note(|details| {
         details.device = Some(device.clone());

@@ -6,6 +6,7 @@
     reason = "a test's panic is its verdict; a long soak says where it is"
 )]
 
+mod alerts;
 mod audit;
 mod chaos;
 mod check;
@@ -16,6 +17,7 @@ mod gate;
 mod identity;
 mod load;
 mod mechanism;
+mod metrics;
 mod operator;
 mod outage;
 mod plan;

@@ -221,59 +221,8 @@ async fn others(world: &World) {
     assert_eq!(code, 0, "{text}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_and_probes_are_served_from_the_first_second() {
-    let world = World::start("metrics", Duration::from_millis(500)).await;
-    let address = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().to_string()
-    };
-    let mut validator = world.running("a", &["--metrics-addr", &address]);
-    let ask = async |path: &str| ask(&address, path, "localhost").await;
-    let mut starting = String::new();
-    timeout(LIMIT, async {
-        while !starting.starts_with("HTTP") {
-            starting = ask("/ready").await;
-        }
-    })
-    .await
-    .unwrap();
-    assert!(
-        starting.contains(" 503 ") && starting.contains("starting: "),
-        "{starting}"
-    );
-    assert!(ask("/live").await.contains(" 200 "));
-    world
-        .until("a", "a step", || world.records("a").len() > 1)
-        .await;
-    let mut text = String::new();
-    timeout(LIMIT, async {
-        // The counters follow the record within a second.
-        while !text.contains("finetune_vali_steps_total{competition=\"s1\"}") {
-            text = ask("/metrics").await;
-        }
-    })
-    .await
-    .unwrap();
-    for part in [
-        "finetune_vali_loss{competition=\"l3\",uid=\"1\"}",
-        "finetune_vali_loss{competition=\"s1\",uid=\"2\"}",
-        "finetune_vali_evaluated_tokens_total ",
-        "finetune_vali_build_info{version=",
-        "finetune_vali_store_bytes ",
-    ] {
-        assert!(text.contains(part), "{part} is not in\n{text}");
-    }
-    assert_eq!(stop(&mut validator).await, 0);
-    // A port that another program has is named, with a way out.
-    let _taken = std::net::TcpListener::bind(&address).unwrap();
-    let (code, text) = world.run("a", &["run", "--metrics-addr", &address]).await;
-    assert_eq!(code, 78, "{text}");
-    assert!(text.contains("choose another --metrics-addr"), "{text}");
-}
-
 /// Asks an address for a path, as a browser that was given this name of the host.
-async fn ask(address: &str, path: &str, host: &str) -> String {
+pub(crate) async fn ask(address: &str, path: &str, host: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(address).await else {
         return String::new();
     };

@@ -191,14 +191,7 @@ impl World {
     /// Returns the metrics of a running validator, each with its value.
     pub(crate) fn metrics(&self, state: &str) -> BTreeMap<String, f64> {
         let text = std::fs::read_to_string(self.state(state).join(service::METRICS));
-        let text = text.unwrap_or_default();
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines
-            .map(|line| {
-                let (name, value) = line.rsplit_once(' ').unwrap();
-                (name.to_owned(), value.parse().unwrap())
-            })
-            .collect()
+        readings(&text.unwrap_or_default())
     }
 
     /// Waits for something to become true; the log is shown if it does not.
@@ -244,6 +237,17 @@ impl World {
         .await;
         self.weights().0
     }
+}
+
+/// Returns metrics from their text, each with its value.
+pub(crate) fn readings(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        })
+        .collect()
 }
 
 /// Asks a validator to stop and returns its exit code.

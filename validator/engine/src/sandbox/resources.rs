@@ -1,8 +1,8 @@
 //! The wall around resources: memory, files, threads, core dumps.
 
-use std::fs;
-
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::memory::most_of_host;
 
 /// Open files at the same time; a model has at most a few dozen shards.
 const MAX_FILES: u64 = 1024;
@@ -16,7 +16,7 @@ const MAX_THREADS: u64 = 4096;
 
 /// `counted`: whether threads are counted for this process alone, as in a user namespace of its own.
 pub(super) fn limit(memory: Option<u64>, counted: bool) -> Result<String, String> {
-    let memory = memory.or_else(most_memory);
+    let memory = memory.or_else(most_of_host);
     let memory = memory.ok_or_else(|| "the size of memory is not known".to_owned())?;
     let limit = |resource, most: u64| {
         let (_, hard) = getrlimit(resource).map_err(|errno| errno.to_string())?;
@@ -36,19 +36,4 @@ pub(super) fn limit(memory: Option<u64>, counted: bool) -> Result<String, String
         "{} MiB of memory, {MAX_FILES} files, no core dumps",
         memory >> 20
     ))
-}
-
-/// Nine tenths of the machine's memory.
-pub(super) fn most_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let total = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: u64 = total
-        .trim()
-        .trim_end_matches("kB")
-        .trim_end()
-        .parse()
-        .ok()?;
-    Some(kibibytes * 1024 / 10 * 9)
 }

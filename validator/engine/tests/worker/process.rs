@@ -25,6 +25,8 @@ pub(crate) struct Worker {
     pub(crate) stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     pub(crate) hello: Hello,
+    /// Since the last answer.
+    told_memory: bool,
 }
 
 /// What a build with a GPU computes on is its GPU, real or simulated.
@@ -81,6 +83,7 @@ impl Worker {
             stdin,
             stdout,
             hello,
+            told_memory: false,
         }
     }
 
@@ -102,7 +105,12 @@ impl Worker {
                     assert!(progress.total == 0 || progress.done <= progress.total);
                     phases.push(progress.phase);
                 }
+                Reply::Memory(memory) => {
+                    assert!((1..=memory.total).contains(&memory.used), "{memory:?}");
+                    self.told_memory = true;
+                }
                 Reply::Done(answer) => {
+                    assert!(std::mem::take(&mut self.told_memory), "before each answer");
                     phases.dedup();
                     return (answer, phases);
                 }

@@ -1,10 +1,14 @@
 //! Whole answers: redirects, credentials, retries, limits on size and time.
 
-use std::{io::Write as _, time::Duration};
+use std::{
+    io::Write as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{body::Body, response::Response};
 use flate2::{Compression, write::GzEncoder};
-use http_client::{Credentials, HttpError, HttpRequest, StatusCode};
+use http_client::{Credentials, HttpError, HttpObserver, HttpRequest, StatusCode};
 
 use crate::server::{Server, client};
 
@@ -174,4 +178,51 @@ async fn one_deadline_holds_for_all_attempts() {
     let error = request.send(&client()).await.unwrap_err().to_string();
     assert!(error.contains("no complete answer within"), "{error}");
     assert!(!error.contains("secret"), "{error}");
+}
+
+/// What an observer was told: statuses, and bytes.
+#[derive(Debug, Default)]
+struct Observed(Mutex<(Vec<Option<u16>>, u64)>);
+
+impl HttpObserver for Observed {
+    fn answered(&self, status: Option<StatusCode>, _: Duration) {
+        let status = status.map(|status| status.as_u16());
+        self.0.lock().unwrap().0.push(status);
+    }
+
+    fn received(&self, bytes: u64) {
+        self.0.lock().unwrap().1 += bytes;
+    }
+}
+
+#[tokio::test]
+async fn an_observer_is_told_of_each_answer_and_of_silence() {
+    let server = Server::start(|asked, before| match (asked.line.as_str(), before) {
+        (_, 0) => status(503),
+        ("GET /file", _) => redirect(302, "/again"),
+        _ => Response::new("there".into()),
+    })
+    .await;
+    let observed = Arc::new(Observed::default());
+    let observing = client().observed(Arc::clone(&observed) as _);
+    let request = HttpRequest::get(server.url.clone(), 100, DEADLINE);
+    // A client that counts for itself is observed all the same.
+    request.send(&observing.counted()).await.unwrap();
+    let told = observed.0.lock().unwrap().clone();
+    assert_eq!(told, (vec![Some(503), Some(302), Some(200)], 5));
+
+    // A server that takes the connection and says nothing, and one that is not there.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let hurried = HttpRequest::get(url.parse().unwrap(), 100, Duration::from_millis(50));
+    hurried.send(&observing).await.unwrap_err();
+    let told = observed.0.lock().unwrap().0.split_off(3);
+    assert_eq!(told, [None], "given up at the deadline");
+    drop(silent);
+    hurried.send(&observing).await.unwrap_err();
+    let told = observed.0.lock().unwrap().0.split_off(3);
+    assert!(
+        !told.is_empty() && told.iter().all(Option::is_none),
+        "{told:?}"
+    );
 }

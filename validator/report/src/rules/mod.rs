@@ -10,7 +10,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use shared::status::Health;
+use shared::{notices::Call, status::Health};
 
 pub use self::{prometheus::prometheus, table::RULES};
 use crate::{
@@ -46,6 +46,14 @@ impl Rule {
     /// Returns the rule of a cause; none for one that only a later release knows.
     pub fn of(cause: Cause) -> Option<&'static Self> {
         RULES.iter().find(|rule| rule.cause == cause)
+    }
+
+    /// Returns when people are called for a cause.
+    pub fn call(cause: Cause) -> Option<Call> {
+        Self::of(cause).map(|rule| Call {
+            after_minutes: rule.call_minutes,
+            remedy: rule.remedy,
+        })
     }
 }
 

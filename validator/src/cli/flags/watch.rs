@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use shared::cli::FullPath;
+use shared::{cli::FullPath, notify_target::NotifyTarget};
 
-use crate::service::{DashboardToken, NotifyTarget};
+use crate::service::DashboardToken;
 
 /// Who is told how the validator is.
 #[derive(Debug, Clone, Args)]

@@ -4,13 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
-use shared::status::Health;
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    problem::{Cause, Problem},
-    rules::Rule,
-};
+use crate::status::Health;
 
 /// At most so many notices within [`WITHIN`]; what is left is told when there is room again, if it still holds.
 const MOST: usize = 12;
@@ -19,10 +15,27 @@ const WITHIN: SignedDuration = SignedDuration::from_hours(1);
 /// A problem is over when it has been away for so long: what comes and goes is one problem.
 const OVER: SignedDuration = SignedDuration::from_mins(2);
 
+/// Something that is wrong, for as long as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    pub health: Health,
+    pub since: Timestamp,
+    /// What it is, in words.
+    pub text: String,
+}
+
+/// When people are called for a problem, and what they can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// When it has held for so many minutes; what passes sooner wakes nobody.
+    pub after_minutes: i64,
+    pub remedy: &'static str,
+}
+
 /// Something that people are told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Notice {
-    pub cause: Cause,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice<C> {
+    pub cause: C,
     /// None when it is over.
     pub health: Option<Health>,
     pub since: Timestamp,
@@ -31,10 +44,31 @@ pub struct Notice {
     pub remedy: String,
 }
 
+impl<C: std::fmt::Display> Notice<C> {
+    /// Returns it as people read it; `of` is what has the problem.
+    pub fn sentence(&self, of: impl std::fmt::Display) -> String {
+        let level = match self.health {
+            None => "recovered",
+            Some(Health::Red) => "RED",
+            Some(Health::Yellow | Health::Green) => "yellow",
+        };
+        let remedy = match self.remedy.as_str() {
+            "" => String::new(),
+            remedy => format!("\nWhat to do: {remedy}"),
+        };
+        format!(
+            "{of}: {level}, {}: {} (since {}){remedy}",
+            self.cause,
+            self.text,
+            self.since.strftime("%F %T UTC")
+        )
+    }
+}
+
 /// What was told, and when.
-#[derive(Debug, Default)]
-pub struct Notices {
-    told: BTreeMap<Cause, LastNotice>,
+#[derive(Debug)]
+pub struct Notices<C> {
+    told: BTreeMap<C, LastNotice>,
     sent: VecDeque<Timestamp>,
 }
 
@@ -45,9 +79,28 @@ struct LastNotice {
     away: Option<Timestamp>,
 }
 
-impl Notices {
-    /// Returns what is to be told now, of the problems as they are.
-    pub fn due(&mut self, problems: &BTreeMap<Cause, Problem>, now: Timestamp) -> Vec<Notice> {
+impl<C> Default for Notices<C> {
+    fn default() -> Self {
+        Self {
+            told: BTreeMap::new(),
+            sent: VecDeque::new(),
+        }
+    }
+}
+
+impl<C: Copy + Ord> Notices<C> {
+    /// Returns whether anything was told that is not over.
+    pub fn is_open(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// Returns what is to be told now, of the problems as they are. Nobody is called for a cause without a [`Call`].
+    pub fn due(
+        &mut self,
+        problems: &BTreeMap<C, Problem>,
+        call: impl Fn(C) -> Option<Call>,
+        now: Timestamp,
+    ) -> Vec<Notice<C>> {
         let mut due = Vec::new();
         while self
             .sent
@@ -57,14 +110,14 @@ impl Notices {
             self.sent.pop_front();
         }
         for (cause, problem) in problems {
-            let Some(rule) = Rule::of(*cause) else {
+            let Some(call) = call(*cause) else {
                 continue;
             };
             let told = self.told.get_mut(cause);
             let news = if let Some(told) = &told {
                 problem.health > told.problem.health
             } else {
-                let patience = SignedDuration::from_mins(rule.call_minutes);
+                let patience = SignedDuration::from_mins(call.after_minutes);
                 now.duration_since(problem.since) >= patience
             };
             if let Some(told) = told {
@@ -82,7 +135,7 @@ impl Notices {
                     health: Some(problem.health),
                     since: problem.since,
                     text: problem.text.clone(),
-                    remedy: rule.remedy.to_owned(),
+                    remedy: call.remedy.to_owned(),
                 });
             }
         }
@@ -115,6 +168,18 @@ impl Notices {
 mod tests {
     use super::*;
 
+    const CHAIN: u32 = 15;
+    const TWIN: u32 = 0;
+    const WEIGHTS: u32 = 1;
+
+    /// The causes here are the minutes after which people are called.
+    fn call(cause: u32) -> Option<Call> {
+        (cause < 1000).then_some(Call {
+            after_minutes: cause.into(),
+            remedy: "mend it",
+        })
+    }
+
     fn at(minute: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + minute * 60).unwrap()
     }
@@ -128,12 +193,12 @@ mod tests {
     }
 
     /// Says what is told minute by minute, of a cause whose problem is as given.
-    fn told(cause: Cause, minutes: &[Option<(Health, i64)>]) -> Vec<(i64, Option<Health>)> {
+    fn told(cause: u32, minutes: &[Option<(Health, i64)>]) -> Vec<(i64, Option<Health>)> {
         let mut notices = Notices::default();
         let mut told = Vec::new();
         for (minute, now) in (0..).zip(minutes) {
             let problems = now.map(|(health, since)| (cause, problem(health, since)));
-            for notice in notices.due(&problems.into_iter().collect(), at(minute)) {
+            for notice in notices.due(&problems.into_iter().collect(), call, at(minute)) {
                 told.push((minute, notice.health));
             }
         }
@@ -145,13 +210,10 @@ mod tests {
         let chain = Some((Health::Yellow, 0));
         let minutes: Vec<_> = std::iter::repeat_n(chain, 30).chain([None; 10]).collect();
         assert_eq!(
-            told(Cause::Chain, &minutes),
+            told(CHAIN, &minutes),
             [(15, Some(Health::Yellow)), (32, None)]
         );
-        assert_eq!(
-            told(Cause::Chain, &[&[chain; 14][..], &[None; 9]].concat()),
-            []
-        );
+        assert_eq!(told(CHAIN, &[&[chain; 14][..], &[None; 9]].concat()), []);
     }
 
     #[test]
@@ -159,7 +221,7 @@ mod tests {
         let (yellow, red) = (Some((Health::Yellow, 0)), Some((Health::Red, 0)));
         let minutes = [yellow, yellow, red, red, yellow, yellow, red];
         let expected = [(1, Some(Health::Yellow)), (2, Some(Health::Red))];
-        assert_eq!(told(Cause::WeightsAge, &minutes), expected);
+        assert_eq!(told(WEIGHTS, &minutes), expected);
     }
 
     #[test]
@@ -167,18 +229,43 @@ mod tests {
         let minutes: Vec<_> = (0..60)
             .map(|minute| (minute % 2 == 0).then_some((Health::Red, minute)))
             .collect();
-        assert_eq!(told(Cause::Twin, &minutes), [(0, Some(Health::Red))]);
+        assert_eq!(told(TWIN, &minutes), [(0, Some(Health::Red))]);
     }
 
     #[test]
     fn an_hour_has_a_bounded_number_of_notices_and_what_still_holds_comes_later() {
         let mut notices = Notices::default();
-        let all: BTreeMap<Cause, Problem> = Cause::ALL
+        let causes = 0..MOST as u32 * 2 + 3;
+        let all: BTreeMap<u32, Problem> = causes
             .map(|cause| (cause, problem(Health::Red, -600)))
-            .into();
-        assert_eq!(notices.due(&all, at(0)).len(), MOST);
-        assert_eq!(notices.due(&all, at(59)).len(), 0);
-        let left = (Cause::ALL.len() - MOST).min(MOST);
-        assert_eq!(notices.due(&all, at(60)).len(), left);
+            .collect();
+        assert_eq!(notices.due(&all, call, at(0)).len(), MOST);
+        assert_eq!(notices.due(&all, call, at(59)).len(), 0);
+        assert_eq!(notices.due(&all, call, at(60)).len(), MOST);
+        assert_eq!(notices.due(&all, call, at(120)).len(), 3);
+    }
+
+    #[test]
+    fn nobody_is_called_for_what_has_no_call() {
+        assert_eq!(told(1000, &[Some((Health::Red, 0)); 5]), []);
+    }
+
+    #[test]
+    fn a_notice_says_what_to_do_or_that_it_is_over() {
+        let mut notice = Notice {
+            cause: "twin",
+            health: Some(Health::Red),
+            since: at(0),
+            text: "two of them".to_owned(),
+            remedy: "stop one".to_owned(),
+        };
+        let told = "vali: RED, twin: two of them (since 2027-01-15 08:00:00 UTC)";
+        assert_eq!(
+            notice.sentence("vali"),
+            format!("{told}\nWhat to do: stop one")
+        );
+        notice.health = None;
+        notice.remedy.clear();
+        assert_eq!(notice.sentence("vali"), told.replace("RED", "recovered"));
     }
 }
