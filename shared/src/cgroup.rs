@@ -182,18 +182,4 @@ mod tests {
         assert_eq!(found("", "0::/"), None);
         assert_eq!(found(part, "0::/docker/2"), None);
     }
-
-    #[test]
-    fn a_group_that_systemd_has_marked_is_left_to_us() {
-        let folder = tempfile::tempdir().unwrap();
-        let mounts = format!(
-            "1 1 0:1 / {} rw - cgroup2 cgroup2 rw",
-            folder.path().display()
-        );
-        let unit = folder.path().join("a.service");
-        fs::create_dir(&unit).unwrap();
-        assert_eq!(found(&mounts, "0::/a.service"), None);
-        xattr::set(&unit, "user.delegate", b"1").unwrap();
-        assert_eq!(found(&mounts, "0::/a.service"), Some((unit, false)));
-    }
 }

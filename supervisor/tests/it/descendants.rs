@@ -153,3 +153,22 @@ fn a_helper_that_leaves_every_trace_behind_ends_with_the_child() {
     assert!(!sleeps(third));
     assert_eq!(groups_left(&bench), 0);
 }
+
+#[test]
+fn a_group_that_systemd_has_marked_is_left_to_us() {
+    let folder = tempfile::tempdir().unwrap();
+    let mounts = format!(
+        "1 1 0:1 / {} rw - cgroup2 cgroup2 rw",
+        folder.path().display()
+    );
+    let unit = folder.path().join("a.service");
+    fs::create_dir(&unit).unwrap();
+    let found = || Delegation::find(&mounts, "0::/a.service").map(|found| found.folder);
+    found().unwrap_err();
+    if let Err(error) = xattr::set(&unit, "user.delegate", b"1") {
+        return e2e::skip(&format!(
+            "the file system of temporary files keeps no attributes: {error}"
+        ));
+    }
+    assert_eq!(found().unwrap(), unit);
+}
