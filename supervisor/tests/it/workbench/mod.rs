@@ -150,7 +150,12 @@ impl Bench {
 
     /// Runs the supervisor's program to its end.
     pub(crate) fn command(&self, args: &[&str]) -> Output {
-        self.base(args).output().unwrap()
+        self.command_in(&[], args)
+    }
+
+    pub(crate) fn command_in(&self, environment: &[(&str, &OsStr)], args: &[&str]) -> Output {
+        let mut command = self.base(args);
+        command.envs(environment.iter().copied()).output().unwrap()
     }
 
     fn base(&self, args: impl IntoIterator<Item: AsRef<OsStr>>) -> std::process::Command {
