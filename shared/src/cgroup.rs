@@ -110,7 +110,12 @@ impl ControlGroup {
 
     /// Lets the groups below it have limits of memory and threads.
     pub fn hand_down_limits(&self) -> io::Result<()> {
-        self.set("cgroup.subtree_control", "+memory +pids")
+        let handed = self.set("cgroup.subtree_control", "+memory +pids");
+        handed.map_err(|error| {
+            let folder = self.0.display();
+            let text = format!("memory and threads can't be limited below {folder}: {error}");
+            io::Error::new(error.kind(), text)
+        })
     }
 
     /// Moves this process into it.
