@@ -1,17 +1,20 @@
-//! What the supervisor and the validator share: processes, files, logging, shutdown, status.
+//! What the supervisor and the validator share: processes, namespaces, control groups, files, logging, shutdown, status.
 //!
 //! The two programs of *different versions* meet only here: through exit codes ([`exit`]), the
 //! status file ([`status`]) and the sd_notify protocol ([`notify`]).
 
 pub mod back_off;
 pub mod causes;
+pub mod cgroup;
 pub mod cli;
 pub mod clock;
 pub mod exit;
 pub mod failure;
 pub mod file;
+pub mod fork;
 pub mod log;
 pub mod log_file;
+pub mod namespaces;
 pub mod notices;
 pub mod notify;
 pub mod notify_target;

@@ -3,8 +3,10 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::{
-    EnvFilter,
+    filter::{LevelFilter, Targets},
     fmt::{MakeWriter, writer::MakeWriterExt as _},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 use crate::{
@@ -60,28 +62,70 @@ where
     if format == Format::Json {
         term::for_machines();
     }
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Below this level it tells addresses, headers and answers whole, with the keys in them. The name
-    // stands for all that begin with it.
-    let filter = filter.add_directive("jsonrpsee=info".parse().expect("it is a directive"));
+    let filter = filter(level);
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        // The filter decides.
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(writer)
         // It would say on standard error that standard error can't be written, and panic: a closed
         // terminal, a reader that is gone or a full disk costs log lines, never the program.
         .log_internal_errors(false)
         .with_target(false);
     let _ = match format {
-        Format::Text => builder.with_ansi(color).try_init(),
+        Format::Text => builder.with_ansi(color).finish().with(filter).try_init(),
         Format::Json => builder
             .json()
             .flatten_event(true)
             .with_ansi(false)
+            .finish()
+            .with(filter)
             .try_init(),
     };
+}
+
+/// Returns what is logged. `EnvFilter` would know fields of spans too, for a fifth of a megabyte of regular
+/// expressions in each program.
+fn filter(level: &str) -> Targets {
+    let parts = level.split(',').map(str::trim);
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    let filter: Targets = match parts.join(",").parse() {
+        Ok(filter) if !parts.is_empty() => filter,
+        _ => Targets::new().with_default(LevelFilter::INFO),
+    };
+    // Below this level it tells addresses, headers and answers whole, with the keys in them. The name
+    // stands for all that begin with it.
+    filter.with_target("jsonrpsee", LevelFilter::INFO)
 }
 
 fn color() -> bool {
     std::io::stderr().is_terminal()
         && anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn a_level_or_a_filter_says_what_is_logged_and_nothing_lets_keys_through() {
+        let logs = |filter_text: &str, target: &str, level: Level| {
+            filter(filter_text).would_enable(target, &level)
+        };
+        for usual in ["info", "INFO", "", " , ", "a=b=c"] {
+            assert!(logs(usual, "chain::pool", Level::INFO), "{usual:?}");
+            assert!(!logs(usual, "chain::pool", Level::DEBUG), "{usual:?}");
+        }
+        let some = "warn, chain=trace,";
+        assert!(logs(some, "chain::pool", Level::TRACE));
+        assert!(!logs(some, "hub", Level::INFO));
+        for loud in ["trace", "trace,jsonrpsee=trace"] {
+            assert!(logs(loud, "hub", Level::TRACE));
+            assert!(
+                !logs(loud, "jsonrpsee_core::client", Level::DEBUG),
+                "{loud:?}"
+            );
+        }
+    }
 }

@@ -31,6 +31,12 @@ pub fn blocking_command(program: impl AsRef<OsStr>) -> std::process::Command {
     command
 }
 
+/// Returns a command that is to take this process's place by `exec`, and stays in its group.
+#[expect(clippy::disallowed_methods, reason = "this is the one door")]
+pub fn replacement(program: impl AsRef<OsStr>) -> std::process::Command {
+    std::process::Command::new(program)
+}
+
 /// Keeps this process, and those it starts, from leaving their memory in a file when they crash.
 pub fn no_core_dumps() -> Result<(), Errno> {
     resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0)

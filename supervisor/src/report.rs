@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use shared::status::{Health, SafePoint, Status};
 
 use crate::{
-    child::{control::find_left_behind, health},
+    child::{control::find_left_behind, group, health},
     home::Home,
     update::{
         journal::{self, JournalError},
@@ -48,6 +48,12 @@ pub struct ChildReport {
     pub release: Option<String>,
     /// Seconds since it was started or adopted.
     pub uptime: Option<u64>,
+    /// The control group that it ends with as a whole, if it is in one.
+    #[serde(default)]
+    pub cgroup: Option<String>,
+    /// Why there can't be one.
+    #[serde(default)]
+    pub no_cgroup: Option<String>,
     /// Restarts after failures since the supervisor began.
     pub restarts: u64,
     pub last_failure: Option<String>,
@@ -89,6 +95,15 @@ pub struct UpdateReport {
 }
 
 impl ChildReport {
+    /// Says what ends with it.
+    pub(crate) fn control_group(&self) -> String {
+        match (&self.cgroup, &self.no_cgroup) {
+            (Some(path), _) => format!("{path}: all that the child starts ends with it"),
+            (None, Some(why)) => group::none(why),
+            (None, None) => group::none("it was started outside"),
+        }
+    }
+
     /// What the child's status file says.
     pub(crate) fn of(status: Option<Status>) -> Self {
         let Some(status) = status else {
@@ -137,6 +152,7 @@ impl Report {
                 state: "running".to_owned(),
                 reason: Some("it was left running, and nobody restarts it".to_owned()),
                 pid: Some(found.pid),
+                cgroup: group::holding(home, found.pid),
                 release: Some(found.release),
                 ..ChildReport::of(health::read_status(&home.status(), found.pid))
             },

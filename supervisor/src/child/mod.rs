@@ -2,6 +2,7 @@
 
 mod backoff;
 pub mod control;
+pub mod group;
 pub(crate) mod health;
 pub(crate) mod log;
 pub(crate) mod spec;

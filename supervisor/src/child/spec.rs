@@ -9,12 +9,9 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::resource::{Resource, setrlimit},
-    unistd::getpgrp,
-};
+use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
-use shared::{Exit, Failure};
+use shared::{Exit, Failure, cgroup::ControlGroup, term};
 
 use crate::{home::Home, self_update::OWN_IMAGE};
 
@@ -43,15 +40,16 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
-    /// Returns the command that starts the child of `release`, writing to `output`.
+    /// Returns the command that starts the child of `release` in a control group, writing to `output`.
     pub(crate) fn command(
         &self,
         home: &Home,
         release: &str,
+        group: Option<&Path>,
         output: &File,
     ) -> std::io::Result<Command> {
         let program = home.release(release).join(&self.program);
-        let mut command = self.launcher(&program);
+        let mut command = self.launcher(&program, group);
         command
             .args(&self.args)
             .current_dir(&self.cwd)
@@ -71,9 +69,12 @@ impl Spec {
     }
 
     /// Starts the child by way of programs that set a mark or a limit and then become it.
-    fn launcher(&self, program: &Path) -> Command {
+    fn launcher(&self, program: &Path, group: Option<&Path>) -> Command {
         let mut command = shared::process::blocking_command(OWN_IMAGE);
         command.arg("launch");
+        if let Some(group) = group {
+            command.arg("--cgroup").arg(group);
+        }
         if let Some(bytes) = self.memory_max {
             command.arg("--memory-max").arg(bytes.to_string());
         }
@@ -86,10 +87,20 @@ impl Spec {
     }
 }
 
-/// Marks this process as the child itself, limits its memory, then becomes the program named in
-/// `line`. The limit is on private memory (`RLIMIT_DATA`), because address space alone says little
-/// where a GPU is mapped.
-pub(crate) fn launch(memory_max: Option<u64>, line: &[OsString]) -> Result<Exit, Failure> {
+/// Marks this process as the child itself, moves it into its control group, limits its memory, then becomes
+/// the program named in `line`. The limit is on private memory (`RLIMIT_DATA`), because address space alone
+/// says little where a GPU is mapped.
+pub(crate) fn launch(
+    group: Option<PathBuf>,
+    memory_max: Option<u64>,
+    line: &[OsString],
+) -> Result<Exit, Failure> {
+    // A child outside runs all the same, and `status` says so.
+    if let Some(group) = group
+        && let Err(error) = ControlGroup::at(group).join()
+    {
+        term::note(format_args!("no control group for the child: {error}"));
+    }
     if let Some(bytes) = memory_max {
         setrlimit(Resource::RLIMIT_DATA, bytes, bytes).map_err(|errno| {
             Failure::new(Exit::Machine, "could not limit the memory of the child").because(errno)
@@ -98,11 +109,10 @@ pub(crate) fn launch(memory_max: Option<u64>, line: &[OsString]) -> Result<Exit,
     let Some((program, args)) = line.split_first() else {
         return Err(Failure::new(Exit::Usage, "no program to launch"));
     };
-    let mut command = shared::process::blocking_command(program);
+    let mut command = shared::process::replacement(program);
     command
         .args(args)
-        .env(PROCESS, std::process::id().to_string())
-        .process_group(getpgrp().as_raw());
+        .env(PROCESS, std::process::id().to_string());
     let error = command.exec();
     // Said where the child's output goes. The supervisor tries again, as after any end of the child.
     let text = format!("could not start {}", program.display());

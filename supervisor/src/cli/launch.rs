@@ -1,6 +1,6 @@
 //! `launch`: sets limits, then becomes the child.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
 use shared::{Exit, Failure};
@@ -9,6 +9,9 @@ use crate::child::spec;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct LaunchArgs {
+    /// Folder of a control group
+    #[arg(long)]
+    cgroup: Option<PathBuf>,
     /// Bytes
     #[arg(long)]
     memory_max: Option<u64>,
@@ -17,6 +20,6 @@ pub(super) struct LaunchArgs {
     line: Vec<OsString>,
 }
 
-pub(super) fn run(args: &LaunchArgs) -> Result<Exit, Failure> {
-    spec::launch(args.memory_max, &args.line)
+pub(super) fn run(args: LaunchArgs) -> Result<Exit, Failure> {
+    spec::launch(args.cgroup, args.memory_max, &args.line)
 }

@@ -3,6 +3,7 @@
 mod adopt_pm2;
 mod check;
 mod configure;
+mod confine;
 mod doctor;
 mod history;
 mod launch;
@@ -27,8 +28,8 @@ use shared::{
 };
 
 use self::{
-    adopt_pm2::AdoptPm2Args, doctor::DoctorArgs, launch::LaunchArgs, logs::LogsArgs,
-    options::RunOptions, query::Query, sign::SignArgs, update::UpdateArgs,
+    adopt_pm2::AdoptPm2Args, confine::ConfineArgs, doctor::DoctorArgs, launch::LaunchArgs,
+    logs::LogsArgs, options::RunOptions, query::Query, sign::SignArgs, update::UpdateArgs,
 };
 use crate::{
     config::{Config, shown},
@@ -86,6 +87,9 @@ enum CliCommand {
     /// Set limits, then become the child
     #[command(hide = true)]
     Launch(LaunchArgs),
+    /// Raise walls, then become a program of a build
+    #[command(hide = true)]
+    Confine(ConfineArgs),
     /// Carry out one step of an update
     #[command(hide = true)]
     Worker { supervisor: u32 },
@@ -130,7 +134,8 @@ fn run(cli: Cli, line: &[OsString], version: Version) -> Result<Exit, Failure> {
         Some(CliCommand::Sign(args)) => sign::run(&args),
         Some(CliCommand::Completions(args)) => Ok(args.run(command(version))),
         Some(CliCommand::Man(args)) => args.run(command(version)),
-        Some(CliCommand::Launch(args)) => launch::run(&args),
+        Some(CliCommand::Launch(args)) => launch::run(args),
+        Some(CliCommand::Confine(args)) => confine::run(&args),
         Some(CliCommand::Worker { supervisor }) => Ok(worker::run(supervisor)),
     }
 }

@@ -72,6 +72,9 @@ fn render(report: &Report) -> String {
             .as_ref()
             .map(|release| ("release", short(release).to_owned())),
     );
+    if child.pid.is_some() {
+        rows.push(("control group", child.control_group()));
+    }
     rows.extend(child.says.clone().map(|says| ("says", says)));
     if let Some(health) = child.health {
         let problems = child.problems.join("; ");

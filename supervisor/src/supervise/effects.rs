@@ -10,7 +10,7 @@ use super::{
     workers::Purpose,
 };
 use crate::{
-    child::{control, health, log::Pipe, state::ChildEvent},
+    child::{control, group::ChildGroup, health, log::Pipe, state::ChildEvent},
     config::{Manager, Source},
     control::{PendingRequest, Reply, Request},
     error::{Blame, Fault},
@@ -88,7 +88,7 @@ impl Supervisor {
             }
             Effect::KillGroup(group) => {
                 control::kill_group(group);
-                control::kill_all(&self.config.home);
+                self.kill_all();
                 None
             }
         }
@@ -240,6 +240,14 @@ impl Supervisor {
         Some(event.into())
     }
 
+    /// Kills whatever a child has left, wherever it went.
+    pub(super) fn kill_all(&self) {
+        if let Ok(group) = &self.group {
+            group.kill();
+        }
+        control::kill_all(&self.config.home);
+    }
+
     fn spawn(&mut self, release: &str) -> ChildEvent {
         self.notified = health::Notified::default();
         let home = &self.config.home;
@@ -256,10 +264,22 @@ impl Supervisor {
                 lost: true,
             };
         }
+        let group = self.group.as_ref().ok();
+        let group = group.filter(|group| {
+            let made = group.make().inspect_err(|error| {
+                tracing::warn!(%error, "no control group for the child");
+            });
+            made.is_ok()
+        });
         let spawned = self
             .config
             .child
-            .command(home, release, &self.pipe.writer)
+            .command(
+                home,
+                release,
+                group.map(ChildGroup::path),
+                &self.pipe.writer,
+            )
             .and_then(|mut command| command.spawn());
         match spawned {
             Ok(process) => {

@@ -27,6 +27,7 @@ use self::{
 use crate::{
     child::{
         control::{self, FoundChild},
+        group::ChildGroup,
         health::{Notification, Notified, NotifyMessage, NotifySocket},
         log::{ChildLog, Pipe},
         state::{ChildEvent, ChildPolicy, Stage},
@@ -75,6 +76,8 @@ pub(crate) struct Supervisor {
     machine: Machine,
     /// The child, if an earlier supervisor started it: it is not ours to wait for.
     adopted: Option<FoundChild>,
+    /// Its control group, or why it has none.
+    group: Result<ChildGroup, String>,
     /// When to look at it again.
     look_at: Duration,
     notified: Notified,
@@ -304,7 +307,11 @@ impl Supervisor {
     fn sweep(&mut self) {
         while let Stage::Sweeping { group, .. } = self.machine.child().stage
             && !control::family_runs(&self.config.home, group)
+            && !self.group.as_ref().is_ok_and(ChildGroup::is_populated)
         {
+            if let Ok(group) = &self.group {
+                group.remove();
+            }
             self.drain_output();
             self.take(ChildEvent::GroupEmpty);
         }

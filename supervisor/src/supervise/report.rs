@@ -3,7 +3,7 @@
 use super::Supervisor;
 use crate::{
     child::{
-        health,
+        group, health,
         state::{DownReason, Stage},
     },
     config::Source,
@@ -39,6 +39,8 @@ impl Supervisor {
             pid: running.map(|child| child.pid),
             release: running.map(|child| child.release.clone()),
             uptime: running.map(|child| self.now().saturating_sub(child.since).as_secs()),
+            cgroup: running.and_then(|child| group::holding(&self.config.home, child.pid)),
+            no_cgroup: self.group.as_ref().err().cloned(),
             restarts: child.restarts,
             last_failure: child.last_failure.clone(),
             says: self.notified.status.clone(),

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     child::{
         control,
+        group::ChildGroup,
         health::{Notified, NotifySocket},
         log::{ChildLog, Pipe},
         state::ChildEvent,
@@ -88,6 +89,10 @@ impl Supervisor {
             Some(address) => Some(crate::metrics::Scrapes::listen(address)?),
             None => None,
         };
+        let group = ChildGroup::of(&home).map_err(|error| one_line(&error));
+        if let Err(why) = &group {
+            tracing::debug!(why, "no control group for the child");
+        }
         let pings = sd_notify::watchdog_enabled().map(|limit| (limit / 2, Duration::ZERO));
         Ok(Self {
             machine: Machine::new(update, config.policy.clone(), child_policy(&config)),
@@ -96,6 +101,7 @@ impl Supervisor {
             version,
             began: Instant::now(),
             adopted: None,
+            group,
             look_at: Duration::ZERO,
             notified: Notified::default(),
             workers: Workers::new(),
@@ -154,7 +160,7 @@ impl Supervisor {
             self.take(event);
         } else {
             // What a child that has ended left in sessions of its own.
-            control::kill_all(&self.config.home);
+            self.kill_all();
         }
         for extra in found {
             tracing::warn!(pid = extra.pid, "ending a second child");

@@ -131,7 +131,8 @@ fn cargo(config: &Config, version: &Version) -> Result<Vec<(String, PathBuf)>, F
     // What compilers that were killed left behind.
     file::remove_dir(&sandbox::scratch(options))?;
     let fetched = fetch(config, &log)?;
-    let mut command = cargo_command(config, "build");
+    let sandbox = Sandbox::of(config, BuildStage::Compile, !fetched)?;
+    let mut command = cargo_command(config, &sandbox, "build");
     command
         .args(["--message-format", "json", "--profile"])
         .arg(&options.profile)
@@ -149,13 +150,12 @@ fn cargo(config: &Config, version: &Version) -> Result<Vec<(String, PathBuf)>, F
     if fetched && !options.keeps_network() {
         command.arg("--offline");
     }
-    let sandbox = Sandbox::of(config, BuildStage::Compile, !fetched)?;
     let set = [
         ("BUILD_COMMIT", version.release.as_str()),
         ("CARGO_TERM_PROGRESS_WHEN", "never"),
     ];
     let (mut child, walls) = sandbox
-        .spawn(command.stdout(Stdio::piped()), &set)
+        .spawn(&mut command, &set)
         .map_err(|error| no_cargo(&error))?;
     for (wall, stands) in walls {
         if let Err(why) = stands {
@@ -194,11 +194,13 @@ fn cargo(config: &Config, version: &Version) -> Result<Vec<(String, PathBuf)>, F
 /// Fetches all that the lockfile names, so that the network can be off while code of it is run. Returns
 /// whether that succeeded: if not, the build tries itself, and says why it can't.
 fn fetch(config: &Config, log: &BuildLog) -> Result<bool, Fault> {
-    let mut command = cargo_command(config, "fetch");
     let sandbox = Sandbox::of(config, BuildStage::Fetch, true)?;
+    let mut command = cargo_command(config, &sandbox, "fetch");
     let (mut child, _) = sandbox
-        .spawn(command.stdout(Stdio::null()), &[])
+        .spawn(&mut command, &[])
         .map_err(|error| no_cargo(&error))?;
+    // It says nothing there.
+    drop(child.stdout.take());
     if let Some(stderr) = child.stderr.take() {
         log.follow(stderr);
     }
@@ -209,8 +211,8 @@ fn fetch(config: &Config, log: &BuildLog) -> Result<bool, Fault> {
     Ok(fetched)
 }
 
-fn cargo_command(config: &Config, what: &str) -> Command {
-    let mut command = shared::process::blocking_command("nice");
+fn cargo_command(config: &Config, sandbox: &Sandbox, what: &str) -> Command {
+    let mut command = sandbox.command("nice");
     command
         .args(["-n", "10", "cargo", what, "--locked", "--color", "never"])
         .current_dir(config.home.source())

@@ -124,6 +124,16 @@ pub(super) fn of_build(config: &BuildConfig, stage: BuildStage) -> Vec<Variable>
     variables
 }
 
+/// Returns files that variables of `--build-env` name, such as the socket of an SSH agent.
+pub(super) fn named(config: &BuildConfig) -> Vec<PathBuf> {
+    let asked = |name: &OsString| config.environment.iter().any(|asked| name == &**asked);
+    let values = env::vars_os().filter(|(name, _)| asked(name));
+    values
+        .map(|(_, value)| PathBuf::from(value))
+        .filter(|path| path.is_absolute() && path.exists() && !path.is_dir())
+        .collect()
+}
+
 /// Returns the variables of a program that is tried out.
 pub(super) fn without_secrets(config: &BuildConfig) -> Vec<Variable> {
     let wanted = |name: &OsString| {

@@ -60,15 +60,14 @@ pub(crate) fn run(config: &Config) -> Result<(), String> {
         file::write_atomic(&folder.path().join(name), text.as_bytes())
             .map_err(|error| said(&error))?;
     }
-    let mut command = shared::process::blocking_command("cargo");
+    let sandbox = Sandbox::of(config, BuildStage::Compile, false).map_err(|error| said(&error))?;
+    let mut command = sandbox.command("cargo");
     command
         .args(["build", "--offline", "--color", "never", "--target-dir"])
         .arg(folder.path().join("target"))
         .args(["--features", &features.join(",")])
         .current_dir(folder.path())
-        .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let sandbox = Sandbox::of(config, BuildStage::Compile, false).map_err(|error| said(&error))?;
     let (child, _) = sandbox
         .spawn(&mut command, &[])
         .map_err(|error| said(&error))?;

@@ -31,11 +31,9 @@ const SETTINGS: [&str; 5] = [
     "rust-toolchain",
 ];
 
-/// Returns what a build may read besides the folders of cargo and rustup.
-pub(super) fn visible(config: &Config, home: &Path) -> Vec<PathBuf> {
-    let build = &config.build;
-    let source = config.home.source();
-    let state = config.home.path().parent().unwrap_or(config.home.path());
+/// Returns what no build may see, by all its names.
+pub(super) fn hidden(config: &Config, home: &Path) -> Vec<PathBuf> {
+    let state = state(config);
     let mut hidden: Vec<PathBuf> = HOMES.map(PathBuf::from).into();
     hidden.extend([home, state, &config.repo].map(Path::to_owned));
     hidden.extend(named_by(&config.child.args));
@@ -53,10 +51,22 @@ pub(super) fn visible(config: &Config, home: &Path) -> Vec<PathBuf> {
     };
     hidden.retain(|path| !whole(path));
     hidden.push(PathBuf::from(ALL_DEVICES));
-    let mut readable = entries_beside(Path::new("/"), &hidden);
+    hidden
+}
+
+/// The folder of all that the supervisor keeps.
+fn state(config: &Config) -> &Path {
+    config.home.path().parent().unwrap_or(config.home.path())
+}
+
+/// Returns what a build may read besides the folders of cargo and rustup.
+pub(super) fn visible(config: &Config, home: &Path, hidden: &[PathBuf]) -> Vec<PathBuf> {
+    let build = &config.build;
+    let source = config.home.source();
+    let mut readable = entries_beside(Path::new("/"), hidden);
     let toolchains =
         build_environment::toolchains(&build_environment::of_build(build, BuildStage::Compile));
-    let roots = [home, state, &config.repo];
+    let roots = [home, state(config), &config.repo];
     readable.extend(
         toolchains
             .into_iter()

@@ -39,6 +39,31 @@ fn a_machine_without_a_linker_is_not_the_commits_fault() {
 }
 
 #[test]
+fn doctor_misses_the_compiler_of_cuda_where_features_want_it() {
+    let bench = Bench::new();
+    let doctor = |nvcc: &str, features: &str| {
+        let home = bench.path().join("cuda");
+        write(&home.join("bin/nvcc"), &format!("#!/bin/sh\n{nvcc}\n"));
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(home.join("bin/nvcc"), mode).unwrap();
+        let line = ["doctor", "--offline", "--min-disk", "0", "--features"];
+        let line = [&line[..], &[features]].concat();
+        let output = bench.command_in(&[("CUDA_HOME", home.as_os_str())], &line);
+        (output.status.success(), text(&output))
+    };
+    let (well, said) = doctor("exit 0", "app/cuda");
+    assert!(
+        well && said.contains("builds and links with app/cuda"),
+        "{said}"
+    );
+    let (well, said) = doctor("echo 'no such architecture' >&2; exit 1", "app/cuda");
+    assert!(!well && said.contains("nvcc failed"), "{said}");
+    // Whoever does not want it needs none.
+    let (well, said) = doctor("exit 1", "app/other");
+    assert!(well, "{said}");
+}
+
+#[test]
 fn a_compiler_that_dies_or_is_too_old_is_tried_again() {
     let bench = Bench::new();
     let _running = bench.start_and_settle(&[]);

@@ -2,10 +2,13 @@
 
 use std::{ffi::OsStr, fs, net::TcpListener, path::Path};
 
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    libc,
+    sys::signal::{Signal, kill},
+};
 use supervisor::control::Request;
 
-use crate::workbench::{Bench, write};
+use crate::workbench::{Bench, kernel, write};
 
 #[test]
 fn other_features_are_built_and_not_the_program_of_the_last_try() {
@@ -111,8 +114,10 @@ fn main() {
         got.extend(env::var_os(name).map(|_| name.to_owned()));
     }
     for path in FILES {
-        got.extend(fs::read(path).ok().map(|_| path.to_string()));
-        got.extend(fs::read_dir(path).ok().map(|_| path.to_string()));
+        // Where there is no wall before it, nothing is in it.
+        let text = fs::read(path).unwrap_or_default();
+        let mut entries = fs::read_dir(path).into_iter().flatten();
+        got.extend((!text.is_empty() || entries.next().is_some()).then(|| path.to_string()));
     }
     let processes = fs::read_dir("/proc").unwrap().flatten();
     for process in processes {
@@ -131,12 +136,48 @@ fn main() {
     let out = env::var("OUT_DIR").unwrap();
     fs::write(format!("{out}/made.rs"), fs::read("src/main.rs").unwrap()).unwrap();
     fs::write(env::temp_dir().join("scratch"), "").unwrap();
+    assert_eq!(fs::read_dir(env::var("HOME").unwrap()).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(SEEN).unwrap(), "nobody hides it");
     println!("cargo:warning=the thief got {got:?}");
 }
 "#;
 
 #[test]
 fn a_build_script_gets_no_secret_and_reaches_nobody() {
+    let (bench, got) = the_thief_got(|| {});
+    if bench.supervisor_log().contains("does not stand") {
+        return e2e::skip("this kernel lacks landlock, seccomp or namespaces");
+    }
+    assert_eq!(got, "[]");
+}
+
+/// Landlock is a kernel's to have, and systems switch it off.
+#[test]
+fn a_build_script_gets_no_secret_without_landlock() {
+    let (bench, got) = the_thief_got(|| kernel::no_calls(&[libc::SYS_landlock_create_ruleset]));
+    let log = bench.supervisor_log();
+    assert!(log.contains("this kernel has no landlock"), "{log}");
+    if log.contains("wall=\"namespaces\"") {
+        return e2e::skip("this system allows no namespaces");
+    }
+    // What no other wall is for: files elsewhere that this user may write.
+    let outside = format!("wrote {}", bench.path().join("outside").display());
+    assert_eq!(got, format!("{:?}", [outside]));
+}
+
+#[test]
+fn a_build_script_gets_no_secret_without_namespaces() {
+    let (bench, got) = the_thief_got(|| kernel::no_calls(&[libc::SYS_unshare]));
+    let log = bench.supervisor_log();
+    assert!(log.contains("wall=\"namespaces\""), "{log}");
+    if log.contains("wall=\"files\"") {
+        return e2e::skip("this kernel has no landlock");
+    }
+    assert_eq!(got, "[]");
+}
+
+/// Lets a build script steal, under a supervisor whose kernel lacks something.
+fn the_thief_got(give_up: impl FnOnce() + Send) -> (Bench, String) {
     let bench = Bench::new();
     let home = bench.path().join("home");
     let files = [
@@ -166,7 +207,10 @@ fn a_build_script_gets_no_secret_and_reaches_nobody() {
     ];
     let wallets = bench.path().join("elsewhere/wallets").display().to_string();
     let flags = ["--", "--wallet.path", &wallets];
-    let _running = bench.start_in(&environment, &flags);
+    let seen = bench.path().join("seen");
+    write(&seen, "nobody hides it");
+    let seen = seen.display().to_string();
+    let running = bench.start_after(give_up, &environment, &flags);
     let child = bench.settled().child.pid.unwrap();
     let mut secrets: Vec<String> = files
         .iter()
@@ -188,7 +232,7 @@ fn a_build_script_gets_no_secret_and_reaches_nobody() {
         .collect();
     let known = format!(
         "const FILES: &[&str] = &{secrets:?};\nconst OUTSIDE: &[&str] = &{outside:?};\n\
-         const SERVER: &str = {:?};\nconst CHILD: u32 = {child};\n",
+         const SERVER: &str = {:?};\nconst CHILD: u32 = {child};\nconst SEEN: &str = {seen:?};\n",
         server.local_addr().unwrap().to_string()
     );
     bench.write("build.rs", &format!("{THIEF}{known}"));
@@ -196,9 +240,11 @@ fn a_build_script_gets_no_secret_and_reaches_nobody() {
     let report = bench.update();
     assert_eq!(report.update.problem, None);
     assert_eq!(report.update.accepted.unwrap().commit, two);
-    if bench.supervisor_log().contains("does not stand") {
-        return e2e::skip("this kernel has no landlock or no seccomp");
-    }
+    drop(running);
     let log = fs::read_to_string(bench.home.path().join("logs/app-build.log")).unwrap();
-    assert!(log.contains("the thief got []"), "{log}");
+    assert!(log.contains("the thief got "), "{log}");
+    let mut said = log
+        .lines()
+        .filter_map(|line| line.split_once("the thief got "));
+    (bench, said.next().unwrap().1.to_owned())
 }

@@ -6,7 +6,7 @@ use crate::workbench::{Bench, text, write};
 use nix::sys::signal::{Signal, kill};
 use supervisor::{child::control::group_runs, control::Request};
 
-fn kill_child(bench: &Bench, signal: Signal) -> u32 {
+pub(crate) fn kill_child(bench: &Bench, signal: Signal) -> u32 {
     let pid = bench.report().unwrap().child.pid.unwrap();
     kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).unwrap();
     pid
@@ -71,53 +71,6 @@ fn a_restart_waits_until_the_whole_group_is_gone() {
     running.signal(Signal::SIGINT);
     assert_eq!(running.ended().code(), Some(0));
     assert!(!group_runs(group));
-}
-
-/// Processes of a bench that left the child's group: `sleep`, which `setsid` became.
-fn helpers(bench: &Bench) -> usize {
-    let mark = format!("SUPERVISOR_HOME={}\0", bench.home.path().display());
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let is_helper = |process: &fs::DirEntry| {
-        let read = |file: &str| fs::read(process.path().join(file)).unwrap_or_default();
-        let environment = read("environ");
-        let marked = environment
-            .windows(mark.len())
-            .any(|window| window == mark.as_bytes());
-        marked && read("cmdline").starts_with(b"sleep")
-    };
-    processes.filter(is_helper).count()
-}
-
-#[test]
-fn a_helper_in_a_session_of_its_own_is_not_taken_for_the_child_and_ends_with_it() {
-    let bench = Bench::new();
-    bench.release("one", "setsid");
-    bench.git_checkout(&["pull", "-q"]);
-    let running = bench.start_and_settle(&[]);
-    let child = bench.report().unwrap().child.pid.unwrap();
-    bench.wait("the helper runs", || (helpers(&bench) == 1).then_some(()));
-    running.crash();
-    kill(
-        nix::unistd::Pid::from_raw(child.cast_signed()),
-        Signal::SIGKILL,
-    )
-    .unwrap();
-    let running = bench.start_and_settle(&[]);
-    assert_ne!(bench.report().unwrap().child.pid, Some(child));
-    bench.assert_runs(&["one", "one"]);
-    bench.wait("only the new helper runs", || {
-        (helpers(&bench) == 1).then_some(())
-    });
-    kill_child(&bench, Signal::SIGKILL);
-    bench.until("another child runs", |report| {
-        report.child.restarts == 1 && report.child.state == "running"
-    });
-    bench.wait("only its helper runs", || {
-        (helpers(&bench) == 1).then_some(())
-    });
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.ended().code(), Some(0));
-    assert_eq!(helpers(&bench), 0);
 }
 
 #[test]

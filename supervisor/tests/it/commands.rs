@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::workbench::{Bench, text, write};
+use shared::Exit;
 use supervisor::control::Request;
 
 #[test]
@@ -242,6 +243,27 @@ fn doctor_finds_what_is_missing() {
     let ill = bench.command(&flags);
     assert_eq!(ill.status.code(), Some(1));
     assert!(text(&ill).contains("detached HEAD"), "{}", text(&ill));
+}
+
+/// The documented ways to keep a supervisor alive start it again after anything but what a restart does not
+/// mend. On its command line pm2 takes one exit code only.
+#[test]
+fn nothing_that_keeps_a_supervisor_starts_it_again_in_vain() {
+    let [usage, denied, config] = [Exit::Usage, Exit::Denied, Exit::Config].map(Exit::code);
+    let one = format!("--stop-exit-codes {config} -- ");
+    let list = format!("stop_exit_codes: [{usage}, {denied}, {config}]");
+    let unit = format!("RestartPreventExitStatus={usage} {denied} {config}\n");
+    for (file, line) in [
+        ("README.md", one.trim_end()),
+        ("scripts/pm2.config.js", &list),
+        ("scripts/finetune-vali.service", &unit),
+    ] {
+        let text = fs::read_to_string(e2e::workspace().join(file)).unwrap();
+        assert!(text.contains(line), "{line} in {file}");
+        // None that lacks it.
+        let starts = text.matches("pm2 start \"").count();
+        assert_eq!(starts, text.matches("--stop-exit-codes").count(), "{file}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod clock;
 mod commands;
 mod crash_points;
 mod defects;
+mod descendants;
 mod faults;
 mod local_changes;
 mod release_channel;

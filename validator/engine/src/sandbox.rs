@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | environment | only the variables of a list | `environment` |
 //! | descriptors | only the three standard ones | `process` |
-//! | namespaces | its own users, processes, network, shared memory, mounts; a guard outside | `namespaces`, `guard` |
+//! | namespaces | its own users, processes, network, shared memory, mounts; a guard outside | `guard` |
 //! | cgroup | memory, shared memory included, and threads | `cgroup` |
 //! | capabilities | none, and none to be gained | `privileges` |
 //! | limits | memory, files, core dumps | `resources` |
@@ -44,7 +44,6 @@ mod environment;
 mod files;
 mod gpu;
 mod guard;
-mod namespaces;
 mod privileges;
 mod process;
 mod resources;
@@ -56,6 +55,7 @@ use model::{
     Fault, MachineFaultKind,
     protocol::{COMPUTE_CACHE, Wall},
 };
+use shared::cgroup::Delegation;
 
 use self::{cgroup::Group, gpu::Gpu};
 use crate::{
@@ -162,12 +162,11 @@ pub fn separate(allowed: &Allowed) -> Walls {
         let closed = process::close_others().map_err(words);
         closed.map(|()| "the three standard ones".to_owned())
     });
-    let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let memory = allowed
         .memory
         .or_else(memory::most_of_host)
         .unwrap_or(u64::MAX);
-    let group = Group::new(Path::new(cgroup::ROOT), &memberships, memory);
+    let group = Delegation::here().and_then(|delegation| Group::new(&delegation, memory));
     let wanted = walls.wants("cgroup");
     let split = guard::split(
         walls.wants("namespaces"),

@@ -2,18 +2,22 @@
 //!
 //! When a bench goes, it asserts what must always hold: there were never two children at once.
 
+pub(crate) mod kernel;
+mod unheard;
+
 use std::{
     ffi::OsStr,
     fs,
-    io::Write,
-    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use supervisor::{
-    child::control::{FoundChild, find_left_behind, kill_group},
+    child::{
+        control::{FoundChild, find_left_behind, kill_group},
+        group::ChildGroup,
+    },
     control::{Reply, Request, ask},
     home::Home,
     report::Report,
@@ -146,7 +150,12 @@ impl Bench {
 
     /// Runs the supervisor's program to its end.
     pub(crate) fn command(&self, args: &[&str]) -> Output {
-        self.base(args).output().unwrap()
+        self.command_in(&[], args)
+    }
+
+    pub(crate) fn command_in(&self, environment: &[(&str, &OsStr)], args: &[&str]) -> Output {
+        let mut command = self.base(args);
+        command.envs(environment.iter().copied()).output().unwrap()
     }
 
     fn base(&self, args: impl IntoIterator<Item: AsRef<OsStr>>) -> std::process::Command {
@@ -162,48 +171,6 @@ impl Bench {
 
     pub(crate) fn start(&self, extra: &[&str]) -> Running<'_> {
         self.start_in(&[], extra)
-    }
-
-    /// Starts a supervisor whose output goes nowhere: the reader of one is gone, the other's disk
-    /// is full.
-    pub(crate) fn start_unheard(&self, extra: &[&str]) -> Running<'_> {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let full = fs::File::options().write(true).open("/dev/full").unwrap();
-        let process = self
-            .base(flags(extra))
-            .stdout(full)
-            .stderr(Stdio::from(writer))
-            .spawn()
-            .unwrap();
-        Running {
-            process,
-            bench: self,
-        }
-    }
-
-    /// Starts a supervisor whose output goes into a pipe that is full and that nobody reads. It is
-    /// full for as long as the reader is kept.
-    pub(crate) fn start_unread(&self, extra: &[&str]) -> (Running<'_>, std::io::PipeReader) {
-        let (reader, writer) = std::io::pipe().unwrap();
-        // Opened once more: what the supervisor gets is to block.
-        let mut filler = fs::File::options()
-            .write(true)
-            .custom_flags(nix::libc::O_NONBLOCK)
-            .open(format!("/proc/self/fd/{}", writer.as_raw_fd()))
-            .unwrap();
-        while filler.write(&[b'.'; 4096]).is_ok() {}
-        let process = self
-            .base(flags(extra))
-            .stdout(writer.try_clone().unwrap())
-            .stderr(writer)
-            .spawn()
-            .unwrap();
-        let running = Running {
-            process,
-            bench: self,
-        };
-        (running, reader)
     }
 
     /// A folder that builds may write if `--build-path` names it.
@@ -370,6 +337,13 @@ impl Drop for Bench {
     fn drop(&mut self) {
         for child in self.children() {
             kill_group(child.pid);
+        }
+        if let Ok(group) = ChildGroup::of(&self.home) {
+            group.kill();
+            self.wait("nothing of the child runs", || {
+                (!group.is_populated()).then_some(())
+            });
+            group.remove();
         }
         let doubles = fs::read_to_string(self.home.path().join("doubles")).unwrap_or_default();
         if !std::thread::panicking() {

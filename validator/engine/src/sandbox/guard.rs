@@ -7,17 +7,36 @@
 use std::{io, path::Path};
 
 use nix::{
-    sys::wait::WaitStatus,
+    sched::CloneFlags,
     unistd::{ForkResult, close},
+};
+use shared::{
+    fork::{follow, fork},
+    namespaces::Namespaces,
 };
 
 use super::{
     cgroup::Group,
-    compile,
-    namespaces::Namespaces,
-    privileges,
-    process::{Watched, die_with_parent, end, end_as, fork, wait},
+    compile, privileges,
+    process::{Watched, die_with_parent, wait},
 };
+
+/// Everything but processes, whose numbers a driver must find in `/proc`.
+const WORLD: CloneFlags = CloneFlags::CLONE_NEWNET
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWNS);
+
+/// What is tried, best first. A container that hides parts of `/proc` allows none of its own, and some systems
+/// keep user namespaces from programs that they don't know; root needs none.
+const TRIES: [CloneFlags; 4] = [
+    WORLD
+        .union(CloneFlags::CLONE_NEWPID)
+        .union(CloneFlags::CLONE_NEWUSER),
+    WORLD.union(CloneFlags::CLONE_NEWPID),
+    WORLD.union(CloneFlags::CLONE_NEWUSER),
+    WORLD,
+];
 
 /// Where the worker is.
 #[derive(Debug)]
@@ -39,7 +58,7 @@ pub(super) fn split(
     let parent = Watched::parent();
     shared::process::no_core_dumps()?;
     let mut namespaces = if separated {
-        Namespaces::possible()
+        Namespaces::possible(&TRIES, || Ok(()))
     } else {
         Err(io::Error::other("not asked for"))
     };
@@ -78,12 +97,5 @@ fn stand_by() {
     let _ = privileges::drop_all();
     for descriptor in 0..3 {
         let _ = close(descriptor);
-    }
-}
-
-fn follow(ended: io::Result<WaitStatus>) -> ! {
-    match ended {
-        Ok(status) => end_as(status),
-        Err(_) => end(1),
     }
 }

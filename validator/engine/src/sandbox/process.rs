@@ -1,55 +1,14 @@
-//! Processes around the worker, made before it has threads: forks, and ends without clean-up.
+//! Processes around the worker, and what ends with them.
 
 use std::io;
 
 use nix::{
     errno::Errno,
     libc,
-    sys::{
-        prctl,
-        signal::{SigHandler, Signal, raise, signal},
-        wait::{WaitStatus, waitpid},
-    },
-    unistd::{self, ForkResult, Pid, getppid},
+    sys::{prctl, signal::Signal, wait::WaitStatus},
+    unistd::{Pid, getppid},
 };
-
-/// Exit codes beyond this tell of a signal, as in a shell.
-const SIGNALED: i32 = 128;
-
-pub(super) fn fork() -> io::Result<ForkResult> {
-    #[expect(unsafe_code, reason = "a child of many threads may use little")]
-    // SAFETY: called while this process has one thread, so that no lock is held by another.
-    let forked = unsafe { unistd::fork() };
-    Ok(forked?)
-}
-
-/// Ends this process without what it would do at its end, which is the worker's to do.
-#[expect(unsafe_code, reason = "the standard library has no such end")]
-pub(super) fn end(code: i32) -> ! {
-    // SAFETY: it takes a number and does not return.
-    unsafe { libc::_exit(code) }
-}
-
-/// Ends as another process did.
-pub(super) fn end_as(status: WaitStatus) -> ! {
-    match status {
-        WaitStatus::Exited(_, code) if code > SIGNALED => end_by(code - SIGNALED),
-        WaitStatus::Exited(_, code) => end(code),
-        WaitStatus::Signaled(_, by, _) => end_by(by as i32),
-        _ => end(SIGNALED),
-    }
-}
-
-fn end_by(number: i32) -> ! {
-    if let Ok(by) = Signal::try_from(number) {
-        #[expect(unsafe_code, reason = "handlers of signals are set so")]
-        // SAFETY: no handler of ours is set, but the system's own action.
-        let _ = unsafe { signal(by, SigHandler::SigDfl) };
-        let _ = raise(by);
-    }
-    // Also where signals can't end a process: the first one of a namespace.
-    end(SIGNALED + number)
-}
+use shared::fork;
 
 /// Closes every descriptor but the three standard ones.
 pub(super) fn close_others() -> io::Result<()> {
@@ -110,11 +69,5 @@ pub(super) fn wait(parent: Option<&Watched>, child: Pid) -> io::Result<WaitStatu
             let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
         }
     }
-    loop {
-        // Orphans of a namespace are its first process's to wait for.
-        match waitpid(child, None) {
-            Err(Errno::EINTR) => {}
-            ended => return Ok(ended?),
-        }
-    }
+    fork::wait(child)
 }
