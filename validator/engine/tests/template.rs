@@ -117,6 +117,19 @@ fn newer_templates_need_newer_rules() {
     }
 }
 
+#[test]
+fn a_number_before_a_character_of_several_bytes_is_refused() {
+    for template in [
+        "{{ 7é }}",
+        "{{ 0é }}",
+        "{{ 0xé }}",
+        "{{ 1.é }}",
+        "{{ 1eé }}",
+    ] {
+        compile(template, Compatibility::V4_40).unwrap_err();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -126,8 +139,9 @@ proptest! {
         "{{", "}}", "{%", "%}", "{#", "#}", "-", "for", "m", "in", "messages", "endfor", "if", "(",
         ")", "[", "]", ".content", ".split", "'", "|", "trim", "+", "~", "set", "x", "=", "1", ":",
         "macro", "endmacro", "loop", "range", "\\n", "{", "}", ",", "é", "raw", "endraw", "call",
-    ]), 0..40)) {
-        if let Ok(template) = compile(&parts.join(" "), Compatibility::V4_40) {
+    ]), 0..40), glued in any::<bool>()) {
+        let between = if glued { "" } else { " " };
+        if let Ok(template) = compile(&parts.join(between), Compatibility::V4_40) {
             let _ = template.render(&Conversation::of("q", "a").messages, true);
         }
     }

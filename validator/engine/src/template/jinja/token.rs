@@ -151,7 +151,9 @@ fn number(source: &str, before: Option<&Lexeme>) -> Option<(Number, usize)> {
     }
     let too_large = Err("a number is too large");
     for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
-        if source.len() > 2 && source[..2].eq_ignore_ascii_case(prefix) {
+        // A digit may come before a character of several bytes.
+        let start = source.get(..2);
+        if start.is_some_and(|start| start.eq_ignore_ascii_case(prefix)) {
             let digits = source[2..]
                 .find(|c: char| c != '_' && !c.is_digit(radix))
                 .unwrap_or(source.len() - 2);
