@@ -30,7 +30,7 @@ use model::{
 };
 pub use placement::Placement;
 use placement::Shares;
-use stream::{BEYOND, BLOCK, Source, Streamed, Target};
+use stream::{BEYOND, BLOCK, Destination, Source, Streamed};
 
 use crate::{
     attention::Way,
@@ -270,7 +270,7 @@ fn fill<T: Loadable>(
         *slot = rest;
         Some(place)
     });
-    let memory = Memory::<T>(PhantomData);
+    let memory = HostMemory::<T>(PhantomData);
     let streamed = stream::read(sources, &memory, teams::threads(), progress)?;
     let base = Tensor::from_vec(elements, arena.elements(), &Device::Cpu)
         .map_err(|error| fault::of_tensors(&error))?;
@@ -291,9 +291,9 @@ fn sources<'s, P>(
 }
 
 /// Weights in the memory of this process: places are slices of it.
-struct Memory<'a, T>(PhantomData<&'a T>);
+struct HostMemory<'a, T>(PhantomData<&'a T>);
 
-impl<'a, T: Loadable> Target for Memory<'a, T> {
+impl<'a, T: Loadable> Destination for HostMemory<'a, T> {
     type Buffer = Vec<u8>;
     type Place = &'a mut [T];
 

@@ -22,7 +22,7 @@ use super::{
     arena::Arena,
     placement::Shares,
     sources,
-    stream::{self, BEYOND, BLOCK, Streamed, Target},
+    stream::{self, BEYOND, BLOCK, Destination, Streamed},
 };
 use crate::{cpu::Element, fault, teams};
 
@@ -37,13 +37,13 @@ pub(super) fn fill<T: Loadable>(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(Vec<Tensor>, Vec<Streamed>), Fault> {
     let devices = shares.devices().iter().zip(shares.arenas());
-    let memories: Vec<Memory<'_, T>> = devices
-        .map(|(device, arena)| Memory::new(device, arena))
+    let memories: Vec<DeviceMemory<'_, T>> = devices
+        .map(|(device, arena)| DeviceMemory::new(device, arena))
         .collect::<Result<_, _>>()?;
     let sources = sources(shards, |name, elements| {
-        let place = |(device, memory): (usize, &Memory<'_, T>)| {
+        let place = |(device, memory): (usize, &DeviceMemory<'_, T>)| {
             let start = memory.arena.start(name)? + elements.start;
-            Some(Place {
+            Some(DeviceRange {
                 device,
                 elements: start..start + elements.len(),
             })
@@ -55,9 +55,9 @@ pub(super) fn fill<T: Loadable>(
         memories: &memories,
     };
     let streamed = stream::read(sources, &gpus, teams::threads(), progress)?;
-    let defaulted = memories.iter().try_for_each(Memory::put_defaulted);
+    let defaulted = memories.iter().try_for_each(DeviceMemory::put_defaulted);
     defaulted?;
-    let bases = memories.into_iter().map(Memory::hand_over);
+    let bases = memories.into_iter().map(DeviceMemory::hand_over);
     Ok((bases.collect::<Result<_, _>>()?, streamed))
 }
 
@@ -66,7 +66,7 @@ fn lost(error: DriverError) -> Fault {
 }
 
 /// The memory of one device that is being filled.
-struct Memory<'a, T> {
+struct DeviceMemory<'a, T> {
     device: &'a CudaDevice,
     arena: &'a Arena,
     copy: Arc<CudaStream>,
@@ -74,7 +74,7 @@ struct Memory<'a, T> {
     base: CUdeviceptr,
 }
 
-impl<'a, T: Loadable> Memory<'a, T> {
+impl<'a, T: Loadable> DeviceMemory<'a, T> {
     fn new(device: &'a Device, arena: &'a Arena) -> Result<Self, Fault> {
         let Device::Cuda(device) = device else {
             return Err(Fault::machine(MachineFaultKind::Bug, "not a CUDA device"));
@@ -157,14 +157,14 @@ fn bytes_of<T: Loadable>(elements: &[T]) -> &[u8] {
 }
 
 /// Elements in the memory of one of the devices.
-struct Place {
+struct DeviceRange {
     device: usize,
     elements: Range<usize>,
 }
 
 /// All devices that are being filled.
 struct Gpus<'a, T> {
-    memories: &'a [Memory<'a, T>],
+    memories: &'a [DeviceMemory<'a, T>],
 }
 
 /// A pinned buffer that a block of a file is read into, and what follows from it.
@@ -209,9 +209,9 @@ impl<T: Loadable> Gpus<'_, T> {
     }
 }
 
-impl<T: Loadable> Target for Gpus<'_, T> {
+impl<T: Loadable> Destination for Gpus<'_, T> {
     type Buffer = Pinned<T>;
-    type Place = Vec<Place>;
+    type Place = Vec<DeviceRange>;
 
     fn buffer(&self) -> Result<Pinned<T>, Fault> {
         Ok(Pinned {
@@ -233,7 +233,7 @@ impl<T: Loadable> Target for Gpus<'_, T> {
     fn put(
         &self,
         buffer: &mut Pinned<T>,
-        pieces: Vec<(Dtype, Range<usize>, Vec<Place>)>,
+        pieces: Vec<(Dtype, Range<usize>, Vec<DeviceRange>)>,
     ) -> Result<(), Fault> {
         self.start_copies(buffer, pieces).inspect_err(|_| {
             // What was started has no event to wait for, and the buffer goes now.
@@ -248,7 +248,7 @@ impl<T: Loadable> Gpus<'_, T> {
     fn start_copies(
         &self,
         buffer: &mut Pinned<T>,
-        pieces: Vec<(Dtype, Range<usize>, Vec<Place>)>,
+        pieces: Vec<(Dtype, Range<usize>, Vec<DeviceRange>)>,
     ) -> Result<(), Fault> {
         let mut converted = 0;
         let mut used = vec![false; self.memories.len()];

@@ -47,7 +47,7 @@ pub(super) struct Streamed {
 
 /// The elements of a tensor that begin in one block.
 #[derive(Debug)]
-pub(super) struct Piece<P> {
+pub(super) struct Fragment<P> {
     pub(super) dtype: Dtype,
     /// Where they lie in the block, and up to [`BEYOND`] bytes behind it.
     pub(super) bytes: Range<usize>,
@@ -61,7 +61,7 @@ pub(super) struct Piece<P> {
 pub(super) fn cut<'h, P>(
     header: &'h Header,
     place: impl FnMut(&'h str, Range<usize>) -> Option<P>,
-) -> Vec<Vec<Piece<P>>> {
+) -> Vec<Vec<Fragment<P>>> {
     cut_by(BLOCK as u64, header, place)
 }
 
@@ -69,9 +69,9 @@ fn cut_by<'h, P>(
     block_bytes: u64,
     header: &'h Header,
     mut place: impl FnMut(&'h str, Range<usize>) -> Option<P>,
-) -> Vec<Vec<Piece<P>>> {
+) -> Vec<Vec<Fragment<P>>> {
     let count = header.file_bytes().div_ceil(block_bytes);
-    let mut blocks: Vec<Vec<Piece<P>>> = (0..count).map(|_| Vec::new()).collect();
+    let mut blocks: Vec<Vec<Fragment<P>>> = (0..count).map(|_| Vec::new()).collect();
     for (name, tensor) in header.in_file_order() {
         let start = header.data_start() + tensor.bytes.start;
         let end = header.data_start() + tensor.bytes.end;
@@ -87,7 +87,7 @@ fn cut_by<'h, P>(
                 continue;
             }
             let byte = |element: u64| (start + element * size - position) as usize;
-            blocks[block as usize].push(Piece {
+            blocks[block as usize].push(Fragment {
                 dtype: tensor.dtype,
                 bytes: byte(first)..byte(last),
                 place: place(name, first as usize..last as usize),
@@ -99,7 +99,7 @@ fn cut_by<'h, P>(
 }
 
 /// Where blocks are read into, and what becomes of their elements.
-pub(super) trait Target: Sync {
+pub(super) trait Destination: Sync {
     type Buffer: Send;
     type Place: Send;
 
@@ -124,7 +124,7 @@ pub(super) struct Source<'a, P> {
     pub(super) file: &'a File,
     pub(super) header: &'a Header,
     /// See [`cut`].
-    pub(super) blocks: Vec<Vec<Piece<P>>>,
+    pub(super) blocks: Vec<Vec<Fragment<P>>>,
 }
 
 /// A block that was read, on its way to be hashed.
@@ -141,7 +141,7 @@ struct Done<B> {
 ///
 /// # Errors
 /// The machine's, if a file can't be read to the end its header speaks of, and those of the target.
-pub(super) fn read<T: Target>(
+pub(super) fn read<T: Destination>(
     sources: Vec<Source<'_, T::Place>>,
     target: &T,
     threads: usize,
@@ -185,7 +185,7 @@ fn side_by_side<R: Send>(threads: usize, work: impl Fn() -> R + Sync) -> Vec<R> 
     })
 }
 
-fn read_one<T: Target>(
+fn read_one<T: Destination>(
     source: Source<'_, T::Place>,
     target: &T,
     readers: usize,
@@ -261,7 +261,7 @@ struct Hashed {
 }
 
 /// Hashes blocks in their order, whatever the order they come in; returns the digest and how many bytes there were.
-fn hash<T: Target>(
+fn hash<T: Destination>(
     hashable: Receiver<Result<Done<T::Buffer>, Fault>>,
     free: Sender<T::Buffer>,
     target: &T,
@@ -288,11 +288,11 @@ fn hash<T: Target>(
     Ok((hash.finalize().into(), total))
 }
 
-fn read_block<T: Target>(
+fn read_block<T: Destination>(
     file: &File,
     total: u64,
     number: usize,
-    pieces: Vec<Piece<T::Place>>,
+    pieces: Vec<Fragment<T::Place>>,
     mut buffer: T::Buffer,
     target: &T,
 ) -> Result<Done<T::Buffer>, Fault> {

@@ -41,7 +41,7 @@ pub(super) struct Resident {
 /// The models in memory, the one used last at the end.
 #[derive(Debug)]
 pub(super) struct Residents {
-    place: Place,
+    place: Devices,
     /// Room for all of them on each device, in bytes. One alone may take more.
     room: u64,
     models: Vec<Resident>,
@@ -49,7 +49,7 @@ pub(super) struct Residents {
 
 /// The devices models are loaded to.
 #[derive(Debug)]
-struct Place {
+struct Devices {
     devices: Vec<Device>,
     /// The same with the bytes that models may take there, if they have memory of their own.
     sized: Vec<(Device, u64)>,
@@ -57,7 +57,7 @@ struct Place {
     smallest: Option<u64>,
 }
 
-impl Place {
+impl Devices {
     fn new(devices: &[Device]) -> Self {
         let memory = |device: &Device| device::describe(device).memory;
         let sized = devices.iter().filter_map(|device| {
@@ -122,7 +122,7 @@ impl Residents {
     /// Makes an empty set. Unless room is given, no model stays on a CPU: memory is scarce there,
     /// and the system caches the files.
     pub(super) fn new(devices: &[Device], room: Option<u64>) -> Self {
-        let place = Place::new(devices);
+        let place = Devices::new(devices);
         Self {
             room: room.unwrap_or_else(|| place.room()),
             place,
@@ -220,7 +220,7 @@ impl Residents {
 impl Resident {
     fn load(
         source: &ModelSource,
-        place: &Place,
+        place: &Devices,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Self, Fault> {
         let spec = read_spec(source)?;

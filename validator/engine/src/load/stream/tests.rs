@@ -68,7 +68,7 @@ proptest! {
 #[derive(Default)]
 struct Kept(Mutex<BTreeMap<usize, Vec<u8>>>);
 
-impl Target for Kept {
+impl Destination for Kept {
     type Buffer = Vec<u8>;
     type Place = usize;
 
