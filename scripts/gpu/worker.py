@@ -9,7 +9,7 @@ ARCHITECTURES = ["LlamaForCausalLM", "MistralForCausalLM", "StableLmForCausalLM"
 DTYPES = ["f32", "bf16", "f16"]
 SELF_TEST, EVALUATE = 0, 2
 SDPA = 1
-PROGRESS = 0
+DONE = 1
 
 
 class Reader:
@@ -128,7 +128,8 @@ class Worker:
         self.process.stdin.flush()
         while True:
             reply = Reader(self.frame(seconds))
-            if reply.int() == PROGRESS:
+            # Progress, and how full the device is, come before.
+            if reply.int() != DONE:
                 continue
             if reply.int() == 1:
                 return reply.fault()

@@ -106,7 +106,9 @@ impl Worker {
                     phases.push(progress.phase);
                 }
                 Reply::Memory(memory) => {
-                    assert!((1..=memory.total).contains(&memory.used), "{memory:?}");
+                    // Of a simulated GPU nothing may be taken yet.
+                    let least = u64::from(!cfg!(feature = "cuda"));
+                    assert!((least..=memory.total).contains(&memory.used), "{memory:?}");
                     self.told_memory = true;
                 }
                 Reply::Done(answer) => {
