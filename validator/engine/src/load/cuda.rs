@@ -37,11 +37,11 @@ pub(super) fn fill<T: Loadable>(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(Vec<Tensor>, Vec<Streamed>), Fault> {
     let devices = shares.devices().iter().zip(shares.arenas());
-    let memories: Vec<DeviceMemory<'_, T>> = devices
-        .map(|(device, arena)| DeviceMemory::new(device, arena))
+    let memories: Vec<Allocation<'_, T>> = devices
+        .map(|(device, arena)| Allocation::new(device, arena))
         .collect::<Result<_, _>>()?;
     let sources = sources(shards, |name, elements| {
-        let place = |(device, memory): (usize, &DeviceMemory<'_, T>)| {
+        let place = |(device, memory): (usize, &Allocation<'_, T>)| {
             let start = memory.arena.start(name)? + elements.start;
             Some(DeviceRange {
                 device,
@@ -55,9 +55,9 @@ pub(super) fn fill<T: Loadable>(
         memories: &memories,
     };
     let streamed = stream::read(sources, &gpus, teams::threads(), progress)?;
-    let defaulted = memories.iter().try_for_each(DeviceMemory::put_defaulted);
+    let defaulted = memories.iter().try_for_each(Allocation::put_defaulted);
     defaulted?;
-    let bases = memories.into_iter().map(DeviceMemory::hand_over);
+    let bases = memories.into_iter().map(Allocation::hand_over);
     Ok((bases.collect::<Result<_, _>>()?, streamed))
 }
 
@@ -66,7 +66,7 @@ fn lost(error: DriverError) -> Fault {
 }
 
 /// The memory of one device that is being filled.
-struct DeviceMemory<'a, T> {
+struct Allocation<'a, T> {
     device: &'a CudaDevice,
     arena: &'a Arena,
     copy: Arc<CudaStream>,
@@ -74,7 +74,7 @@ struct DeviceMemory<'a, T> {
     base: CUdeviceptr,
 }
 
-impl<'a, T: Loadable> DeviceMemory<'a, T> {
+impl<'a, T: Loadable> Allocation<'a, T> {
     fn new(device: &'a Device, arena: &'a Arena) -> Result<Self, Fault> {
         let Device::Cuda(device) = device else {
             return Err(Fault::machine(MachineFaultKind::Bug, "not a CUDA device"));
@@ -164,7 +164,7 @@ struct DeviceRange {
 
 /// All devices that are being filled.
 struct Gpus<'a, T> {
-    memories: &'a [DeviceMemory<'a, T>],
+    memories: &'a [Allocation<'a, T>],
 }
 
 /// A pinned buffer that a block of a file is read into, and what follows from it.
