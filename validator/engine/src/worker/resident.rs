@@ -50,7 +50,7 @@ pub(super) struct Residents {
 /// The devices models are loaded to.
 #[derive(Debug)]
 struct Devices {
-    devices: Vec<Device>,
+    all: Vec<Device>,
     /// The same with the bytes that models may take there, if they have memory of their own.
     sized: Vec<(Device, u64)>,
     /// Bytes of the smallest device in all.
@@ -66,7 +66,7 @@ impl Devices {
             Some((device.clone(), free / 4 * 3))
         });
         Self {
-            devices: devices.to_vec(),
+            all: devices.to_vec(),
             sized: sized.collect(),
             smallest: devices
                 .iter()
@@ -77,7 +77,7 @@ impl Devices {
     }
 
     fn is_cpu(&self) -> bool {
-        self.devices.iter().all(Device::is_cpu)
+        self.all.iter().all(Device::is_cpu)
     }
 
     /// Returns the bytes that models may take on each device.
@@ -89,7 +89,7 @@ impl Devices {
     /// what fits are the fastest; what doesn't fit has its layers on all of them.
     fn placement(&self, bytes: u64) -> (Placement<'_>, u64) {
         if self.sized.len() < 2 || bytes <= self.room() {
-            return (Placement::Copies(&self.devices), bytes);
+            return (Placement::Copies(&self.all), bytes);
         }
         let all: u64 = self.sized.iter().map(|&(_, room)| room).sum();
         let largest = self.sized.iter().map(|&(_, room)| room).max().unwrap_or(0);
