@@ -9,7 +9,7 @@ def run(*line):
 
 
 def start():
-    run("cargo", "build", "--locked")
+    run("cargo", "build", "--locked", "--target-dir", "target")
     subprocess.run([pm2, "delete", "bench"], capture_output=True)
     run(pm2, "start", "target/debug/app", "--name", "bench", "--interpreter", "none")
 
