@@ -218,7 +218,9 @@ impl Evaluator {
         limits: TimeLimits,
         on_progress: OnProgress<'_>,
     ) -> Result<Answer, Fault> {
-        let Some(joint) = &self.joint else {
+        // Text takes no GPU, whatever memory it takes.
+        let joint = self.joint.as_ref();
+        let Some(joint) = joint.filter(|_| !matches!(request, Request::Tokenize(_))) else {
             return self.ask_one(&request, hash, limits, on_progress).await;
         };
         if !hash.is_some_and(|hash| joint.has_met(hash)) {

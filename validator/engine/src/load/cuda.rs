@@ -171,7 +171,7 @@ struct Gpus<'a, T> {
 struct Pinned<T> {
     block: PinnedHostSlice<u8>,
     /// Elements in the type they are computed in, if the file has another.
-    converted: Vec<PinnedHostSlice<T>>,
+    converted: Option<PinnedHostSlice<T>>,
     /// The copies from here that may still be under way.
     copied: Vec<CudaEvent>,
 }
@@ -216,7 +216,7 @@ impl<T: Loadable> Destination for Gpus<'_, T> {
     fn buffer(&self) -> Result<Pinned<T>, Fault> {
         Ok(Pinned {
             block: self.pinned(BLOCK + BEYOND)?,
-            converted: Vec::new(),
+            converted: None,
             copied: Vec::new(),
         })
     }
@@ -250,26 +250,28 @@ impl<T: Loadable> Gpus<'_, T> {
         buffer: &mut Pinned<T>,
         pieces: Vec<(Dtype, Range<usize>, Vec<DeviceRange>)>,
     ) -> Result<(), Fault> {
-        let mut converted = 0;
+        let is_odd = |dtype: Dtype| !is_stored_as::<T>(dtype);
+        let count = |dtype: Dtype, bytes: &Range<usize>| bytes.len() / dtype.bytes() as usize;
+        let odd = pieces.iter().filter(|(dtype, ..)| is_odd(*dtype));
+        let needed = odd.map(|(dtype, bytes, _)| count(*dtype, bytes)).sum();
+        // One for all of a block, and kept: a model may have very many small tensors.
+        if buffer.converted.as_ref().map_or(0, PinnedHostSlice::len) < needed {
+            buffer.converted = Some(self.pinned::<T>(needed)?);
+        }
+        let block = buffer.block.as_slice().map_err(lost)?;
+        let mut converted: &mut [T] = match &mut buffer.converted {
+            Some(converted) => converted.as_mut_slice().map_err(lost)?,
+            None => &mut [],
+        };
         let mut used = vec![false; self.memories.len()];
         for (dtype, bytes, places) in pieces {
-            let source = if is_stored_as::<T>(dtype) {
-                &buffer.block.as_slice().map_err(lost)?[bytes]
-            } else {
-                let count = bytes.len() / dtype.bytes() as usize;
-                // Kept from block to block: files have their tensors of one type side by side.
-                let known = buffer.converted.get(converted);
-                if known.is_none_or(|known| known.len() < count) {
-                    let fresh = self.pinned::<T>(count)?;
-                    buffer.converted.truncate(converted);
-                    buffer.converted.push(fresh);
-                }
-                let elements = buffer.converted[converted].as_mut_slice().map_err(lost)?;
-                converted += 1;
-                let elements = &mut elements[..count];
-                let block = buffer.block.as_slice().map_err(lost)?;
+            let source = if is_odd(dtype) {
+                let (elements, rest) = converted.split_at_mut(count(dtype, &bytes));
+                converted = rest;
                 stream::convert(dtype, &block[bytes], elements);
                 bytes_of(elements)
+            } else {
+                &block[bytes]
             };
             for place in places {
                 used[place.device] = true;

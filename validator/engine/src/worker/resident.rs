@@ -76,6 +76,14 @@ impl Devices {
         }
     }
 
+    /// Waits until what was let go of is free: a GPU frees memory in the turn of its work, and loading asks beside it.
+    fn settle(&self) {
+        for device in &self.all {
+            // A device that is lost says so at the next use.
+            let _ = device.synchronize();
+        }
+    }
+
     fn is_cpu(&self) -> bool {
         self.all.iter().all(Device::is_cpu)
     }
@@ -188,6 +196,7 @@ impl Residents {
         let mut loaded = Resident::load(source, &self.place, &progress);
         if is_out_of_memory(&loaded) && !self.models.is_empty() {
             self.models.clear();
+            self.place.settle();
             reporter.set(0);
             loaded = Resident::load(source, &self.place, &progress);
         }
@@ -200,6 +209,7 @@ impl Residents {
         while used.saturating_add(bytes) > self.room && !self.models.is_empty() {
             used -= self.models.remove(0).bytes;
         }
+        self.place.settle();
     }
 
     /// Models are loaded ahead to a device of its own only: a CPU has nothing to spare while it
