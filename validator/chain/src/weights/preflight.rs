@@ -160,7 +160,7 @@ pub async fn preflight(
         .find(|neuron| neuron.hotkey == *hotkey)
         .cloned();
     if let Some(neuron) = &mut neuron
-        && request.mechanism > 0
+        && request.mechanism != 0
     {
         let index = storage_index(request.netuid, request.mechanism);
         neuron.last_update = last_update(block, index, neuron.uid).await?;
@@ -195,9 +195,7 @@ async fn too_many_commits(
     rules: &Hyperparameters,
 ) -> Result<Option<Refusal>, ChainError> {
     const ITEM: &str = "TimelockedWeightCommits";
-    let between = rules.weights_rate_limit.max(1);
-    let fit = u64::from(rules.tempo) / between < MAX_UNREVEALED as u64;
-    if !rules.commit_reveal || fit || !block.runtime().has_storage(PALLET, ITEM) {
+    if !may_be_too_many(rules) || !block.runtime().has_storage(PALLET, ITEM) {
         return Ok(None);
     }
     let (netuid, head) = (request.netuid, block.number());
@@ -222,6 +220,12 @@ async fn too_many_commits(
         count,
         blocks: next.map_or(1, |next| next.saturating_sub(head)),
     }))
+}
+
+/// Returns whether an epoch has room for more commits of one hotkey than the chain takes.
+fn may_be_too_many(rules: &Hyperparameters) -> bool {
+    let between = rules.weights_rate_limit.max(1);
+    rules.commit_reveal && u64::from(rules.tempo) / between >= MAX_UNREVEALED as u64
 }
 
 /// Reads when a neuron last set weights of the mechanism with this storage index.

@@ -129,4 +129,6 @@ async fn rules_of_todays_runtimes_are_read_by_name() {
     change(Hyperparameter::NullConsensus, 1);
     let after = rules().await;
     assert_eq!((after.activity_cutoff, after.null_consensus), (1500, true));
+    // A runtime without the call for it takes weights as ever.
+    set(&client, &wallet(), &[(1, 1.0)]).await;
 }

@@ -49,16 +49,29 @@ async fn plain_weights_are_set_and_read_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mechanism_has_weights_of_its_own() {
-    let chain = start(4, |subnet| subnet.hyperparameters.mechanism_count = 2).await;
+    let chain = start(4, |subnet| {
+        subnet.hyperparameters.mechanism_count = 2;
+        subnet.hyperparameters.weights_rate_limit = 50;
+    })
+    .await;
     let client = connect(&[&chain]).await;
-    let request = WeightsRequest {
+    let second = WeightsRequest {
         mechanism: 1,
         ..request(&[(3, 1.0)])
     };
-    let receipt = weights::set(&client, &wallet(), &request).await.unwrap();
+    let receipt = weights::set(&client, &wallet(), &second).await.unwrap();
     assert_eq!(receipt.call, "set_mechanism_weights");
     assert_eq!(receipt.stored, Some(vec![(3, 65535)]));
     assert!(client.weights(NETUID, 0).await.unwrap().1.is_empty());
+    // So is the time of the last weights.
+    set(&client, &wallet(), &[(1, 1.0)]).await;
+    for request in [second, request(&[(1, 1.0)])] {
+        let refusals = refusals(&chain, &request).await;
+        assert!(
+            matches!(refusals.as_slice(), [Refusal::TooSoon { .. }]),
+            "{refusals:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -279,3 +279,25 @@ fn mechanisms_lie_4096_subnets_apart() {
     let key = [Argument::u128(4102), Argument::u128(3)];
     assert_eq!(row_key(Netuid(6), 1, Uid(3)), key);
 }
+
+#[test]
+fn commits_are_counted_where_an_epoch_has_room_for_too_many() {
+    let rules = |commit_reveal, tempo, weights_rate_limit| Hyperparameters {
+        commit_reveal,
+        tempo,
+        weights_rate_limit,
+        ..rules()
+    };
+    for (rules, counted) in [
+        (rules(true, 1000, 100), true),
+        (rules(true, 999, 100), false),
+        (rules(true, 360, 100), false),
+        (rules(true, 5000, 100), true),
+        (rules(true, 10, 0), true),
+        (rules(true, 9, 0), false),
+        (rules(true, 10, 1), true),
+        (rules(false, 1000, 100), false),
+    ] {
+        assert_eq!(may_be_too_many(&rules), counted, "{rules:?}");
+    }
+}
