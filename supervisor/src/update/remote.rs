@@ -85,9 +85,14 @@ impl Remote<'_> {
             // Somebody removed what should be running: building it again needs no news.
             return Ok(Polled::New(accepted.clone()));
         }
-        // Before anything else, as a checkout in the middle of a rebase looks detached.
-        refuse_unmerged(self.checkout)?;
-        let upstream = upstream?;
+        let upstream = match upstream {
+            Ok(upstream) => upstream,
+            Err(fault) => {
+                // A checkout in the middle of a rebase looks detached.
+                refuse_unmerged(self.checkout)?;
+                return Err(fault);
+            }
+        };
         let tip = self.fetch(&upstream)?;
         let asked = self.poll.forced || self.poll.local;
         if tip.to_string() == accepted.commit && !asked && !lost {

@@ -6,9 +6,17 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use e2e::wall_clock::WallClock;
+use localnet::{
+    demo::{CHAIN_TROUBLE, Service, Trouble},
+    http::Fault,
+};
 use models::{
     Store,
     store::{Depth, StoreLimits},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -27,6 +35,10 @@ use crate::{
 enum Blow {
     /// What the soak does, too.
     Event(Event),
+    /// The machine has no network for a while: everything is cut off at once.
+    NoNetwork,
+    /// The machine stands still for a while, as a virtual one does when it is moved.
+    Freeze,
     /// The wall clock is so many seconds off until the next such blow.
     Clock(i64),
     /// SIGKILL, and one bit of a stored model is another when it starts again.
@@ -54,7 +66,32 @@ fn blows() -> Vec<Blow> {
     ];
     blows.extend(clock);
     blows.extend(disk);
+    blows.extend([Blow::NoNetwork; 3]);
+    blows.extend([Blow::Freeze; 3]);
     blows
+}
+
+async fn no_network(world: &World) {
+    let cut = |service| Trouble::Service(service, Fault::Cut);
+    let all = [Trouble::ChainCut, cut(Service::Hub), cut(Service::Feed)];
+    for trouble in all {
+        trouble.set(&world.net);
+    }
+    sleep(CHAIN_TROUBLE).await;
+}
+
+async fn freeze(run: &Run<'_>) {
+    let validator = run.child.id().unwrap();
+    let all = [vec![validator], workers(validator)].concat();
+    let tell = |signal| {
+        for pid in &all {
+            // A worker may have ended by itself.
+            let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+        }
+    };
+    tell(Signal::SIGSTOP);
+    sleep(CHAIN_TROUBLE).await;
+    tell(Signal::SIGCONT);
 }
 
 /// What a write leaves that was killed.
@@ -67,6 +104,8 @@ async fn strike(world: &World, run: &mut Run<'_>, clock: &WallClock, blow: Blow,
     match blow {
         Blow::Event(event) => return run.suffer(event).await,
         Blow::Clock(offset) => return clock.set(offset),
+        Blow::NoNetwork => return no_network(world).await,
+        Blow::Freeze => return freeze(run).await,
         _ => run.child.kill().await.unwrap(),
     }
     match blow {
@@ -90,7 +129,7 @@ async fn strike(world: &World, run: &mut Run<'_>, clock: &WallClock, blow: Blow,
         Blow::Leftovers => {
             shared::file::write_atomic(&leftover(world), b"half of a fi").unwrap();
         }
-        Blow::Event(_) | Blow::Clock(_) => {}
+        Blow::Event(_) | Blow::Clock(_) | Blow::NoNetwork | Blow::Freeze => {}
     }
     run.respawn();
 }

@@ -283,9 +283,9 @@ fn mechanisms_lie_4096_subnets_apart() {
 #[test]
 fn commits_are_counted_where_an_epoch_has_room_for_too_many() {
     let rules = |commit_reveal, tempo, weights_rate_limit| Hyperparameters {
-        commit_reveal,
         tempo,
         weights_rate_limit,
+        commit_reveal,
         ..rules()
     };
     for (rules, counted) in [
