@@ -4,11 +4,12 @@
 //! because of the machine, and no number of deaths in a row tells which. So a death counts against
 //! a model only once the same kind of work, begun after it, went through on another; a model with
 //! `STRIKES` that count is the reason, and pays. An outage of the machine counts once at most,
-//! however long it is. Where nothing goes through everybody waits: the step is postponed, and the
-//! other competitions have their turns, whose work counts as well.
+//! however long it is. Where nothing goes through, and not when it is tried once more either,
+//! everybody waits: the step is postponed, and the other competitions have their turns, whose work
+//! counts as well.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     future::Future,
     time::Duration,
@@ -117,6 +118,8 @@ pub(super) struct Docket<K> {
     waiting: VecDeque<K>,
     /// Those whose worker was lost since the work went through on any.
     suspects: Vec<Suspect<K>>,
+    /// Those of them who were tried once more because the work had gone through on nobody.
+    retried: BTreeSet<K>,
     /// Counts tries begun and workers lost.
     now: u64,
     /// One on which it went through, in this round or before.
@@ -129,9 +132,23 @@ impl<K: Copy + Ord> Docket<K> {
         Self {
             waiting: waiting.into_iter().collect(),
             suspects: Vec::new(),
+            retried: BTreeSet::new(),
             now: 0,
             control,
         }
+    }
+
+    /// Has suspects tried once more; returns whether there are any. One worker that was killed
+    /// must not cost a step its turn. What hangs would hang as long again.
+    fn retry(&mut self) -> bool {
+        let retried = &mut self.retried;
+        let is_due = |suspect: &mut Suspect<K>| {
+            suspect.fault.kind != MachineFaultKind::Hung && retried.insert(suspect.subject)
+        };
+        let due = self.suspects.extract_if(.., is_due);
+        let before = self.waiting.len();
+        self.waiting.extend(due.map(|suspect| suspect.subject));
+        self.waiting.len() > before
     }
 
     fn begin(&mut self, as_control: bool) -> Begun {
@@ -189,6 +206,9 @@ pub(super) async fn settle<K: Copy + Ord, C: Court<K>>(
                 return Ok(verdicts);
             }
             let Some(control) = docket.control else {
+                if docket.retry() {
+                    continue;
+                }
                 conclude(court, &mut docket, &mut verdicts, &mut settled).await?;
                 continue;
             };

@@ -130,7 +130,7 @@ proptest! {
         if hostile && !some_good {
             // Nobody can tell the machine from the models: all wait, and soon.
             prop_assert!(matches!(settled, Err(Halt::Postponed(_))));
-            prop_assert!(*machine.tries.borrow() <= natures.len());
+            prop_assert!(*machine.tries.borrow() <= 2 * natures.len());
             return Ok(());
         }
         let verdicts = settled.unwrap();
@@ -227,6 +227,28 @@ fn one_alone_waits_until_others_go_through_elsewhere() {
     let fault = verdicts[&0].as_ref().unwrap_err();
     assert_eq!(fault.kind, FaultKind::Model);
     assert!(fault.to_string().contains("3 workers"), "{fault}");
+}
+
+/// As a tokenizer that all models of a competition share.
+#[test]
+fn one_worker_that_is_lost_costs_one_alone_no_step() {
+    for (subjects, outage) in [(1, 0..1), (3, 0..3)] {
+        let machine = Machine::new(vec![Nature::Good; subjects], vec![outage]);
+        let all: Vec<usize> = (0..subjects).collect();
+        let verdicts = machine.round(&all, None, 1).unwrap();
+        assert!(verdicts.values().all(Result::is_ok), "{verdicts:?}");
+    }
+}
+
+#[test]
+fn what_hangs_is_not_waited_for_again_at_once() {
+    let hangs = Nature::Hostile(MachineFaultKind::Hung);
+    let machine = Machine::new(vec![hangs], vec![]);
+    assert!(matches!(
+        machine.round(&[0], None, 1),
+        Err(Halt::Postponed(_))
+    ));
+    assert_eq!(*machine.tries.borrow(), 1);
 }
 
 #[test]
