@@ -12,6 +12,7 @@ SHAPES = {  # class, vocabulary, hidden, inner, layers, heads, key heads, dtype,
     "tiny-stablelm": ("StableLm", 2000, 64, 176, 2, 4, 4, "bfloat16", 20, (20, 60), (40, 90)),
     "llama-86m": ("Llama", 32000, 640, 1728, 10, 10, 5, "float32", 40, (20, 150), (280, 450)),
     "llama-86m-bf16": ("Llama", 32000, 640, 1728, 10, 10, 5, "bfloat16", 40, (20, 150), (280, 450)),
+    "llama-1.1b": ("Llama", 32000, 2048, 5632, 22, 32, 4, "bfloat16", 1, (20, 20), (44, 44)),
     "llama-8b": ("Llama", 128256, 4096, 14336, 32, 32, 8, "bfloat16", 200, (100, 200), (300, 500)),
     "stablelm-1.6b": ("StableLm", 100352, 2048, 5632, 24, 32, 32, "bfloat16", 200, (100, 200), (300, 500)),
 }

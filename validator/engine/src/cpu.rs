@@ -111,6 +111,10 @@ pub(crate) trait Element: WithDType {
     fn widen(self) -> f32;
     /// Returns the nearest value of this type.
     fn round(value: f32) -> Self;
+    /// Returns the values as they are, if they are f32.
+    fn plain(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Element for f32 {
@@ -122,6 +126,10 @@ impl Element for f32 {
     #[inline(always)]
     fn round(value: f32) -> Self {
         value
+    }
+
+    fn plain(values: &[Self]) -> Option<&[f32]> {
+        Some(values)
     }
 }
 
@@ -143,12 +151,36 @@ impl Element for bf16 {
 }
 
 impl Element for f16 {
+    #[inline(always)]
     fn widen(self) -> f32 {
-        self.to_f32()
+        // The same exponent means 2^112 times as much here, for subnormal numbers too.
+        const SHIFT: f32 = f32::from_bits((127 + 112) << 23);
+        const SPECIAL: u32 = 0x7C00 << 13;
+        let bits = u32::from(self.to_bits());
+        let rest = (bits & 0x7FFF) << 13;
+        let value = (f32::from_bits(rest) * SHIFT).to_bits();
+        let exponent = if rest < SPECIAL { 0 } else { 0x7F80_0000 };
+        f32::from_bits(value | exponent | (bits & 0x8000) << 16)
     }
 
+    #[inline(always)]
     fn round(value: f32) -> Self {
-        Self::from_f32(value)
+        // To the nearest, ties to even, without a branch.
+        let sign = value.to_bits() & 0x8000_0000;
+        let bits = value.to_bits() ^ sign;
+        let normal = bits.wrapping_add(0xC800_0FFF + ((bits >> 13) & 1)) >> 13;
+        // Added to a half, the last bit of a subnormal number is the last bit of the sum.
+        let subnormal = (f32::from_bits(bits) + 0.5)
+            .to_bits()
+            .wrapping_sub(0x3F00_0000);
+        let special = if value.is_nan() { 0x7E00 } else { 0x7C00 };
+        let finite = if bits < 0x3880_0000 {
+            subnormal
+        } else {
+            normal
+        };
+        let rounded = if bits < 0x4780_0000 { finite } else { special };
+        Self::from_bits((rounded | sign >> 16) as u16)
     }
 }
 
@@ -163,4 +195,43 @@ fn contiguous<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Res
 /// Rows handed to a thread at once: enough for the loop to outweigh the hand-over.
 fn rows_at_once(width: usize) -> usize {
     (16_384 / width.max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn is_same<T: Element + std::fmt::Debug>(value: f32, [ours, theirs]: [T; 2]) {
+        assert!(
+            value.is_nan() || ours == theirs,
+            "{value:e}: {ours:?}, {theirs:?}"
+        );
+        assert_eq!(ours.widen().is_nan(), value.is_nan());
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_rounded_as_everywhere(bits in any::<u32>(), exponent in 100_u32..145) {
+            // Half of them where f16 has numbers.
+            for bits in [bits, bits & 0x807F_FFFF | exponent << 23] {
+                let value = f32::from_bits(bits);
+                is_same(value, [Element::round(value), bf16::from_f32(value)]);
+                is_same(value, [Element::round(value), f16::from_f32(value)]);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_widened_as_everywhere() {
+        let is_same = |ours: f32, theirs: f32| {
+            ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan()
+        };
+        for bits in 0..=u16::MAX {
+            let (brain, half) = (bf16::from_bits(bits), f16::from_bits(bits));
+            assert!(is_same(brain.widen(), brain.to_f32()), "{brain:?}");
+            assert!(is_same(half.widen(), half.to_f32()), "{half:?}");
+        }
+    }
 }

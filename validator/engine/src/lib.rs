@@ -13,6 +13,7 @@ mod cpu;
 pub mod cuda;
 pub mod decoder;
 pub mod device;
+mod dtype;
 mod fault;
 pub mod folder;
 pub mod generate;

@@ -1,6 +1,6 @@
 //! Linear layers on any device.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use crate::cpu::linear::{AddProduct, Product};
 #[cfg(feature = "cuda")]
@@ -19,7 +19,7 @@ impl Linear {
     /// From `[rows, in]` to `[rows, out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.bias {
-            Some(bias) if in_loops(x) => {
+            Some(bias) if x.device().is_cpu() => {
                 let rows = bias.broadcast_as((x.dim(0)?, bias.dim(0)?))?;
                 // A copy, even of a single row: the bias itself stays as it is.
                 self.add_product(rows.force_contiguous()?, x)
@@ -38,7 +38,7 @@ impl Linear {
     /// Adds the output to a residual that nobody else holds (`[rows, out]`).
     pub(crate) fn add_to(&self, residual: Tensor, x: &Tensor) -> Result<Tensor> {
         match &self.bias {
-            None if in_loops(x) => self.add_product(residual, x),
+            None if x.device().is_cpu() => self.add_product(residual, x),
             _ => residual + self.forward(x)?,
         }
     }
@@ -52,14 +52,9 @@ impl Linear {
 
 /// Returns `x * weight^T` (`[rows, out]`) of `x` (`[rows, in]`) and `weight` (`[out, in]`).
 pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::BF16) {
+    if x.device().is_cpu() {
         x.apply_op2_no_bwd(weight, &Product)
     } else {
         x.matmul(&weight.t()?)
     }
-}
-
-/// Whether products are added by the CPU's own loops.
-fn in_loops(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
 }

@@ -5,13 +5,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use candle_core::{DType, Result, Storage, Tensor};
+use candle_core::{DType, Result, Tensor};
 use half::{bf16, f16};
 use model::{Fault, MachineFaultKind, PackingPlan, TokenizedSample, protocol::Counters};
 
 use crate::{
     batch::{Batch, Tokens},
-    cpu::cross_entropy::{HeadCrossEntropy, cross_entropy},
+    cpu::cross_entropy::HeadCrossEntropy,
     decoder::Model,
     fault,
     rotary::{Stretch, Tables, stretches},
@@ -20,14 +20,13 @@ use crate::{
 #[cfg(feature = "cuda")]
 use crate::{cuda::kernels::CrossEntropy, device::moved};
 
-/// Most rows of logits that exist at the same time.
+/// Most rows of logits that exist at the same time on a GPU.
+#[cfg(feature = "cuda")]
 const HEAD_ROWS: usize = 4096;
 
-/// Most logits in 16 bits that exist at the same time on the CPU, unless that were fewer than 256
-/// rows.
-const CPU_LOGITS: usize = 8 << 20;
-
-/// The same on a GPU: 1 GiB in 16 bits. Fewer rows make products slower.
+/// Most logits that exist at the same time on a GPU, 1 GiB in 16 bits, unless that were fewer than 256 rows. Fewer
+/// rows make products slower.
+#[cfg(feature = "cuda")]
 const GPU_LOGITS: usize = 512 << 20;
 
 /// Tokens that go through the decoder together on the CPU: more only fill its caches.
@@ -248,48 +247,24 @@ impl<'a> Evaluator<'a> {
 
 /// Computes the loss of each row of final hidden states.
 fn row_losses(model: &Model, hidden: &Tensor, batch: &Batch, targets: &[u32]) -> Result<Vec<f32>> {
-    if hidden.device().is_cpu() && hidden.dtype() == DType::F32 {
-        let cap = model.spec().logit_cap.map(|cap| cap as f32);
-        let op = HeadCrossEntropy { targets, cap };
-        return hidden.apply_op2_no_bwd(model.head(), &op)?.to_vec1();
-    }
-    let most = if hidden.device().is_cpu() {
-        CPU_LOGITS
-    } else {
-        GPU_LOGITS
-    };
-    let chunk = (most / model.spec().vocab_size).clamp(256, HEAD_ROWS);
-    let chunks = targets
-        .chunks(chunk)
-        .enumerate()
-        .map(|(i, targets)| -> Result<_> {
-            let hidden = hidden.narrow(0, i * chunk, targets.len())?;
-            let logits = model.logits(&hidden)?;
-            Ok((logits, targets))
-        });
-    #[cfg(not(feature = "cuda"))]
-    let _ = batch;
     #[cfg(feature = "cuda")]
     if hidden.device().is_cuda() {
+        let chunk = (GPU_LOGITS / model.spec().vocab_size).clamp(256, HEAD_ROWS);
         // Nothing is waited for until all is on its way.
-        let rows = moved(&batch.targets, hidden.device())?;
-        let losses = chunks.enumerate().map(|(i, computed): (_, Result<_>)| {
-            let (logits, targets) = computed?;
-            let targets = rows.narrow(0, i * chunk, targets.len())?;
-            logits.apply_op2_no_bwd(&targets, &CrossEntropy)
+        let targets = moved(&batch.targets, hidden.device())?;
+        let rows = targets.dim(0)?;
+        let losses = (0..rows).step_by(chunk).map(|first| {
+            let count = chunk.min(rows - first);
+            let logits = model.logits(&hidden.narrow(0, first, count)?)?;
+            logits.apply_op2_no_bwd(&targets.narrow(0, first, count)?, &CrossEntropy)
         });
         return Tensor::cat(&losses.collect::<Result<Vec<_>>>()?, 0)?.to_vec1();
     }
-    let mut losses = Vec::with_capacity(targets.len());
-    for computed in chunks {
-        let (logits, targets) = computed?;
-        let (storage, layout) = logits.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else {
-            candle_core::bail!("no cross-entropy on this device")
-        };
-        losses.extend(cross_entropy(storage, layout, targets)?);
-    }
-    Ok(losses)
+    #[cfg(not(feature = "cuda"))]
+    let _ = batch;
+    let cap = model.spec().logit_cap.map(|cap| cap as f32);
+    let op = HeadCrossEntropy { targets, cap };
+    hidden.apply_op2_no_bwd(model.head(), &op)?.to_vec1()
 }
 
 /// Whether the vocabulary has all ids of a sample.

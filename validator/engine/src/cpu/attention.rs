@@ -3,17 +3,20 @@
 
 use std::{ops::Range, sync::Arc};
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape};
+use candle_core::{
+    CpuStorage, CustomOp3, Layout, Result, Shape, WithDType, backend::BackendStorage,
+};
 use model::config::AttentionScores;
 use rayon::prelude::*;
 
 use super::{
-    contiguous,
+    Element, contiguous,
     exp::exp,
     map_and_sum,
     matrix::{View, multiply},
     max, rows_at_once, sum, vectorized,
 };
+use crate::dtype::by_type;
 
 /// Queries computed together; their scores stay in the cache.
 const BLOCK: usize = 64;
@@ -32,43 +35,52 @@ pub(crate) struct PackedAttention {
     pub(crate) scores: AttentionScores,
 }
 
-/// The inputs as plain numbers.
-struct Input<'a> {
-    qkv: &'a [f32],
-    /// Rotated keys, `[tokens, kv_heads * head_dim]`.
-    keys: Vec<f32>,
-    cos: &'a [f32],
-    sin: &'a [f32],
+/// Queries, keys and values side by side, and what rotates the first two.
+#[derive(Clone, Copy)]
+struct Packed<'a, T> {
+    qkv: &'a [T],
+    cos: &'a [T],
+    sin: &'a [T],
     /// Half the rotated dimensions of a head.
     half: usize,
 }
 
-impl Input<'_> {
-    /// Copies one head of one token and rotates it.
+impl<T: Element> Packed<'_, T> {
+    /// Copies one head of one token and rotates it, rounded where the reference rounds.
     #[inline(always)]
-    fn rotate(&self, token: usize, head: &[f32], out: &mut [f32]) {
-        rotate(self.cos, self.sin, self.half, token, head, out);
+    fn rotate(&self, token: usize, head: &[T], out: &mut [f32]) {
+        let half = self.half;
+        let table = token * half..(token + 1) * half;
+        let (cos, sin) = (&self.cos[table.clone()], &self.sin[table]);
+        let (first, rest) = head.split_at(half);
+        let (second, rest) = rest.split_at(half);
+        let (out_first, out_rest) = out.split_at_mut(half);
+        let (out_second, out_rest) = out_rest.split_at_mut(half);
+        let rounded = |x: f32| T::round(x).widen();
+        for i in 0..half {
+            let (first, second) = (first[i].widen(), second[i].widen());
+            let (cos, sin) = (cos[i].widen(), sin[i].widen());
+            out_first[i] = rounded(rounded(first * cos) - rounded(second * sin));
+            out_second[i] = rounded(rounded(second * cos) + rounded(first * sin));
+        }
+        for (out, x) in out_rest.iter_mut().zip(rest) {
+            *out = x.widen();
+        }
     }
 }
 
-#[inline(always)]
-fn rotate(cos: &[f32], sin: &[f32], half: usize, token: usize, head: &[f32], out: &mut [f32]) {
-    let table = token * half..(token + 1) * half;
-    let (cos, sin) = (&cos[table.clone()], &sin[table]);
-    let (first, rest) = head.split_at(half);
-    let (second, rest) = rest.split_at(half);
-    let (out_first, out_rest) = out.split_at_mut(half);
-    let (out_second, out_rest) = out_rest.split_at_mut(half);
-    for i in 0..half {
-        out_first[i] = first[i] * cos[i] - second[i] * sin[i];
-        out_second[i] = second[i] * cos[i] + first[i] * sin[i];
-    }
-    out_rest.copy_from_slice(rest);
+/// What a block of queries reads.
+struct Input<'a, T> {
+    packed: Packed<'a, T>,
+    /// Rotated keys, `[tokens, kv_heads * head_dim]`.
+    keys: Vec<f32>,
+    /// Values of each token side by side.
+    values: View<'a>,
 }
 
 /// A block of queries of one sequence.
-struct Block<'a> {
-    out: &'a mut [f32],
+struct Block<'a, T> {
+    out: &'a mut [T],
     tokens: Range<usize>,
     sequence: Range<usize>,
 }
@@ -87,13 +99,13 @@ impl PackedAttention {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    fn rotated_keys(&self, qkv: &[f32], cos: &[f32], sin: &[f32], half: usize) -> Vec<f32> {
+    fn rotated_keys<T: Element>(&self, packed: Packed<'_, T>) -> Vec<f32> {
         let dim = self.head_dim;
         let row = self.kv_heads * dim;
         let from = self.heads * dim;
-        let mut keys = vec![0.0; qkv.len() / self.width() * row];
+        let mut keys = vec![0.0; packed.qkv.len() / self.width() * row];
         keys.par_chunks_exact_mut(row)
-            .zip(qkv.par_chunks_exact(self.width()))
+            .zip(packed.qkv.par_chunks_exact(self.width()))
             .enumerate()
             .with_min_len(rows_at_once(row))
             .for_each(|(token, (keys, qkv))| {
@@ -104,7 +116,7 @@ impl PackedAttention {
                             .chunks_exact_mut(dim)
                             .zip(qkv[from..].chunks_exact(dim))
                         {
-                            rotate(cos, sin, half, token, head, out);
+                            packed.rotate(token, head, out);
                         }
                     },
                 );
@@ -114,19 +126,19 @@ impl PackedAttention {
 
     /// Whether a key or value of the sequence is NaN or infinite. The reference multiplies what
     /// the mask hides by zero, so that one such number makes the whole sequence NaN.
-    fn is_poisoned(&self, qkv: &[f32], sequence: &Range<usize>) -> bool {
+    fn is_poisoned<T: Element>(&self, qkv: &[T], sequence: &Range<usize>) -> bool {
         let from = self.heads * self.head_dim;
         qkv[sequence.start * self.width()..sequence.end * self.width()]
             .chunks_exact(self.width())
             .any(|row| {
                 vectorized(
                     #[inline(always)]
-                    || !sum(&row[from..], |x| x * 0.0).is_finite(),
+                    || !sum(&row[from..], |x| x.widen() * 0.0).is_finite(),
                 )
             })
     }
 
-    fn blocks<'a>(&self, mut out: &'a mut [f32]) -> Vec<Block<'a>> {
+    fn blocks<'a, T>(&self, mut out: &'a mut [T]) -> Vec<Block<'a, T>> {
         let row = self.heads * self.head_dim;
         let mut blocks = Vec::new();
         for sequence in self.sequences.iter() {
@@ -144,7 +156,12 @@ impl PackedAttention {
         blocks
     }
 
-    fn block(&self, input: &Input<'_>, block: &mut Block<'_>, scratch: &mut Scratch) {
+    fn block<T: Element>(
+        &self,
+        input: &Input<'_, T>,
+        block: &mut Block<'_, T>,
+        scratch: &mut Scratch,
+    ) {
         let (dim, group) = (self.head_dim, self.heads / self.kv_heads);
         let rows = block.tokens.len();
         let first_key = self.window.map_or(block.sequence.start, |left| {
@@ -162,7 +179,7 @@ impl PackedAttention {
         let root = (self.scores.scalar as f32).sqrt();
         let cap = self.scores.cap.map(|cap| cap as f32);
         for kv_head in 0..self.kv_heads {
-            self.take_queries(input, &block.tokens, kv_head, &mut scratch.queries);
+            self.take_queries(input.packed, &block.tokens, kv_head, &mut scratch.queries);
             let key_row = self.kv_heads * dim;
             let key_rows = View::rows(&input.keys[first_key * key_row + kv_head * dim..], key_row);
             let queries = View::rows(&scratch.queries, dim);
@@ -185,8 +202,11 @@ impl PackedAttention {
                     });
                     weigh(row, from..token + 1 - first_key, root, cap)
                 }));
-            let value = first_key * self.width() + (self.heads + self.kv_heads + kv_head) * dim;
-            let values = View::rows(&input.qkv[value..], self.width());
+            let values = input.values;
+            let values = View::rows(
+                &values.data[first_key * values.row + kv_head * dim..],
+                values.row,
+            );
             let weights = View::rows(scores, keys);
             multiply(
                 (group * rows, keys, dim),
@@ -200,7 +220,7 @@ impl PackedAttention {
                 let head = kv_head * group + i / rows;
                 let from = (i % rows * self.heads + head) * dim;
                 for (out, summed) in block.out[from..from + dim].iter_mut().zip(summed) {
-                    *out = summed / sum;
+                    *out = T::round(summed / sum);
                 }
             }
         }
@@ -208,9 +228,9 @@ impl PackedAttention {
 
     /// Gathers the block's queries that share a key head, rotated and scaled: one head after
     /// another.
-    fn take_queries(
+    fn take_queries<T: Element>(
         &self,
-        input: &Input<'_>,
+        packed: Packed<'_, T>,
         tokens: &Range<usize>,
         kv_head: usize,
         queries: &mut [f32],
@@ -222,10 +242,49 @@ impl PackedAttention {
                 let from = token * self.width() + head * dim;
                 vectorized(
                     #[inline(always)]
-                    || input.rotate(token, &input.qkv[from..from + dim], out),
+                    || packed.rotate(token, &packed.qkv[from..from + dim], out),
                 );
             }
         }
+    }
+
+    /// Returns the values as f32, copied unless they are.
+    fn values<'a, T: Element>(&self, qkv: &'a [T], copy: &'a mut Vec<f32>) -> View<'a> {
+        let (width, row) = (self.width(), self.kv_heads * self.head_dim);
+        let from = width - row;
+        if let Some(qkv) = T::plain(qkv) {
+            return View::rows(qkv.get(from..).unwrap_or_default(), width);
+        }
+        copy.reserve_exact(qkv.len() / width * row);
+        for token in qkv.chunks_exact(width) {
+            copy.extend(token[from..].iter().map(|x| x.widen()));
+        }
+        View::rows(copy, row)
+    }
+
+    fn attend<T: Element>(&self, packed: Packed<'_, T>) -> Vec<T> {
+        let mut copy = Vec::new();
+        let input = Input {
+            packed,
+            keys: self.rotated_keys(packed),
+            values: self.values(packed.qkv, &mut copy),
+        };
+        let row = self.heads * self.head_dim;
+        let mut output = vec![T::zero(); packed.qkv.len() / self.width() * row];
+        let blocks = self.blocks(&mut output);
+        blocks
+            .into_par_iter()
+            .for_each_init(Scratch::default, |scratch, mut block| {
+                self.block(&input, &mut block, scratch);
+            });
+        let poisoned = self
+            .sequences
+            .par_iter()
+            .filter(|tokens| self.is_poisoned(packed.qkv, tokens));
+        for tokens in poisoned.cloned().collect::<Vec<_>>() {
+            output[tokens.start * row..tokens.end * row].fill(T::round(f32::NAN));
+        }
+        output
     }
 }
 
@@ -270,31 +329,12 @@ impl CustomOp3 for PackedAttention {
         sin_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (tokens, half) = cos_layout.shape().dims2()?;
-        let qkv: &[f32] = contiguous(qkv, qkv_layout)?;
-        let (cos, sin) = (contiguous(cos, cos_layout)?, contiguous(sin, sin_layout)?);
-        let keys = self.rotated_keys(qkv, cos, sin, half);
-        let input = Input {
-            qkv,
-            keys,
-            cos,
-            sin,
+        let output = by_type!(qkv.dtype(), T => T::to_cpu_storage_owned(self.attend::<T>(Packed {
+            qkv: contiguous(qkv, qkv_layout)?,
+            cos: contiguous(cos, cos_layout)?,
+            sin: contiguous(sin, sin_layout)?,
             half,
-        };
-        let row = self.heads * self.head_dim;
-        let mut output = vec![0.0; tokens * row];
-        let blocks = self.blocks(&mut output);
-        blocks
-            .into_par_iter()
-            .for_each_init(Scratch::default, |scratch, mut block| {
-                self.block(&input, &mut block, scratch);
-            });
-        let poisoned = self
-            .sequences
-            .par_iter()
-            .filter(|tokens| self.is_poisoned(qkv, tokens));
-        for tokens in poisoned.cloned().collect::<Vec<_>>() {
-            output[tokens.start * row..tokens.end * row].fill(f32::NAN);
-        }
-        Ok((CpuStorage::F32(output), (tokens, row).into()))
+        })));
+        Ok((output, (tokens, self.heads * self.head_dim).into()))
     }
 }

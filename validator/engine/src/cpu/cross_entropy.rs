@@ -1,15 +1,10 @@
 //! Cross-entropy of rows of logits, a few columns at a time.
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, bail};
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, backend::BackendStorage, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{
-    Element, contiguous,
-    exp::exp,
-    matrix::{View, product},
-    max, rows_at_once, sum, vectorized,
-};
+use super::{Element, exp::exp, linear::Factors, max, rows_at_once, sum, vectorized};
 
 /// Logits that exist at the same time: they stay in the cache.
 const LOGITS: usize = 1 << 20;
@@ -76,29 +71,52 @@ fn show<T: Element>(rows: &mut [Row], first: usize, logits: &[T]) {
         });
 }
 
-/// Returns `-log softmax(row)[target]` of each row of logits (`[rows, vocabulary]`).
-pub(crate) fn cross_entropy(
-    storage: &CpuStorage,
-    layout: &Layout,
-    targets: &[u32],
-) -> Result<Vec<f32>> {
-    use candle_core::backend::BackendStorage;
-    let mut rows: Vec<_> = targets.iter().copied().map(Row::new).collect();
-    match storage.dtype() {
-        DType::BF16 => show::<bf16>(&mut rows, 0, contiguous(storage, layout)?),
-        DType::F16 => show::<f16>(&mut rows, 0, contiguous(storage, layout)?),
-        dtype => bail!("no cross-entropy of {dtype:?}"),
-    }
-    Ok(rows.iter().map(Row::loss).collect())
-}
-
-/// From hidden states (`[rows, hidden]`) and the head (`[vocabulary, hidden]`), in f32, to the
+/// From hidden states (`[rows, hidden]`) and the head (`[vocabulary, hidden]`) to the
 /// cross-entropy of each row's logits. The logits never exist all at once.
 #[derive(Debug)]
 pub(crate) struct HeadCrossEntropy<'a> {
     pub(crate) targets: &'a [u32],
     /// Logits are squashed to less than this.
     pub(crate) cap: Option<f32>,
+}
+
+impl HeadCrossEntropy<'_> {
+    /// Takes the logits of a part of the head from `multiply`, some columns at a time.
+    fn losses<T: Element>(
+        &self,
+        factors: &Factors<'_, T>,
+        multiply: impl Fn(&Factors<'_, T>) -> Vec<Vec<T>>,
+    ) -> Vec<f32> {
+        let (count, inner, _) = factors.size;
+        let mut rows: Vec<_> = self.targets.iter().copied().map(Row::new).collect();
+        let columns = (LOGITS / count.max(1)).max(1);
+        for (i, weight) in factors.weight.chunks((columns * inner).max(1)).enumerate() {
+            let part = Factors {
+                size: (count, inner, weight.len() / inner),
+                x: factors.x,
+                weight,
+            };
+            let mut first = i * columns;
+            for mut logits in multiply(&part) {
+                if let Some(cap) = self.cap {
+                    squash(&mut logits, cap);
+                }
+                show(&mut rows, first, &logits);
+                first += logits.len() / count.max(1);
+            }
+        }
+        rows.iter().map(Row::loss).collect()
+    }
+}
+
+/// Squashes numbers to less than a cap, each step rounded as in the reference.
+fn squash<T: Element>(logits: &mut [T], cap: f32) {
+    let squashed = |logit: T| {
+        let inner = T::round(logit.widen() / cap).widen();
+        T::round(T::round(inner.tanh()).widen() * cap)
+    };
+    let logits = logits.par_iter_mut().with_min_len(rows_at_once(1));
+    logits.for_each(|logit| *logit = squashed(*logit));
 }
 
 impl CustomOp2 for HeadCrossEntropy<'_> {
@@ -113,23 +131,20 @@ impl CustomOp2 for HeadCrossEntropy<'_> {
         head: &CpuStorage,
         head_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (count, inner) = hidden_layout.shape().dims2()?;
-        let hidden = View::rows(contiguous(hidden, hidden_layout)?, inner);
-        let head: &[f32] = contiguous(head, head_layout)?;
-        let mut rows: Vec<_> = self.targets.iter().copied().map(Row::new).collect();
-        let columns = (LOGITS / count.max(1)).max(1);
-        for (i, part) in head.chunks(columns * inner).enumerate() {
-            let size = (count, inner, part.len() / inner);
-            let mut logits = product(size, hidden, View::rows(part, inner).transposed());
-            if let Some(cap) = self.cap {
-                logits
-                    .par_iter_mut()
-                    .with_min_len(rows_at_once(1))
-                    .for_each(|logit| *logit = (*logit / cap).tanh() * cap);
+        let (hidden, head) = ((hidden, hidden_layout), (head, head_layout));
+        let losses = match hidden.0 {
+            CpuStorage::F32(_) => {
+                self.losses::<f32>(&Factors::new(hidden, head)?, |part| vec![part.product()])
             }
-            show(&mut rows, i * columns, &logits);
-        }
-        let losses = rows.iter().map(Row::loss).collect();
+            CpuStorage::BF16(_) => {
+                self.losses::<bf16>(&Factors::new(hidden, head)?, |part| part.tiles())
+            }
+            CpuStorage::F16(_) => {
+                self.losses::<f16>(&Factors::new(hidden, head)?, |part| part.tiles())
+            }
+            other => bail!("no cross-entropy of {:?}", other.dtype()),
+        };
+        let count = losses.len();
         Ok((CpuStorage::F32(losses), count.into()))
     }
 }

@@ -1,12 +1,16 @@
 //! The gated feed-forward activation: `activation(gate) * up`, from both side by side.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, bail};
-use half::{bf16, f16};
+use candle_core::{
+    CpuStorage, CustomOp1, Layout, Result, Shape, WithDType, backend::BackendStorage,
+};
 use model::config::Activation;
 use rayon::prelude::*;
 
 use super::{Element, contiguous, rows_at_once, vectorized};
-use crate::activation::{activated, gelu, gelu_tanh, silu};
+use crate::{
+    activation::{activated, gelu, gelu_tanh, silu},
+    dtype::by_type,
+};
 
 /// From rows of gate and up side by side (`[.., 2 * n]`) to rows of their product (`[.., n]`).
 #[derive(Debug, Clone, Copy)]
@@ -48,17 +52,11 @@ impl CustomOp1 for Gated {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        use candle_core::backend::BackendStorage;
         let (rows, columns) = layout.shape().dims2()?;
         let width = columns / 2;
-        let output = match storage.dtype() {
-            DType::F32 => CpuStorage::F32(self.apply::<f32>(contiguous(storage, layout)?, width)),
-            DType::BF16 => {
-                CpuStorage::BF16(self.apply::<bf16>(contiguous(storage, layout)?, width))
-            }
-            DType::F16 => CpuStorage::F16(self.apply::<f16>(contiguous(storage, layout)?, width)),
-            dtype => bail!("no activation of {dtype:?}"),
-        };
+        let output = by_type!(storage.dtype(), T => {
+            T::to_cpu_storage_owned(self.apply::<T>(contiguous(storage, layout)?, width))
+        });
         Ok((output, (rows, width).into()))
     }
 }

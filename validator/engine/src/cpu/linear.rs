@@ -1,25 +1,28 @@
 //! Products with the weights of a linear layer.
 
-use candle_core::{CpuStorage, CustomOp2, InplaceOp3, Layout, Result, Shape};
-use half::bf16;
+use candle_core::{
+    CpuStorage, CustomOp2, InplaceOp3, Layout, Result, Shape, WithDType, backend::BackendStorage,
+    bail,
+};
 use rayon::prelude::*;
 
 use super::{
     Element, contiguous,
     matrix::{View, add_product, multiply, product},
-    vectorized,
+    rows_at_once, vectorized,
 };
+use crate::dtype::by_type;
 
 /// The factors `x` (`[rows, in]`) and `weight` (`[out, in]`) of `x * weight^T`.
-struct Factors<'a> {
+pub(super) struct Factors<'a, T> {
     /// `(rows, in, out)`.
-    size: (usize, usize, usize),
-    x: View<'a>,
-    weight: View<'a>,
+    pub(super) size: (usize, usize, usize),
+    pub(super) x: &'a [T],
+    pub(super) weight: &'a [T],
 }
 
-impl<'a> Factors<'a> {
-    fn new(
+impl<'a, T: Element> Factors<'a, T> {
+    pub(super) fn new(
         (x, x_layout): (&'a CpuStorage, &Layout),
         (weight, weight_layout): (&'a CpuStorage, &Layout),
     ) -> Result<Self> {
@@ -27,13 +30,63 @@ impl<'a> Factors<'a> {
         let (columns, _) = weight_layout.shape().dims2()?;
         Ok(Self {
             size: (rows, inner, columns),
-            x: View::rows(contiguous(x, x_layout)?, inner),
-            weight: View::rows(contiguous(weight, weight_layout)?, inner).transposed(),
+            x: contiguous(x, x_layout)?,
+            weight: contiguous(weight, weight_layout)?,
         })
+    }
+
+    /// Returns the product in parts of [`TILE`] columns, the last of what is left. No CPU multiplies such numbers
+    /// as they are: weights are widened tile by tile, sums are f32, and each is rounded once. (The tensor library
+    /// widens all that lies in one storage, which is all weights of a model, for each product.)
+    pub(super) fn tiles(&self) -> Vec<Vec<T>> {
+        let (rows, inner, _) = self.size;
+        let x = widened(self.x);
+        let tiles = self.weight.par_chunks((TILE * inner).max(1));
+        let product = |(weights, sums): &mut (Vec<f32>, Vec<f32>), tile: &[T]| {
+            let width = tile.len() / inner;
+            weights.clear();
+            vectorized(
+                #[inline(always)]
+                || weights.extend(tile.iter().map(|weight| weight.widen())),
+            );
+            sums.resize(rows * width, 0.0);
+            let weights = View::rows(weights, inner).transposed();
+            multiply(
+                (rows, inner, width),
+                View::rows(&x, inner),
+                weights,
+                sums,
+                width,
+            );
+            vectorized(
+                #[inline(always)]
+                || sums.iter().map(|sum| T::round(*sum)).collect(),
+            )
+        };
+        tiles.map_init(Default::default, product).collect()
     }
 }
 
-/// From `x` and `weight` to their product, `[rows, out]`, in f32 or bf16.
+impl Factors<'_, f32> {
+    /// Returns the product, `[rows, out]`.
+    pub(super) fn product(&self) -> Vec<f32> {
+        let (x, weight) = self.views();
+        product(self.size, x, weight)
+    }
+
+    fn views(&self) -> (View<'_>, View<'_>) {
+        let inner = self.size.1;
+        (
+            View::rows(self.x, inner),
+            View::rows(self.weight, inner).transposed(),
+        )
+    }
+}
+
+/// Columns of a product that a thread computes at once, so that their weights stay in its cache.
+const TILE: usize = 128;
+
+/// From `x` and `weight` to their product, `[rows, out]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Product;
 
@@ -49,58 +102,34 @@ impl CustomOp2 for Product {
         weight: &CpuStorage,
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (rows, inner) = x_layout.shape().dims2()?;
-        let (columns, _) = weight_layout.shape().dims2()?;
-        let output = if matches!(x, CpuStorage::BF16(_)) {
-            let x = contiguous::<bf16>(x, x_layout)?;
-            let weight = contiguous(weight, weight_layout)?;
-            CpuStorage::BF16(by_tiles((rows, inner, columns), x, weight))
+        let shape = (
+            x_layout.shape().dims2()?.0,
+            weight_layout.shape().dims2()?.0,
+        );
+        let (x, weight) = ((x, x_layout), (weight, weight_layout));
+        let output = if matches!(x.0, CpuStorage::F32(_)) {
+            CpuStorage::F32(Factors::new(x, weight)?.product())
         } else {
-            let Factors { size, x, weight } = Factors::new((x, x_layout), (weight, weight_layout))?;
-            CpuStorage::F32(product(size, x, weight))
+            by_type!(x.0.dtype(), T => {
+                let tiles = Factors::<T>::new(x, weight)?.tiles();
+                T::to_cpu_storage_owned(side_by_side(shape, &tiles))
+            })
         };
-        Ok((output, (rows, columns).into()))
+        Ok((output, shape.into()))
     }
 }
 
-/// Columns of a product that a thread computes at once, so that their weights stay in its cache.
-const TILE: usize = 128;
-
-/// Returns the product of numbers that no CPU multiplies as they are: weights are widened tile by tile,
-/// sums are f32, and each is rounded once. (The tensor library widens all that lies in one storage, which
-/// is all weights of a model, for each product.)
-fn by_tiles<T: Element>(
-    (rows, inner, columns): (usize, usize, usize),
-    x: &[T],
-    weight: &[T],
-) -> Vec<T> {
-    let mut output = vec![T::round(0.0); rows * columns];
-    if output.is_empty() || inner == 0 {
-        return output;
-    }
-    let x = widened(x);
-    let tiles: Vec<Vec<T>> = weight
-        .par_chunks(TILE * inner)
-        .map(|tile| {
-            let width = tile.len() / inner;
-            let mut sums = vec![0.0; rows * width];
-            let weights = widened(tile);
-            let weights = View::rows(&weights, inner).transposed();
-            let size = (rows, inner, width);
-            multiply(size, View::rows(&x, inner), weights, &mut sums, width);
-            vectorized(
-                #[inline(always)]
-                || sums.iter().map(|sum| T::round(*sum)).collect(),
-            )
-        })
-        .collect();
-    let rows = output.par_chunks_mut(columns).enumerate();
-    rows.for_each(|(row, output)| {
-        for (tile, output) in tiles.iter().zip(output.chunks_mut(TILE)) {
-            let width = output.len();
-            output.copy_from_slice(&tile[row * width..][..width]);
+/// Joins parts of a matrix that have [`TILE`] columns each, the last of what is left.
+fn side_by_side<T: Element>((rows, columns): (usize, usize), tiles: &[Vec<T>]) -> Vec<T> {
+    let mut output = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        for (i, tile) in tiles.iter().enumerate() {
+            let width = TILE.min(columns - i * TILE);
+            output.extend_from_slice(&tile[row * width..][..width]);
         }
-    });
+    }
+    // Where nothing is summed up, there are no tiles.
+    output.resize(rows * columns, T::zero());
     output
 }
 
@@ -111,7 +140,7 @@ fn widened<T: Element>(values: &[T]) -> Vec<f32> {
     )
 }
 
-/// Adds the product of `x` and `weight` to a tensor in place.
+/// Adds the product of `x` and `weight`, rounded, to a tensor in place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AddProduct;
 
@@ -129,63 +158,113 @@ impl InplaceOp3 for AddProduct {
         weight: &CpuStorage,
         weight_layout: &Layout,
     ) -> Result<()> {
-        let Factors { size, x, weight } = Factors::new((x, x_layout), (weight, weight_layout))?;
-        add_product(size, x, weight, contiguous_mut(sum, sum_layout)?);
+        let (x, weight) = ((x, x_layout), (weight, weight_layout));
+        match sum {
+            CpuStorage::F32(sum) => {
+                let factors = Factors::new(x, weight)?;
+                let (x, weight) = factors.views();
+                add_product(factors.size, x, weight, contiguous_mut(sum, sum_layout)?);
+            }
+            CpuStorage::BF16(sum) => {
+                add_tiles(contiguous_mut(sum, sum_layout)?, &Factors::new(x, weight)?);
+            }
+            CpuStorage::F16(sum) => {
+                add_tiles(contiguous_mut(sum, sum_layout)?, &Factors::new(x, weight)?);
+            }
+            other => bail!("no products in {:?}", other.dtype()),
+        }
         Ok(())
     }
 }
 
-fn contiguous_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(elements), Some((start, end))) => Ok(&mut elements[start..end]),
-        _ => candle_core::bail!("the tensor is not contiguous f32: {layout:?}"),
+fn add_tiles<T: Element>(sum: &mut [T], factors: &Factors<'_, T>) {
+    let tiles = factors.tiles();
+    let columns = factors.size.2;
+    sum.par_chunks_exact_mut(columns.max(1))
+        .enumerate()
+        .with_min_len(rows_at_once(columns))
+        .for_each(|(row, sum)| {
+            for (tile, sum) in tiles.iter().zip(sum.chunks_mut(TILE)) {
+                let terms = &tile[row * sum.len()..];
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (sum, term) in sum.iter_mut().zip(terms) {
+                            *sum = T::round(sum.widen() + term.widen());
+                        }
+                    },
+                );
+            }
+        });
+}
+
+fn contiguous_mut<'a, T>(elements: &'a mut [T], layout: &Layout) -> Result<&'a mut [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&mut elements[start..end]),
+        None => bail!("the tensor is not contiguous: {layout:?}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Tensor};
+    use candle_core::{DType, Device, Tensor};
+    use half::{bf16, f16};
     use proptest::prelude::*;
 
     use super::*;
 
+    /// Whole numbers, whose sums are exact in f32: what is left is one rounding, and one more where the product is added.
+    fn are_rounded_once<T: Element + PartialEq + std::fmt::Debug>(
+        (rows, inner, columns): (usize, usize, usize),
+        seed: u32,
+    ) {
+        let numbers = |length: usize, step: u32| -> Vec<f32> {
+            let number = |i: usize| (i as u32).wrapping_mul(step).wrapping_add(seed) % 17;
+            (0..length).map(|i| number(i) as f32 - 8.0).collect()
+        };
+        let (x, weight) = (
+            numbers(rows * inner, 7919),
+            numbers(columns * inner, 104_729),
+        );
+        let tensor = |values: &[f32], shape: (usize, usize)| {
+            let tensor = Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+            tensor.to_dtype(T::DTYPE).unwrap()
+        };
+        let [wide_x, wide_weight] = [tensor(&x, (rows, inner)), tensor(&weight, (columns, inner))];
+        let product = wide_x.apply_op2_no_bwd(&wide_weight, &Product).unwrap();
+        let sum = tensor(&numbers(rows * columns, 31), (rows, columns));
+        let expected_sum = (&sum + &product).unwrap();
+        sum.inplace_op3(&wide_x, &wide_weight, &AddProduct).unwrap();
+        let mut expected = Vec::new();
+        for row in x.chunks(inner) {
+            let sums = weight.chunks(inner).map(|column| {
+                let sum: f32 = row.iter().zip(column).map(|(a, b)| a * b).sum();
+                T::round(sum)
+            });
+            expected.push(sums.collect::<Vec<_>>());
+        }
+        assert_eq!(product.to_vec2::<T>().unwrap(), expected);
+        assert_eq!(
+            sum.to_vec2::<T>().unwrap(),
+            expected_sum.to_vec2::<T>().unwrap()
+        );
+    }
+
     proptest! {
-        /// Whole numbers, whose sums are exact in f32: what is left is one rounding.
         #[test]
-        fn sums_of_bf16_are_rounded_once(
+        fn sums_are_rounded_once(
             rows in 1_usize..4, inner in 1_usize..70, columns in 1_usize..300, seed in 0_u32..1000,
         ) {
-            let numbers = |length: usize, step: u32| -> Vec<f32> {
-                let number = |i: usize| (i as u32).wrapping_mul(step).wrapping_add(seed) % 17;
-                (0..length).map(|i| number(i) as f32 - 8.0).collect()
-            };
-            let (x, weight) = (numbers(rows * inner, 7919), numbers(columns * inner, 104_729));
-            let tensor = |values: &[f32], shape: (usize, usize)| {
-                let tensor = Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
-                tensor.to_dtype(candle_core::DType::BF16).unwrap()
-            };
-            let found = tensor(&x, (rows, inner))
-                .apply_op2_no_bwd(&tensor(&weight, (columns, inner)), &Product)
-                .unwrap();
-            let mut expected = Vec::new();
-            for row in x.chunks(inner) {
-                let sums = weight.chunks(inner).map(|column| {
-                    let sum: f32 = row.iter().zip(column).map(|(a, b)| a * b).sum();
-                    bf16::from_f32(sum)
-                });
-                expected.push(sums.collect::<Vec<_>>());
-            }
-            prop_assert_eq!(found.to_vec2::<bf16>().unwrap(), expected);
+            are_rounded_once::<bf16>((rows, inner, columns), seed);
+            are_rounded_once::<f16>((rows, inner, columns), seed);
         }
+    }
 
-        #[test]
-        fn bf16_is_widened_and_rounded_as_everywhere(bits in any::<u32>()) {
-            let value = f32::from_bits(bits);
-            let (ours, theirs) = (<bf16 as Element>::round(value), bf16::from_f32(value));
-            prop_assert_eq!(ours.to_bits(), theirs.to_bits());
-            let (wide, theirs) = (ours.widen(), ours.to_f32());
-            prop_assert_eq!(wide.is_nan(), theirs.is_nan());
-            prop_assert!(wide.is_nan() || wide.to_bits() == theirs.to_bits());
-        }
+    #[test]
+    fn sums_of_nothing_are_zero() {
+        let empty = Tensor::zeros((2, 0), DType::BF16, &Device::Cpu).unwrap();
+        let weight = Tensor::zeros((3, 0), DType::BF16, &Device::Cpu).unwrap();
+        let product = empty.apply_op2_no_bwd(&weight, &Product).unwrap();
+        assert_eq!(product.to_vec2::<bf16>().unwrap(), [[bf16::ZERO; 3]; 2]);
     }
 }

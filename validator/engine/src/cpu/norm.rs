@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, bail};
-use half::{bf16, f16};
+use candle_core::{
+    CpuStorage, CustomOp1, Layout, Result, Shape, WithDType, backend::BackendStorage,
+};
 use rayon::prelude::*;
 
 use super::{Element, contiguous, rows_at_once, sum, vectorized};
+use crate::dtype::by_type;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
@@ -92,13 +94,9 @@ impl CustomOp1 for RowNorm {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        use candle_core::backend::BackendStorage;
-        let output = match storage.dtype() {
-            DType::F32 => CpuStorage::F32(self.apply::<f32>(contiguous(storage, layout)?)),
-            DType::BF16 => CpuStorage::BF16(self.apply::<bf16>(contiguous(storage, layout)?)),
-            DType::F16 => CpuStorage::F16(self.apply::<f16>(contiguous(storage, layout)?)),
-            dtype => bail!("no norm of {dtype:?}"),
-        };
+        let output = by_type!(storage.dtype(), T => {
+            T::to_cpu_storage_owned(self.apply::<T>(contiguous(storage, layout)?))
+        });
         Ok((output, layout.shape().clone()))
     }
 }
