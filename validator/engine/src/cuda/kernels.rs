@@ -15,10 +15,9 @@ use candle_core::{
         },
     },
 };
-use half::{bf16, f16};
 use model::config::Activation;
 
-use crate::heads::Heads;
+use crate::{dtype::by_type, heads::Heads};
 
 /// The kernels of one file, which the driver compiles together.
 #[derive(Debug)]
@@ -63,19 +62,9 @@ const THREADS: u32 = 256;
 /// Widths of heads the attention is compiled for; narrower heads are filled up with zeros.
 const WIDTHS: [usize; 5] = [64, 80, 96, 128, 256];
 
-/// A number type of the kernels, and its name there.
-trait Number: CudaDType + DeviceRepr + WithDType {
-    const NAME: &'static str;
-}
-impl Number for f32 {
-    const NAME: &'static str = "f32";
-}
-impl Number for bf16 {
-    const NAME: &'static str = "bf16";
-}
-impl Number for f16 {
-    const NAME: &'static str = "f16";
-}
+/// A number type of the kernels, which have the name of its dtype in theirs.
+trait Number: CudaDType + DeviceRepr + WithDType {}
+impl<T: CudaDType + DeviceRepr + WithDType> Number for T {}
 
 fn function(device: &CudaDevice, module: &Module, name: &str) -> Result<CudaFunction> {
     let function = device.get_or_load_custom_func(name, module.name, module.ptx)?;
@@ -172,7 +161,7 @@ impl Attend {
         let (module, name, threads) = if T::DTYPE == DType::F32 {
             (ATTENTION_F32, "attention_f32".to_owned(), 256)
         } else {
-            let name = format!("attention_{}_{width}", T::NAME);
+            let name = format!("attention_{}_{width}", T::DTYPE.as_str());
             (ATTENTION, name, ATTENTION_THREADS)
         };
         let (heads, kv_heads, dim) = (queries as i32, keys as i32, dim as i32);
@@ -224,12 +213,7 @@ impl CustomOp2 for Attend {
             bail!("{width} columns for {:?}", self.heads)
         }
         let (device, tiles) = (qkv.device(), elements(tiles, tiles_layout)?);
-        let out = match qkv.dtype() {
-            DType::F32 => self.run::<f32>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?,
-            DType::BF16 => self.run::<bf16>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?,
-            DType::F16 => self.run::<f16>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?,
-            dtype => bail!("no attention in {dtype:?}"),
-        };
+        let out = by_type!(qkv.dtype(), T => self.run::<T>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?);
         Ok((out, (tokens, queries * dim).into()))
     }
 }
@@ -257,7 +241,7 @@ impl Rotate {
         let (heads, half) = ((queries + keys) as i32, half as i32);
         launch!(
             &device,
-            function(&device, &ROWS, &format!("rotate_{}", T::NAME))?,
+            function(&device, &ROWS, &format!("rotate_{}", T::DTYPE.as_str()))?,
             (tokens as u32, 1, 1),
             THREADS,
             qkv.as_cuda_slice_mut::<T>()?,
@@ -313,12 +297,7 @@ impl InplaceOp3 for Rotate {
             bail!("{:?} for {:?}", qkv_layout.shape(), self.0)
         }
         let (cos, sin) = ((cos, cos_layout), (sin, sin_layout));
-        match qkv.dtype() {
-            DType::F32 => self.run::<f32>(qkv, cos, sin),
-            DType::BF16 => self.run::<bf16>(qkv, cos, sin),
-            DType::F16 => self.run::<f16>(qkv, cos, sin),
-            dtype => bail!("no rotation in {dtype:?}"),
-        }
+        by_type!(qkv.dtype(), T => self.run::<T>(qkv, cos, sin))
     }
 }
 
@@ -347,7 +326,7 @@ impl Gate {
         let width = width as i32;
         launch!(
             device,
-            function(device, &ROWS, &format!("gated_{}", T::NAME))?,
+            function(device, &ROWS, &format!("gated_{}", T::DTYPE.as_str()))?,
             (rows as u32, 1, 1),
             THREADS,
             gate_up,
@@ -374,12 +353,7 @@ impl CustomOp1 for Gate {
             bail!("{columns} columns are not gate and up")
         }
         let (device, shape) = (gate_up.device(), (rows, columns / 2));
-        let out = match gate_up.dtype() {
-            DType::F32 => self.run::<f32>(device, &elements(gate_up, layout)?, shape)?,
-            DType::BF16 => self.run::<bf16>(device, &elements(gate_up, layout)?, shape)?,
-            DType::F16 => self.run::<f16>(device, &elements(gate_up, layout)?, shape)?,
-            dtype => bail!("no activation of {dtype:?}"),
-        };
+        let out = by_type!(gate_up.dtype(), T => self.run::<T>(device, &elements(gate_up, layout)?, shape)?);
         Ok((out, shape.into()))
     }
 }
@@ -400,7 +374,11 @@ impl CrossEntropy {
         let width = width as i32;
         launch!(
             device,
-            function(device, &ROWS, &format!("cross_entropy_{}", T::NAME))?,
+            function(
+                device,
+                &ROWS,
+                &format!("cross_entropy_{}", T::DTYPE.as_str())
+            )?,
             (rows as u32, 1, 1),
             THREADS,
             logits,
@@ -439,12 +417,7 @@ impl CustomOp2 for CrossEntropy {
             bail!("{:?} targets for {shape:?}", targets_layout.shape())
         }
         let (device, targets) = (logits.device(), elements(targets, targets_layout)?);
-        let out = match logits.dtype() {
-            DType::F32 => Self::run::<f32>(device, &elements(logits, layout)?, &targets, shape)?,
-            DType::BF16 => Self::run::<bf16>(device, &elements(logits, layout)?, &targets, shape)?,
-            DType::F16 => Self::run::<f16>(device, &elements(logits, layout)?, &targets, shape)?,
-            dtype => bail!("no cross-entropy of {dtype:?}"),
-        };
+        let out = by_type!(logits.dtype(), T => Self::run::<T>(device, &elements(logits, layout)?, &targets, shape)?);
         Ok((out, shape.0.into()))
     }
 }

@@ -1,7 +1,7 @@
 //! Rows of a matrix, by their numbers.
 
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Layout, Result, Shape,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, Layout, Result, Shape,
     backend::BackendStorage,
     bail,
     cuda_backend::{
@@ -9,9 +9,9 @@ use candle_core::{
         cudarc::driver::{CudaView, LaunchConfig, PushKernelArg},
     },
 };
-use half::{bf16, f16};
 
 use super::{Number, ROWS, THREADS, elements, function, output};
+use crate::dtype::by_type;
 
 /// From `[all, width]` and the numbers of rows (`[rows]`, u32, each below `all`) to `[rows, width]`.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ impl Gather {
         let (count, width) = (rows.len() as u32, width as i32);
         launch!(
             device,
-            function(device, &ROWS, &format!("gather_{}", T::NAME))?,
+            function(device, &ROWS, &format!("gather_{}", T::DTYPE.as_str()))?,
             (count, 1, 1),
             THREADS,
             from,
@@ -64,12 +64,7 @@ impl CustomOp2 for Gather {
     ) -> Result<(CudaStorage, Shape)> {
         let (_, width) = layout.shape().dims2()?;
         let (device, rows) = (from.device(), elements(rows, rows_layout)?);
-        let out = match from.dtype() {
-            DType::F32 => Self::run::<f32>(device, &elements(from, layout)?, &rows, width)?,
-            DType::BF16 => Self::run::<bf16>(device, &elements(from, layout)?, &rows, width)?,
-            DType::F16 => Self::run::<f16>(device, &elements(from, layout)?, &rows, width)?,
-            dtype => bail!("no rows of {dtype:?}"),
-        };
+        let out = by_type!(from.dtype(), T => Self::run::<T>(device, &elements(from, layout)?, &rows, width)?);
         Ok((out, (rows.len(), width).into()))
     }
 }

@@ -10,10 +10,10 @@ use candle_core::{
         cudarc::driver::{LaunchConfig, PushKernelArg},
     },
 };
-use half::{bf16, f16};
 use model::config::Norm as NormSpec;
 
 use super::{NORM, Number, elements, function, output};
+use crate::dtype::by_type;
 
 /// A norm over the last dimension, of `x` or of `x + term`; see [`crate::cpu::norm::RowNorm`].
 #[derive(Debug, Clone)]
@@ -104,7 +104,7 @@ impl RowNorm {
         let [summed, biased] = [summed, self.biased].map(i32::from);
         launch!(
             device,
-            function(device, &NORM, &format!("norm_{}", T::NAME))?,
+            function(device, &NORM, &format!("norm_{}", T::DTYPE.as_str()))?,
             ((x.len() / self.width) as u32, 1, 1),
             threads,
             &x,
@@ -126,12 +126,7 @@ impl RowNorm {
         x: (&CudaStorage, &Layout),
         term: Option<(&CudaStorage, &Layout)>,
     ) -> Result<CudaStorage> {
-        match x.0.dtype() {
-            DType::F32 => self.run::<f32>(x, term),
-            DType::BF16 => self.run::<bf16>(x, term),
-            DType::F16 => self.run::<f16>(x, term),
-            dtype => bail!("no norm in {dtype:?}"),
-        }
+        by_type!(x.0.dtype(), T => self.run::<T>(x, term))
     }
 }
 
@@ -191,7 +186,7 @@ impl AddBias {
         let width = columns as i32;
         launch!(
             &device,
-            function(&device, &NORM, &format!("add_bias_{}", T::NAME))?,
+            function(&device, &NORM, &format!("add_bias_{}", T::DTYPE.as_str()))?,
             (rows as u32, 1, 1),
             super::THREADS,
             x.as_cuda_slice_mut::<T>()?,
@@ -224,11 +219,6 @@ impl InplaceOp2 for AddBias {
             bail!("{:?} for {shape:?}", bias_layout.shape())
         }
         let bias = (bias, bias_layout);
-        match x.dtype() {
-            DType::F32 => Self::run::<f32>(x, shape, bias),
-            DType::BF16 => Self::run::<bf16>(x, shape, bias),
-            DType::F16 => Self::run::<f16>(x, shape, bias),
-            dtype => bail!("no bias in {dtype:?}"),
-        }
+        by_type!(x.dtype(), T => Self::run::<T>(x, shape, bias))
     }
 }
