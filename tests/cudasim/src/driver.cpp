@@ -171,6 +171,7 @@ API cuMemFree_v2(device_ptr at) {
 API cuMemHostAlloc(void **at, size_t bytes, unsigned) {
     NEED *at = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     remember_pinned(*at, bytes);
+    count("pinned", bytes);
     return SUCCESS;
 }
 API cuMemFreeHost(void *at) {

@@ -178,8 +178,9 @@ impl Rotation {
         let half = cos.len() / tokens.max(1);
         // Empty tables are never read, and a GPU knows no empty memory.
         let device = if half == 0 { &Device::Cpu } else { device };
-        let both = Tensor::from_vec([cos, sin].concat(), (2 * tokens, half), device)?;
-        let both = both.to_dtype(dtype)?;
+        let both = Tensor::from_vec([cos, sin].concat(), (2 * tokens, half), &Device::Cpu)?;
+        // Rounded here, so that half as much is brought there and nothing launched.
+        let both = both.to_dtype(dtype)?.to_device(device)?;
         Ok(Self {
             cos: both.narrow(0, 0, tokens)?,
             sin: both.narrow(0, tokens, tokens)?,

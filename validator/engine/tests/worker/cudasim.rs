@@ -4,13 +4,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use eval::{Evaluator, Options, TimeLimits};
+use eval::{Evaluator, LossReason, Options, TimeLimits, WorkerObserver};
 use model::{
-    Dtype, MachineFaultKind, PackingPlan,
-    protocol::{Answer, Evaluate, ModelSource, Request},
+    Compatibility, Conversation, Dtype, MachineFaultKind, PackingPlan,
+    protocol::{Answer, DeviceMemory, Evaluate, ModelSource, Request, Tokenize},
 };
 use serde::Deserialize;
 
@@ -167,15 +168,23 @@ fn a_pack_launches_uploads_and_allocates_so_much() {
     ];
     // A layer has 9 launches; the model has four, beside embedding, last norm, head and its loss.
     let expected = [
-        ("launches", 43),
+        ("launches", 42),
         ("attentions", 4),
         ("uploads", 2),
         ("downloads", 1),
         ("waits", 0),
-        ("allocations", 41),
+        ("allocations", 40),
         ("copies", 0),
     ];
     assert_eq!(found, expected);
+}
+
+/// However many tensors are converted on their way, each block of a file has one more pinned buffer for them.
+#[test]
+fn converted_tensors_share_a_pinned_buffer() {
+    let [stored, converted] = [Dtype::F32, Dtype::Bf16].map(|dtype| work(dtype, 1));
+    let pinned = |said: &Said| said.counts["pinned"].0;
+    assert_eq!(pinned(&converted) - pinned(&stored), 1);
 }
 
 /// Two devices of so many MiB each.
@@ -227,6 +236,30 @@ fn a_model_larger_than_a_device_has_its_layers_on_both() {
     assert!(said.counts["copy to another device"].0 > 0);
 }
 
+/// An evaluator of two devices of so many MiB, whose workers may take so much memory of the host.
+fn evaluator(megabytes: &'static str, readable: &Path, memory: Option<u64>) -> Evaluator {
+    let environment = of_two(megabytes).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "where the simulated driver is, the script says"
+    )]
+    let libraries = std::env::var("LD_LIBRARY_PATH").unwrap();
+    Evaluator::new(Options {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_eval-worker")),
+        devices: BOTH.split(',').map(ToOwned::to_owned).collect(),
+        together: false,
+        readable: vec![readable.to_owned()],
+        memory,
+        device_memory: None,
+        threads: Some(2),
+        no_sandbox: false,
+        environment: environment
+            .into_iter()
+            .chain([("LD_LIBRARY_PATH".to_owned(), libraries)])
+            .collect(),
+    })
+}
+
 /// What a device has no room for, all of them get; then each has its own worker again.
 #[tokio::test]
 async fn models_are_worked_on_by_one_device_or_if_need_be_by_all() {
@@ -235,26 +268,7 @@ async fn models_are_worked_on_by_one_device_or_if_need_be_by_all() {
         models.join("llama_gqa_sharded"),
         models.join("llama_tied_theta500k"),
     );
-    let environment = of_two("2").map(|(name, value)| (name.to_owned(), value.to_owned()));
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "where the simulated driver is, the script says"
-    )]
-    let libraries = std::env::var("LD_LIBRARY_PATH").unwrap();
-    let evaluator = Evaluator::new(Options {
-        program: PathBuf::from(env!("CARGO_BIN_EXE_eval-worker")),
-        devices: BOTH.split(',').map(ToOwned::to_owned).collect(),
-        together: false,
-        readable: vec![models.clone()],
-        memory: None,
-        device_memory: None,
-        threads: Some(2),
-        no_sandbox: false,
-        environment: environment
-            .into_iter()
-            .chain([("LD_LIBRARY_PATH".to_owned(), libraries)])
-            .collect(),
-    });
+    let evaluator = evaluator("2", &models, None);
     assert_eq!(evaluator.width(), 2);
     for model in [&small, &large, &small] {
         let samples = samples();
@@ -279,6 +293,38 @@ async fn models_are_worked_on_by_one_device_or_if_need_be_by_all() {
         .map(|started| started.hello.unwrap().device.unwrap().id);
     assert_eq!(devices.collect::<Vec<_>>(), ["cuda:0", "cuda:1"]);
     evaluator.shut_down().await;
+}
+
+/// The devices whose workers were replaced.
+#[derive(Debug, Default)]
+struct Replaced(Mutex<Vec<String>>);
+
+impl WorkerObserver for Replaced {
+    fn replaced(&self, device: &str, _: LossReason) {
+        self.0.lock().unwrap().push(device.to_owned());
+    }
+
+    fn memory(&self, _: &str, _: DeviceMemory) {}
+}
+
+/// All devices together are for models that one has no room for, not for text that the host has none for.
+#[tokio::test]
+async fn text_takes_no_gpu() {
+    let model = fixtures().join("models/llama_gqa");
+    let replaced = Arc::new(Replaced::default());
+    let evaluator = evaluator("64", &model, Some(600 << 20)).observed(Arc::clone(&replaced) as _);
+    let request = Tokenize {
+        directory: model.clone(),
+        compatibility: Compatibility::V4_40,
+        sequence_length: 2048,
+        conversations: vec![Conversation::of("q ".repeat(3 << 20), "a")],
+    };
+    let patience = TimeLimits::within(Duration::from_mins(5));
+    let fault = evaluator.tokenize(request, patience, &|_| {}).await;
+    let fault = fault.unwrap_err();
+    assert_eq!(kind(&fault), Err(MachineFaultKind::OutOfMemory), "{fault}");
+    evaluator.shut_down().await;
+    assert_eq!(*replaced.0.lock().unwrap(), ["cuda:0"]);
 }
 
 #[test]
