@@ -85,7 +85,7 @@ impl HeadCrossEntropy<'_> {
     fn losses<T: Element>(
         &self,
         factors: &Factors<'_, T>,
-        multiply: impl Fn(&Factors<'_, T>) -> Vec<Vec<T>>,
+        multiply: impl Fn(Factors<'_, T>) -> Vec<Vec<T>>,
     ) -> Vec<f32> {
         let (count, inner, _) = factors.size;
         let mut rows: Vec<_> = self.targets.iter().copied().map(Row::new).collect();
@@ -97,7 +97,7 @@ impl HeadCrossEntropy<'_> {
                 weight,
             };
             let mut first = i * columns;
-            for mut logits in multiply(&part) {
+            for mut logits in multiply(part) {
                 if let Some(cap) = self.cap {
                     squash(&mut logits, cap);
                 }
