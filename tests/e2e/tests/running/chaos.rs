@@ -77,6 +77,7 @@ async fn no_network(world: &World) {
     for trouble in all {
         trouble.set(&world.net);
     }
+    // How long the network is away.
     sleep(CHAIN_TROUBLE).await;
 }
 
@@ -90,6 +91,7 @@ async fn freeze(run: &Run<'_>) {
         }
     };
     tell(Signal::SIGSTOP);
+    // How long the machine stands still.
     sleep(CHAIN_TROUBLE).await;
     tell(Signal::SIGCONT);
 }
