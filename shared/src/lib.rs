@@ -1,7 +1,7 @@
 //! What the supervisor and the validator share: processes, namespaces, control groups, files, logging, shutdown, status.
 //!
 //! The two programs of *different versions* meet only here: through exit codes ([`exit`]), the
-//! status file ([`status`]) and the sd_notify protocol ([`notify`]).
+//! status file ([`status`]), the sd_notify protocol ([`notify`]) and the supervisor's own status ([`supervision`]).
 
 pub mod back_off;
 pub mod causes;
@@ -22,6 +22,7 @@ pub mod output;
 pub mod process;
 pub mod shutdown;
 pub mod status;
+pub mod supervision;
 pub mod task;
 pub mod term;
 pub mod version;

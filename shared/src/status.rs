@@ -9,7 +9,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::file::{self, FileError};
+use crate::{
+    file::{self, FileError},
+    term::span,
+};
 
 /// The current format. Readers accept this one and one above it.
 pub const FORMAT: u32 = 1;
@@ -118,8 +121,8 @@ impl<Details> Status<Details> {
         if self.is_stale(now) {
             self.health = self.health.max(Health::Yellow);
             let age = match self.written_at.checked_sub(now) {
-                Some(ahead) => format!("{ahead} s ahead of the clock"),
-                None => format!("{} s old", self.age(now)),
+                Some(ahead) => format!("{} ahead of the clock", span(ahead)),
+                None => format!("{} old", span(self.age(now))),
             };
             self.problems.push(format!(
                 "this status is {age} and should be renewed every {} s: the program hangs, or its \
@@ -237,7 +240,7 @@ mod tests {
         assert_eq!(
             ahead.problems,
             [
-                "this status is 61 s ahead of the clock and should be renewed every 15 s: the program hangs, or its disk is full"
+                "this status is 1 min 1 s ahead of the clock and should be renewed every 15 s: the program hangs, or its disk is full"
             ]
         );
         let stale = status.as_of(soon + 1);
@@ -245,7 +248,7 @@ mod tests {
         assert_eq!(
             stale.problems,
             [
-                "this status is 61 s old and should be renewed every 15 s: the program hangs, or its disk is full"
+                "this status is 1 min 1 s old and should be renewed every 15 s: the program hangs, or its disk is full"
             ]
         );
     }

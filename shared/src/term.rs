@@ -57,6 +57,18 @@ pub fn printable(text: &str, max: usize) -> String {
     shown
 }
 
+/// Returns a time as people say it.
+pub fn span(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match seconds {
+        0..60 => format!("{rest} s"),
+        60..3600 => format!("{minutes} min {rest} s"),
+        3600..86_400 => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
 /// Prints a value as indented JSON to standard output.
 pub fn json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {

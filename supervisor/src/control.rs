@@ -3,7 +3,7 @@
 use std::{io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use shared::Failure;
+use shared::{Failure, supervision::exchange};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -106,21 +106,10 @@ pub async fn serve(
 /// Asks a running supervisor; an error of kind `NotFound` or `ConnectionRefused` means that none
 /// runs.
 pub async fn ask(path: &Path, request: &Request) -> io::Result<Reply> {
-    let talk = async {
-        let (reader, mut writer) = UnixStream::connect(path).await?.into_split();
-        let mut text = serde_json::to_vec(request)?;
-        text.push(b'\n');
-        writer.write_all(&text).await?;
-        let mut line = String::new();
-        BufReader::new(reader.take(MAX_LINE))
-            .read_line(&mut line)
-            .await?;
-        serde_json::from_str(&line).map_err(io::Error::from)
-    };
     let patience = if *request == Request::Check {
         CHECK_PATIENCE
     } else {
         PATIENCE
     };
-    tokio::time::timeout(patience, talk).await?
+    exchange(path, request, patience).await
 }

@@ -44,7 +44,7 @@ impl Home {
     }
 
     pub fn control_socket(&self) -> PathBuf {
-        self.path.join("control.sock")
+        self.path.join(shared::supervision::CONTROL_SOCKET)
     }
 
     /// The sd_notify socket of the child.

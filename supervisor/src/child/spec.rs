@@ -16,7 +16,7 @@ use shared::{Exit, Failure, cgroup::ControlGroup, term};
 use crate::{home::Home, self_update::OWN_IMAGE};
 
 /// The environment variable by which a child left behind is recognized.
-pub(crate) const MARKER: &str = "SUPERVISOR_HOME";
+pub(crate) const MARKER: &str = shared::supervision::HOME;
 
 /// The environment variable that tells from which release a child was started.
 pub(crate) const RELEASE: &str = "SUPERVISOR_RELEASE";

@@ -1,8 +1,11 @@
 //! `history`: what happened to each update.
 
-use shared::{Exit, Failure, term};
+use shared::{
+    Exit, Failure,
+    term::{self, span},
+};
 
-use super::query::{Query, home, short, span};
+use super::query::{Query, home, short};
 use crate::history;
 
 /// Lists what happened to each update.

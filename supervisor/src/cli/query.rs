@@ -104,14 +104,3 @@ pub(super) fn order(query: &Query, request: &Request) -> Result<Exit, Failure> {
 pub(super) fn short(commit: &str) -> &str {
     commit.get(..12).unwrap_or(commit)
 }
-
-pub(super) fn span(seconds: u64) -> String {
-    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
-    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
-    match seconds {
-        0..60 => format!("{rest} s"),
-        60..3600 => format!("{minutes} min {rest} s"),
-        3600..86_400 => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
-}

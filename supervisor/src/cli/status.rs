@@ -1,8 +1,12 @@
 //! `status`: how the child and its updates are.
 
-use shared::{Exit, Failure, causes::one_line, term};
+use shared::{
+    Exit, Failure,
+    causes::one_line,
+    term::{self, span},
+};
 
-use super::query::{Query, ask, home, short, span};
+use super::query::{Query, ask, home, short};
 use crate::{
     control::{Reply, Request},
     home::Home,

@@ -322,6 +322,8 @@ fn family(process: Pid) -> Vec<Pid> {
 struct Observed {
     replaced: Mutex<Vec<(String, &'static str)>>,
     memory: Mutex<Vec<(String, DeviceMemory)>>,
+    /// Requests that began, and those that ended.
+    requests: Mutex<(u32, u32)>,
 }
 
 impl WorkerObserver for Observed {
@@ -335,6 +337,14 @@ impl WorkerObserver for Observed {
             .lock()
             .unwrap()
             .push((device.to_owned(), memory));
+    }
+
+    fn began(&self, _device: &str) {
+        self.requests.lock().unwrap().0 += 1;
+    }
+
+    fn ended(&self, _device: &str, _after: Duration) {
+        self.requests.lock().unwrap().1 += 1;
     }
 }
 
@@ -370,6 +380,9 @@ async fn struck(signal: Signal, patience: TimeLimits) -> (Fault, Vec<(String, &'
         assert_eq!(device, "cpu");
         assert!((1 << 20..memory.total).contains(&memory.used), "{memory:?}");
     }
+    // The model, a test of the machine unless it was given up, the next model.
+    let (began, ended) = *observed.requests.lock().unwrap();
+    assert!(began >= 2 && began == ended, "{began} of {ended}");
     let replaced = observed.replaced.lock().unwrap().clone();
     (fault, replaced)
 }

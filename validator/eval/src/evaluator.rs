@@ -15,7 +15,7 @@ use super::{
     EvalOutcome, OnProgress,
     batches::batches,
     limits::TimeLimits,
-    observer::{LossReason, WorkerObserver},
+    observer::{AtWork, LossReason, WorkerObserver},
     slot::{Slot, SlotState},
     worker::{Options, RequestEnd, Worker},
 };
@@ -274,7 +274,10 @@ impl Evaluator {
         let mut worker = self.worker(slot, state).await?;
         let device = state.device(slot);
         let on_memory = |memory| self.told(&device, memory);
-        match worker.ask(request, limits, on_progress, &on_memory).await {
+        let at_work = AtWork::begin(self.observer.as_deref(), &device);
+        let end = worker.ask(request, limits, on_progress, &on_memory).await;
+        drop(at_work);
+        match end {
             RequestEnd::Answered(answer) => {
                 // A device that failed once may go on failing until its process is gone.
                 let lost = matches!(&answer, Err(Fault::Machine(fault))
@@ -321,8 +324,11 @@ impl Evaluator {
         let mut worker = self.worker(slot, state).await?;
         let device = state.device(slot);
         let on_memory = |memory| self.told(&device, memory);
+        let at_work = AtWork::begin(self.observer.as_deref(), &device);
         let asked = worker.ask(&Request::SelfTest, SELF_TEST, &|_| {}, &on_memory);
-        let fault = match asked.await {
+        let end = asked.await;
+        drop(at_work);
+        let fault = match end {
             RequestEnd::Answered(Ok(Answer::SelfTest(passed))) => {
                 state.keep(worker);
                 return Ok(passed);

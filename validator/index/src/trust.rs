@@ -41,6 +41,13 @@ pub struct Disagreement {
     pub clipped: f64,
 }
 
+impl Disagreement {
+    /// Returns whether four digits show a difference.
+    pub fn is_visible(&self) -> bool {
+        (self.ours - self.consensus).abs() >= 5e-5
+    }
+}
+
 /// Our trust now, before, and why it is no higher.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrustView {

@@ -76,7 +76,7 @@ fn light(site: &Site<'_>) -> Markup {
         p id="state" {
             span class=(format!("light {class}")) { (word) }
             " " (text(&status.phase))
-            span class="quiet" { ", " (status.age(now)) " s ago" }
+            span class="quiet" { ", " (term::span(status.age(now))) " ago" }
         }
     }
 }

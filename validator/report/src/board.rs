@@ -13,6 +13,8 @@ use shared::{
 };
 use tokio::sync::watch;
 
+mod devices;
+
 use crate::{
     rules::{self, Held},
     status::{Activity, Cause, Details, Problem, RoundProgress, SCHEMA, Status},

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod board;
+pub mod device;
 pub mod events;
 pub mod journal;
 pub mod meters;

@@ -49,6 +49,7 @@ struct Inner {
     hub_answers: Family<Labels, Counter>,
     hub_seconds: Histogram,
     worker_restarts: Family<Labels, Counter>,
+    busy: Family<Labels, Counter<f64, AtomicU64>>,
     memory_used: Family<Labels, Gauge<u64, AtomicU64>>,
     memory_total: Family<Labels, Gauge<u64, AtomicU64>>,
 }
@@ -76,6 +77,7 @@ impl Default for Meters {
             hub_answers: Family::default(),
             hub_seconds: Histogram::new(ANSWER_SECONDS),
             worker_restarts: Family::default(),
+            busy: Family::default(),
             memory_used: Family::default(),
             memory_total: Family::default(),
         };
@@ -151,6 +153,11 @@ impl Inner {
             "worker_restarts",
             "Evaluation workers that were replaced, by why the one before was lost",
             self.worker_restarts.clone(),
+        );
+        registry.register(
+            "device_busy_seconds",
+            "Time that the device's worker was at work on requests",
+            self.busy.clone(),
         );
         registry.register(
             "device_memory_used_bytes",
@@ -239,6 +246,15 @@ impl Meters {
         self.0.worker_restarts.get_or_create(&labels).inc();
     }
 
+    /// Counts time that a device's worker was at work.
+    pub fn device_busy(&self, device: &str, time: Duration) {
+        let device = vec![("device", device.to_owned())];
+        self.0
+            .busy
+            .get_or_create(&device)
+            .inc_by(time.as_secs_f64());
+    }
+
     /// Notes how full a device is, in bytes.
     pub fn device_memory(&self, device: &str, used: u64, total: u64) {
         let device = vec![("device", device.to_owned())];
@@ -268,6 +284,7 @@ impl Meters {
         }
         meters.hub_answered(None, Duration::ZERO);
         meters.worker_replaced("cpu", "crashed");
+        meters.device_busy("cpu", Duration::ZERO);
         meters.device_memory("cpu", 1, 2);
         meters
     }

@@ -11,8 +11,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::status::StatusError;
 
-pub use crate::problem::{Cause, Problem};
 use crate::step_record::Receipt;
+pub use crate::{
+    device::DeviceStatus,
+    problem::{Cause, Problem},
+};
 use subnet::{BlockNumber, CompetitionId, Hotkey, Netuid, Real, Uid};
 
 /// The current schema of [`Details`].
@@ -50,8 +53,12 @@ pub struct Details {
     pub uid: Option<Uid>,
     /// The devices, as the workers found them.
     pub device: Option<String>,
+    /// What the workers take of each device.
+    pub devices: BTreeMap<String, DeviceStatus>,
     /// The walls around the workers: which stand, and which don't.
     pub sandbox: Option<String>,
+    /// Folder of the supervisor that started it.
+    pub supervisor: Option<String>,
     /// How the start is going, or went.
     pub start: Start,
     pub activity: Activity,

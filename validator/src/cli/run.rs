@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use shared::{Exit, Failure, cli::FullPath, log_file::LogFile, status, version::Version};
+use shared::{
+    Exit, Failure, cli::FullPath, log_file::LogFile, status, supervision, version::Version,
+};
 
 use super::{
     flags::{
@@ -114,6 +116,9 @@ struct StartFlags {
     /// Where the supervisor wants the status
     #[arg(long = "status-file", value_name = "FILE", env = status::ENV, hide_env_values = true)]
     status_file: Option<FullPath>,
+    /// Folder of the supervisor, which `validator status` asks
+    #[arg(long = "supervisor-home", value_name = "DIR", env = supervision::HOME, hide_env_values = true)]
+    supervisor: Option<FullPath>,
 }
 
 /// Whether the log is kept in a file.
@@ -234,6 +239,7 @@ impl RunArgs {
             version: version.to_string(),
             folder,
             status_file: self.start.status_file.clone().map(Into::into),
+            supervisor: self.start.supervisor.clone().map(Into::into),
             endpoints,
             wallet: self.wallet.path(),
             passwords: Arc::new(WalletFlags::passwords()),

@@ -100,6 +100,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// A second place for the status file: the supervisor's.
     pub status_file: Option<PathBuf>,
+    /// Folder of the supervisor that started us.
+    pub supervisor: Option<PathBuf>,
     pub endpoints: Endpoints,
     pub wallet: WalletPath,
     /// Where the password of an encrypted hotkey comes from.
@@ -153,6 +155,10 @@ pub async fn run(settings: Settings) -> Result<Exit, Failure> {
         netuid: settings.step.parameters.netuid,
         start: Start::after(left.as_ref().map(|status| &status.details)),
         activity: Activity::OpeningWallet,
+        supervisor: settings
+            .supervisor
+            .as_ref()
+            .map(|folder| folder.display().to_string()),
         ..Details::default()
     });
     let meters = Meters::default();

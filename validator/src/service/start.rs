@@ -92,7 +92,8 @@ pub(super) async fn open(
         .observed(Arc::new(HubMeters(meters.clone())));
     progress(board, Activity::StartingWorkers);
     let evaluator = Evaluator::new(settings.workers.clone());
-    let evaluator = Arc::new(evaluator.observed(Arc::new(WorkerMeters(meters.clone()))));
+    let observer = WorkerMeters(meters.clone(), board.clone());
+    let evaluator = Arc::new(evaluator.observed(Arc::new(observer)));
     let (device, sandbox) = device(&evaluator).await?;
     board.note(|details| {
         details.device = Some(device.clone());

@@ -93,6 +93,7 @@ async fn metrics_and_probes_are_served_from_the_first_second() {
         "hub_answer_seconds_count",
         "hub_answer_seconds_sum",
         "device_memory_used_bytes{device=\"cpu\"}",
+        "device_busy_seconds_total{device=\"cpu\"}",
     ] {
         assert!(value(&metrics, part) > 0.0, "{part} in {metrics:#?}");
     }

@@ -200,7 +200,7 @@ async fn a_stale_status_is_not_believed() {
     status.write(&file).unwrap();
     let (code, text) = world.run("a", &["status"]).await;
     assert_eq!(code, Exit::Failed as i32, "{text}");
-    assert!(text.contains("stale") && text.contains("600 s"), "{text}");
+    assert!(text.contains("stale") && text.contains("10 min"), "{text}");
     let (code, text) = world.run("a", &["status", "--json"]).await;
     assert_eq!(code, Exit::Failed as i32, "{text}");
     let told: Status = serde_json::from_str(&text).unwrap();

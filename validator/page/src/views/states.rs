@@ -2,14 +2,14 @@
 
 use std::cmp::Reverse;
 
-use index::{Disagreement, HealthChange, IndexError, StartRow, TrustView, WeightSetRow};
+use index::{HealthChange, IndexError, StartRow, TrustView, WeightSetRow};
 use maud::{Markup, html};
 use report::{
     rules::Rule,
-    status::{Details, Problem},
+    status::{Details, DeviceStatus, Problem},
 };
 use serde::Serialize;
-use shared::status::Health;
+use shared::{clock, status::Health, term::span};
 
 use crate::{
     Queued, Site,
@@ -45,9 +45,11 @@ impl WeightsPage {
             name: "validator trust".to_owned(),
             points: trust.collect(),
         };
-        // What rounds to nothing is no disagreement.
-        let differs = |row: &&Disagreement| (row.ours - row.consensus).abs() >= 5e-5;
-        let differing = self.trust.disagreements.iter().filter(differs);
+        let differing = self
+            .trust
+            .disagreements
+            .iter()
+            .filter(|row| row.is_visible());
         html! {
             @if let Some(newest) = self.sets.first() {
                 @let mut stored = newest.stored.clone();
@@ -171,6 +173,11 @@ impl HealthPage {
                     @if let Some(sources) = &status.details.sources { dt { "Sources" } dd { (text(&sources.used.join(", "))) } }
                 }
             }
+            @if let Some(details) = self.details.as_ref().filter(|details| !details.devices.is_empty()) {
+                h2 { "Devices" }
+                (table("Devices", &["device", "memory#", "taken#", "computes", "busy#", "workers replaced"],
+                    details.devices.iter().map(|(name, device)| device_row(name, device))))
+            }
             h2 { "What came and went" }
             (table("Problems", &["when", "cause", "became", "what"],
                 self.changes.iter().map(|row| vec![
@@ -187,6 +194,28 @@ impl HealthPage {
                 ])))
         }
     }
+}
+
+fn device_row(name: &str, device: &DeviceStatus) -> Vec<Markup> {
+    let now = clock::now();
+    let share = |share: Option<f64>| html! { @if let Some(share) = share { (format!("{:.0}\u{a0}%", share * 100.0)) } };
+    vec![
+        html! { (text(name)) },
+        html! { @if let Some((used, total)) = device.memory_used.zip(device.memory_total) {
+            (gigabytes(used)) " of " (gigabytes(total)) "\u{a0}GB"
+        } },
+        share(device.memory_share()),
+        html! { @match device.busy_for(now) {
+            Some(busy) => { "for " (span(busy as u64)) }
+            None => "idle",
+        } },
+        share(device.busy_share(now)),
+        html! { (device.replaced) @if let Some(why) = &device.why_replaced { ", last: " (text(why)) } },
+    ]
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.2}", bytes as f64 / 1e9)
 }
 
 fn problem_of(cause: &str, problem: &Problem, remedy: Option<&str>) -> Markup {

@@ -122,9 +122,13 @@ pub(super) fn trust(found: &TrustView) {
         ]);
     }
     term::line(table);
+    let differing = || found.disagreements.iter().filter(|row| row.is_visible());
+    if differing().next().is_none() {
+        return term::line("our weights are those of the consensus");
+    }
     term::line("where our weights differ most from the consensus:");
     let mut table = term::table(["uid", "ours", "consensus", "clipped"]);
-    for row in found.disagreements.iter().take(LISTED) {
+    for row in differing().take(LISTED) {
         table.add_row([
             row.uid.to_string(),
             format!("{:.4}", row.ours),

@@ -1,36 +1,36 @@
 //! `validator status`: how the validator is, from its status file.
 
+mod facts;
 mod watch;
 
-use std::fmt::Write as _;
+use std::{io, path::Path, time::Duration};
 
 use anstyle::{AnsiColor, Style};
-use indicatif::HumanBytes;
 use nix::{errno::Errno, sys::signal, unistd::Pid};
 use shared::{
     Exit, Failure,
     cli::FullPath,
     clock,
     status::{self, Health},
-    term,
+    supervision, term,
 };
 
-use super::flags::{OWN_FLAGS, OwnFlags};
+use super::{
+    flags::{OWN_FLAGS, OwnFlags},
+    runtime::block_on,
+};
 use crate::service;
+use facts::facts;
 use report::{
     rules::Rule,
-    status::{
-        self as own, Details, DiskUse, EndpointStatus, HotkeyStanding, LastStep, OriginStatus,
-        Sources, Status, TrustNow, WeightsClock,
-    },
-    step_record::Receipt,
+    status::{self as own, Status},
 };
 
 /// The longest text shown in full; the file has all of it.
 const MAX_SHOWN: usize = 600;
 
-/// The chain's pace: `pallet-aura`'s slot on finney. Localnets are faster.
-const BLOCK_SECONDS: u64 = 12;
+/// A supervisor answers from memory.
+const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How times are shown.
 const TIME: &str = "%F %T UTC";
@@ -70,7 +70,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             .because("no validator has run with this wallet, subnet and state folder")
             .hint(OWN_FLAGS)
         })?;
-    let found = StatusView::at(status, clock::unix_seconds());
+    let found = block_on(async { Ok(StatusView::asked(status).await) })?;
     if args.json {
         term::json(&found.status);
     } else {
@@ -94,15 +94,30 @@ struct StatusView {
     stale: bool,
     /// Age of the file, in seconds.
     age: u64,
+    /// What the supervisor says, if one started it.
+    supervision: Option<String>,
 }
 
 impl StatusView {
+    /// Asks the supervisor, too, if there is one.
+    async fn asked(status: Status) -> Self {
+        let mut view = Self::at(status, clock::unix_seconds());
+        let status = &view.status;
+        if let Some(folder) = &status.details.supervisor {
+            view.supervision = Some(supervisor_says(folder, status.pid).await);
+        }
+        view
+    }
+
     fn at(status: Status, now: u64) -> Self {
+        let alive = alive(status.pid);
         Self {
-            alive: alive(status.pid),
+            alive,
             stale: status.is_stale(now),
             age: status.age(now),
-            status: status.as_of(now),
+            // One that has ended does not hang.
+            status: if alive { status.as_of(now) } else { status },
+            supervision: None,
         }
     }
 
@@ -122,8 +137,9 @@ impl StatusView {
         let (color, word) = self.light();
         let style: Style = color.on_default().bold();
         term::line(format_args!(
-            "{style}●{style:#} {word}: {} ({age} s ago)",
-            shown(&status.phase)
+            "{style}●{style:#} {word}: {} ({} ago)",
+            shown(&status.phase),
+            term::span(*age)
         ));
         for (cause, problem) in &status.details.alarms {
             term::line(format_args!(
@@ -141,223 +157,30 @@ impl StatusView {
             term::line(format_args!("  {}", shown(problem)));
         }
         let mut table = term::table(["what", "value"]);
-        for (what, value) in rows(status) {
+        for (what, value) in facts(self) {
             table.add_row([what.to_owned(), shown(&value)]);
         }
         term::line(table);
     }
 }
 
+/// Returns what the supervisor with this folder says.
+async fn supervisor_says(folder: &str, pid: u32) -> String {
+    match supervision::ask(Path::new(folder), SUPERVISOR_PATIENCE).await {
+        Ok(told) => match told.child.pid {
+            Some(other) if other != pid => format!("{told}; its child is process {other}"),
+            _ => told.to_string(),
+        },
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                format!("not running (it was in {folder})")
+            }
+            _ => format!("does not answer (in {folder})"),
+        },
+    }
+}
+
 /// Much of it is what nodes, hubs and miners say.
 fn shown(text: &str) -> String {
     term::printable(text, MAX_SHOWN)
-}
-
-/// Returns what is known, each with its name.
-fn rows(status: &Status) -> Vec<(&'static str, String)> {
-    let details = &status.details;
-    let models = details.models;
-    let step = details.step.zip(details.competition.as_ref());
-    let rows = [
-        ("version", Some(status.version.clone())),
-        ("pid", Some(status.pid.to_string())),
-        ("restart now", Some(restart(status))),
-        ("netuid", Some(details.netuid.to_string())),
-        ("hotkey", details.hotkey.map(|hotkey| hotkey.to_string())),
-        ("uid", details.uid.map(|uid| uid.to_string())),
-        ("device", details.device.clone()),
-        ("sandbox", details.sandbox.clone()),
-        ("start", start(details)),
-        ("block", details.block.map(|block| block.to_string())),
-        ("endpoints", endpoints(&details.endpoints)),
-        ("step", step.map(|(step, id)| format!("{step} of {id}"))),
-        ("steps done", Some(details.steps_done.to_string())),
-        ("progress", details.round.map(|round| round.to_string())),
-        ("last step", details.last_step.as_ref().map(last_step)),
-        ("weights", details.weights.map(weights)),
-        ("trust", details.trust.map(trust)),
-        ("stake", details.standing.map(standing)),
-        ("receipt", details.receipt.as_ref().map(receipt)),
-        (
-            "models",
-            Some(format!(
-                "{} verified, {} refused, {} waiting",
-                models.verified, models.refused, models.waiting
-            )),
-        ),
-        ("hub", origins(&details.origins)),
-        ("sources", details.sources.as_ref().map(sources)),
-        ("disk", details.disk.as_ref().map(disk)),
-    ];
-    rows.into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect()
-}
-
-fn endpoints(endpoints: &[EndpointStatus]) -> Option<String> {
-    let line = |endpoint: &EndpointStatus| {
-        let mut line = endpoint.url.clone();
-        if endpoint.in_use {
-            line += ", in use";
-        }
-        if let Some(block) = endpoint.block {
-            let _ = write!(line, ", block {block}");
-        }
-        if let Some(lag) = endpoint.lag.filter(|lag| *lag > 0) {
-            let _ = write!(line, ", {lag} behind");
-        }
-        if let Some(millis) = endpoint.latency_millis {
-            let _ = write!(line, ", {millis} ms");
-        }
-        if endpoint.error_rate > 0.01 {
-            let _ = write!(line, ", {:.0} % errors", endpoint.error_rate * 100.0);
-        }
-        if endpoint.watches == Some(false) {
-            line += ", watches no transactions";
-        }
-        if let Some(depth) = endpoint.state_depth {
-            let _ = write!(line, ", states of {depth} blocks");
-        }
-        if let Some(problem) = &endpoint.problem {
-            let _ = write!(line, ": {problem}");
-        }
-        line
-    };
-    let lines: Vec<String> = endpoints.iter().map(line).collect();
-    (!lines.is_empty()).then(|| lines.join("; "))
-}
-
-/// Says who served models: the hub, and its mirrors if there are any.
-fn origins(origins: &[OriginStatus]) -> Option<String> {
-    let line = |origin: &OriginStatus| {
-        let mut line = format!("{}, served {}", origin.url, origin.served);
-        if origin.failed > 0 {
-            let _ = write!(line, ", failed {}", origin.failed);
-        }
-        if let Some(problem) = &origin.problem {
-            let _ = write!(line, ": {problem}");
-        }
-        line
-    };
-    let lines: Vec<String> = origins.iter().map(line).collect();
-    (!lines.is_empty()).then(|| lines.join("; "))
-}
-
-fn last_step(last: &LastStep) -> String {
-    format!(
-        "{} of {} at block {}, {} models in {:.1} s, done {}",
-        last.step,
-        last.competition,
-        last.block,
-        last.models.len(),
-        last.seconds,
-        last.finished_at.strftime(TIME)
-    )
-}
-
-fn weights(clock: WeightsClock) -> String {
-    format!(
-        "set at block {}, {} old; due at block {}, {}; {} failed tries",
-        clock.last_block,
-        blocks(clock.age_blocks),
-        clock.due_block,
-        match clock.late_blocks {
-            0 => format!(
-                "in {}",
-                blocks(
-                    clock
-                        .due_block
-                        .saturating_sub(clock.last_block + clock.age_blocks)
-                )
-            ),
-            late => format!("{} late", blocks(late)),
-        },
-        clock.failed_tries
-    )
-}
-
-/// A number of blocks and the time that they take: one block is twelve seconds on this chain.
-fn blocks(blocks: u64) -> String {
-    match blocks * BLOCK_SECONDS {
-        seconds @ 0..120 => format!("{blocks} blocks ({seconds} s)"),
-        seconds @ 120..7200 => format!("{blocks} blocks ({} min)", seconds / 60),
-        seconds => format!("{blocks} blocks ({} h)", seconds / 3600),
-    }
-}
-
-fn trust(trust: TrustNow) -> String {
-    format!(
-        "{:.4} at block {}, the best of the last epochs is {:.4}",
-        trust.validator_trust, trust.block, trust.best
-    )
-}
-
-fn standing(standing: HotkeyStanding) -> String {
-    let permit = if standing.permit { "with" } else { "WITHOUT" };
-    format!("{:.1}, {permit} a validator permit", standing.stake)
-}
-
-fn disk(disk: &DiskUse) -> String {
-    let limit = disk.limit.map_or_else(
-        || "no limit".to_owned(),
-        |limit| format!("limit {}", HumanBytes(limit)),
-    );
-    let first = disk.goes_first.as_deref().map_or_else(
-        || "nothing could go".to_owned(),
-        |first| format!("{first} would go first"),
-    );
-    format!(
-        "models take {}, {limit}, {} free of which {} stay free; {first}",
-        HumanBytes(disk.models + disk.unfinished),
-        HumanBytes(disk.free),
-        HumanBytes(disk.keep_free)
-    )
-}
-
-fn receipt(receipt: &Receipt) -> String {
-    format!(
-        "block {}, {} weights, extrinsic {}",
-        receipt.block,
-        receipt.stored.len(),
-        receipt.extrinsic
-    )
-}
-
-fn sources(sources: &Sources) -> String {
-    let cached = sources
-        .cached_age
-        .map(|age| format!(", samples of {} min ago", age / 60));
-    format!(
-        "{}; {} failing{}{}",
-        sources.used.join(", "),
-        sources.failing.len(),
-        cached.unwrap_or_else(|| ", fresh".to_owned()),
-        sources
-            .dropped
-            .zip(sources.usable)
-            .map_or_else(String::new, |(dropped, usable)| {
-                format!(", {usable} records usable, {dropped} dropped")
-            })
-    )
-}
-
-/// Says how a start is going that is not complete.
-fn start(details: &Details) -> Option<String> {
-    let start = &details.start;
-    if start.ready_at.is_some() {
-        return None;
-    }
-    let error = start.last_error.as_deref().unwrap_or("nothing");
-    Some(format!(
-        "attempt {}, {} failed connections, last went wrong: {error}",
-        start.attempt, start.failed_connections
-    ))
-}
-
-fn restart(status: &Status) -> String {
-    if status.restart.safe {
-        "safe".to_owned()
-    } else {
-        format!("would hurt: {}", status.restart.reason)
-    }
 }

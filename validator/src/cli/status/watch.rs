@@ -1,7 +1,7 @@
 //! `validator status --watch`: a live screen.
 //!
-//! It reads the status file again and again and asks nobody, so it works over ssh, beside a validator that hangs, and
-//! of one that is dead. Texts of miners, hubs and nodes are made fit for a terminal before they are drawn.
+//! It reads the status file again and again and asks nobody but the supervisor, so it works over ssh, beside a validator
+//! that hangs, and of one that is dead. Texts of miners, hubs and nodes are made fit for a terminal before they are drawn.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -17,13 +17,18 @@ use ratatui::{
     text::{Line, Span},
     widgets::{Block, Gauge, Paragraph, Row, Table, Wrap},
 };
-use shared::{Exit, Failure, clock};
+use shared::{Exit, Failure, term};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
 
-use super::{super::runtime::block_on, StatusView, rows, shown};
+use super::{
+    super::runtime::block_on,
+    StatusView,
+    facts::{device_line, facts},
+    shown,
+};
 use report::{
     rules::Rule,
     status::{self as own, LastStep},
@@ -32,6 +37,27 @@ use subnet::Uid;
 
 /// How often keys are looked for; the file is read at every fourth look.
 const TICK: Duration = Duration::from_millis(250);
+
+/// What is shown of the facts, the most important first: on a small screen the rest is left out.
+const LIVE: [&str; 14] = [
+    "start",
+    "weights",
+    "models",
+    "sources",
+    "disk",
+    "supervisor",
+    "endpoints",
+    "last step",
+    "trust",
+    "stake",
+    "hub",
+    "receipt",
+    "restart now",
+    "version",
+];
+
+/// Rows around a table of standings: its border and its headings.
+const FRAME_ROWS: u16 = 3;
 
 /// Shows the status until `q`, Escape, Ctrl-C or a signal; leaves the terminal as it was.
 pub(super) fn run(path: &Path) -> Result<Exit, Failure> {
@@ -61,7 +87,7 @@ pub(super) fn run(path: &Path) -> Result<Exit, Failure> {
                 _ = hangup.recv() => break Ok(()),
                 _ = ticks.tick() => {}
             }
-            match look(&mut terminal, path, looks.is_multiple_of(4)) {
+            match look(&mut terminal, path, looks.is_multiple_of(4)).await {
                 Ok(true) => break Ok(()),
                 Ok(false) => looks = looks.wrapping_add(1),
                 Err(error) => break Err(broken(error)),
@@ -75,7 +101,7 @@ pub(super) fn run(path: &Path) -> Result<Exit, Failure> {
 }
 
 /// Handles the keys that came, and draws if it is time to; returns whether that was the end.
-fn look(terminal: &mut DefaultTerminal, path: &Path, mut is_due: bool) -> io::Result<bool> {
+async fn look(terminal: &mut DefaultTerminal, path: &Path, mut is_due: bool) -> io::Result<bool> {
     while event::poll(Duration::ZERO)? {
         match event::read()? {
             Event::Key(key) => {
@@ -91,16 +117,16 @@ fn look(terminal: &mut DefaultTerminal, path: &Path, mut is_due: bool) -> io::Re
         }
     }
     if is_due {
-        let found = read(path);
+        let found = read(path).await;
         terminal.draw(|frame| draw(frame, &found))?;
     }
     Ok(false)
 }
 
 /// Reads the file, or says why it can't be shown.
-fn read(path: &Path) -> Result<StatusView, String> {
+async fn read(path: &Path) -> Result<StatusView, String> {
     match own::read(path) {
-        Ok(Some(status)) => Ok(StatusView::at(status, clock::unix_seconds())),
+        Ok(Some(status)) => Ok(StatusView::asked(status).await),
         Ok(None) => Err(format!("there is no status file {}", path.display())),
         Err(error) => Err(shared::causes::one_line(&error)),
     }
@@ -114,61 +140,144 @@ fn draw(frame: &mut Frame<'_>, found: &Result<StatusView, String>) {
             return frame.render_widget(text, frame.area());
         }
     };
-    let problems = problems(found);
-    let facts = rows(&found.status);
-    // Long problems take two lines.
-    let heights = [1, 1, problems.len().min(8) as u16 * 2, facts.len() as u16];
-    let [light, progress, wrong, known, standings, keys] = Layout::vertical([
-        Constraint::Length(heights[0]),
-        Constraint::Length(heights[1]),
-        Constraint::Length(heights[2]),
-        Constraint::Length(heights[3]),
-        Constraint::Min(3),
-        Constraint::Length(1),
-    ])
-    .areas(frame.area());
+    let details = &found.status.details;
+    let screen = Screen::of(found, frame.area());
     let (color, word) = found.light();
     let color = match color {
         anstyle::AnsiColor::Green => Color::Green,
         anstyle::AnsiColor::Yellow => Color::Yellow,
         _ => Color::Red,
     };
-    let phase = format!(" {}, {} s ago", shown(&found.status.phase), found.age);
-    let light_line = Line::from(vec![
+    let phase = format!(
+        " {}, {} ago",
+        shown(&found.status.phase),
+        term::span(found.age)
+    );
+    let light = Line::from(vec![
         Span::styled(format!("● {word}"), Style::new().fg(color).bold()),
         phase.into(),
     ]);
-    frame.render_widget(light_line, light);
-    if let Some(round) = found.status.details.round {
+    let [line, progress, wrong, devices, known, standings, keys] =
+        Layout::vertical(screen.heights().map(Constraint::Length)).areas(frame.area());
+    frame.render_widget(light, line);
+    if let Some(round) = details.round {
         let share = round.done as f64 / round.of.max(1) as f64;
-        let gauge = Gauge::default()
-            .ratio(share.clamp(0.0, 1.0))
-            .label(round.to_string())
-            .gauge_style(Color::Cyan);
-        frame.render_widget(gauge, progress);
+        draw_bar(frame, progress, share, round.to_string());
     }
-    let wrong_text = Paragraph::new(problems).wrap(Wrap { trim: true });
-    frame.render_widget(wrong_text, wrong);
-    let facts = facts
-        .into_iter()
-        .map(|(name, value)| Row::new([name.to_owned(), shown(&value)]));
-    let table = Table::new(facts, [Constraint::Length(12), Constraint::Min(10)]);
-    frame.render_widget(table, known);
+    frame.render_widget(text_of(&screen.problems), wrong);
+    for (row, (name, device)) in devices.rows().zip(&details.devices) {
+        let line = shown(&device_line(name, device, found));
+        draw_bar(frame, row, device.memory_share().unwrap_or(0.0), line);
+    }
+    frame.render_widget(text_of(&screen.facts), known);
     draw_standings(frame, standings, found);
     frame.render_widget(Line::from("q ends").dim(), keys);
 }
 
-fn problems(found: &StatusView) -> Vec<Line<'static>> {
+fn text_of(lines: &[String]) -> Paragraph<'_> {
+    Paragraph::new(
+        lines
+            .iter()
+            .map(|line| Line::from(line.as_str()))
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn draw_bar(frame: &mut Frame<'_>, area: Rect, share: f64, label: String) {
+    let bar = Gauge::default()
+        .ratio(share.clamp(0.0, 1.0))
+        .label(label)
+        .gauge_style(Style::new().fg(Color::Cyan).bg(Color::DarkGray));
+    frame.render_widget(bar, area);
+}
+
+/// What is drawn as text, broken into lines, and how many rows each part has.
+struct Screen {
+    problems: Vec<String>,
+    facts: Vec<String>,
+    /// Rows of each device, of the step's progress, and of the standings.
+    devices: u16,
+    progress: u16,
+    standings: u16,
+}
+
+impl Screen {
+    /// Shares out the screen: a third of what is left belongs to the standings, should they need it.
+    fn of(found: &StatusView, area: Rect) -> Self {
+        let details = &found.status.details;
+        let progress = u16::from(details.round.is_some());
+        let mut left = area.height.saturating_sub(2 + progress);
+        let mut take = |wanted: usize, most: u16| {
+            let taken = (wanted as u16).min(most).min(left);
+            left -= taken;
+            taken
+        };
+        let mut problems = wrapped(problems(found).into_iter().map(|line| [line]), area.width);
+        problems.truncate(usize::from(take(problems.len(), area.height / 3)));
+        let devices = take(details.devices.len(), area.height / 4);
+        let models = details.last_steps.values().map(|step| step.models.len());
+        let wanted = models.max().map_or(0, |rows| rows as u16 + FRAME_ROWS);
+        let all = facts(found);
+        let live = LIVE
+            .iter()
+            .flat_map(|live| all.iter().filter(move |(name, _)| name == live));
+        let mut facts = wrapped(
+            live.map(|(name, value)| [(*name).to_owned(), shown(value)]),
+            area.width,
+        );
+        let rest = left.saturating_sub(facts.len() as u16);
+        let standings = wanted.min(rest.max(left / 3));
+        facts.truncate(usize::from(left - standings));
+        Self {
+            problems,
+            facts,
+            devices,
+            progress,
+            standings,
+        }
+    }
+
+    fn heights(&self) -> [u16; 7] {
+        let (problems, facts) = (self.problems.len() as u16, self.facts.len() as u16);
+        [
+            1,
+            self.progress,
+            problems,
+            self.devices,
+            facts,
+            self.standings,
+            1,
+        ]
+    }
+}
+
+/// Breaks rows into lines of this width.
+fn wrapped<const N: usize>(rows: impl Iterator<Item = [String; N]>, width: u16) -> Vec<String> {
+    let mut table = term::table([""; N]);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.set_width(width);
+    // Without the headings.
+    table
+        .to_string()
+        .lines()
+        .skip(2)
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+fn problems(found: &StatusView) -> Vec<String> {
     let alarms = &found.status.details.alarms;
-    let mut lines: Vec<Line<'static>> = alarms
+    let mut lines: Vec<String> = alarms
         .iter()
         .map(|(cause, problem)| {
             let remedy = Rule::of(*cause).map_or("", |rule| rule.remedy);
-            Line::from(format!("{cause}: {} ({remedy})", shown(&problem.text)))
+            format!("{cause}: {} ({remedy})", shown(&problem.text))
         })
         .collect();
     let others = found.status.problems.iter().skip(alarms.len());
-    lines.extend(others.map(|problem| Line::from(shown(problem))));
+    lines.extend(others.map(|problem| shown(problem)));
     lines
 }
 
@@ -249,6 +358,9 @@ mod tests {
             last_steps: [(competition.clone(), step)].into(),
             ..Details::default()
         });
+        board.device_begins("cuda:0");
+        board.device_memory("cuda:0", 31 << 30, 80 << 30);
+        board.worker_replaced("cuda:1", "out-of-memory");
         let model = "\u{1b}[2J<script>\u{202e}".repeat(50);
         board.activity(Activity::Evaluating { model, competition });
         board.begin_round(4);
@@ -256,7 +368,9 @@ mod tests {
         alarms.twin.raise(Health::Red, "another one\u{1b}]0;x\u{7}");
         let status = board.status("test", Duration::from_secs(15));
         let now = status.written_at;
-        let found = Ok(StatusView::at(status, now));
+        let mut view = StatusView::at(status, now);
+        view.supervision = Some("pid 7, child running".to_owned());
+        let found = Ok(view);
         for (width, height) in [(200, 50), (120, 40), (80, 24), (20, 5), (1, 1)] {
             let screen = text(width, height, &found);
             assert!(
@@ -264,16 +378,23 @@ mod tests {
                 "{screen}"
             );
         }
-        let screen = text(120, 40, &found);
-        for part in [
-            "● red",
-            "1 of 4 models done",
-            "twin: another one",
-            "stop the other validator",
-            " l3 step 7 ",
-            "NaN",
-        ] {
-            assert!(screen.contains(part), "{part} is not in\n{screen}");
+        // Also on the smallest screen that people have.
+        for (width, height) in [(120, 40), (80, 24)] {
+            let screen = text(width, height, &found);
+            for part in [
+                "● red",
+                "1 of 4 models done",
+                "twin: another one",
+                "stop the other validator",
+                "cuda:0: 31.00 GiB of 80.00 GiB, computing for ",
+                "cuda:1, idle, 1 worker replaced, last: out-of-memory",
+                "supervisor",
+                "pid 7, child running",
+                " l3 step 7 ",
+                "NaN",
+            ] {
+                assert!(screen.contains(part), "{part} is not in\n{screen}");
+            }
         }
         let none = text(80, 3, &Err("there is no status file /x".to_owned()));
         assert!(none.contains("there is no status file /x"), "{none}");
