@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 use sha2::{Digest, Sha256};
 
 use crate::{
-    IndexError, KEPT_LOSSES, KEPT_STEPS,
+    IndexError, KEPT_ANSWERS, KEPT_LOSSES, KEPT_STEPS, answers,
     lines::{self, ReadPosition},
     rows,
 };
@@ -141,6 +141,7 @@ fn take(
     }
     let sha256 = digest();
     rows::insert(transaction, &record, &sha256)?;
+    answers::insert(transaction, &record)?;
     newest.0 = Some((step, sha256));
     Ok(Some(step))
 }
@@ -242,6 +243,12 @@ fn prune(transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
         "DELETE FROM losses WHERE step <= ?1",
         [newest.saturating_sub_unsigned(KEPT_LOSSES)],
     )?;
+    for table in ["prompt", "answer"] {
+        transaction.execute(
+            &format!("DELETE FROM {table} WHERE step <= ?1"),
+            [newest.saturating_sub_unsigned(KEPT_ANSWERS)],
+        )?;
+    }
     // Many at a time: looking for models that no step has left reads all verdicts.
     if newest.abs_diff(oldest) > KEPT_STEPS + SURPLUS {
         let beyond = newest.saturating_sub_unsigned(KEPT_STEPS);

@@ -7,9 +7,11 @@
 //! or may not write, reads what is there. An index of another version, a damaged one and one of another journal are
 //! made anew in a second file, which then takes the place of the first, so that readers always have a whole one.
 //!
-//! Bounds: the newest [`KEPT_STEPS`] steps, losses of single samples for the newest [`KEPT_LOSSES`], and fixed numbers
+//! Bounds: the newest [`KEPT_STEPS`] steps, losses of single samples for the newest [`KEPT_LOSSES`],
+//! answers for the newest [`KEPT_ANSWERS`], and fixed numbers
 //! of refusals, events and readings.
 
+mod answers;
 mod changes;
 mod copies;
 mod history;
@@ -22,6 +24,7 @@ mod schema;
 mod trust;
 
 use std::{
+    cell::RefCell,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -31,6 +34,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use shared::file::{self, FileError, FileLock, LockError};
 
 pub use self::{
+    answers::Answers,
     changes::{Change, Changes, Presence},
     copies::{CopyFinding, CopyReport},
     history::{FaultRow, HealthChange, StartRow, WeightSetRow},
@@ -47,6 +51,9 @@ pub const KEPT_STEPS: u64 = 20_000;
 
 /// Steps whose losses are kept sample by sample; as many as sample sets are kept for replays.
 pub const KEPT_LOSSES: u64 = 200;
+
+/// Steps whose answers are kept, if models were asked for any.
+pub const KEPT_ANSWERS: u64 = 50;
 
 /// How long a reader waits for a writer that commits.
 const BUSY: Duration = Duration::from_secs(5);
@@ -103,6 +110,8 @@ pub struct Index {
     connection: Connection,
     path: PathBuf,
     rebuilt: Option<String>,
+    /// The near pairs of the newest steps, once somebody asked.
+    near: RefCell<Option<Vec<CopyFinding>>>,
 }
 
 impl Index {
@@ -190,6 +199,7 @@ impl Index {
             connection,
             path: path.to_owned(),
             rebuilt,
+            near: RefCell::default(),
         })
     }
 

@@ -5,7 +5,7 @@
 use rusqlite::{Connection, Error};
 
 /// Rises with every change of the tables: an index of another version is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// "fval": tells our files from other databases.
 const APPLICATION: i64 = 0x6676_616c;
@@ -34,6 +34,10 @@ CREATE INDEX verdict_of_uid ON verdict (uid, step);
 CREATE INDEX verdict_failed ON verdict (step) WHERE fault IS NOT NULL;
 CREATE TABLE losses (
     step INTEGER NOT NULL, uid INTEGER NOT NULL, losses BLOB NOT NULL, PRIMARY KEY (step, uid)
+) WITHOUT ROWID;
+CREATE TABLE prompt (step INTEGER PRIMARY KEY, prompt TEXT NOT NULL, truth TEXT NOT NULL);
+CREATE TABLE answer (
+    step INTEGER NOT NULL, uid INTEGER NOT NULL, answer TEXT NOT NULL, PRIMARY KEY (step, uid)
 ) WITHOUT ROWID;
 CREATE TABLE refusal (
     hotkey TEXT NOT NULL, block INTEGER NOT NULL, uid INTEGER NOT NULL, competition TEXT NOT NULL, name TEXT NOT NULL,

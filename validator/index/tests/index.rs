@@ -9,7 +9,7 @@ use report::{
     Journal, StepRecord,
     events::{Event, EventLog, Happening, TrustReading},
     status::Cause,
-    step_record::{self, Engine, ModelRow, Outcome, Receipt, Refusal, Rules, Samples},
+    step_record::{self, Engine, Generated, ModelRow, Outcome, Receipt, Refusal, Rules, Samples},
 };
 use rusqlite::Connection;
 use shared::{file::FileLock, status::Health};
@@ -96,7 +96,15 @@ fn record(step: u64) -> StepRecord {
         weights_before: vec![],
         weights_after: vec![],
         kept: vec![Uid(5)],
-        generated: BTreeMap::new(),
+        generated: [(
+            Uid(1),
+            Generated {
+                prompt: SCRIPT.into(),
+                response: "\u{1f600}".repeat(3000),
+                truth: "yes".into(),
+            },
+        )]
+        .into(),
         receipt: Some(Receipt {
             block: 900 + step / 4,
             extrinsic: "0xabc".into(),
@@ -192,6 +200,16 @@ fn views_say_what_the_records_say() {
     let near: Vec<_> = report.pairs.iter().filter(|pair| pair.near).collect();
     assert_eq!(near.len(), 1);
     assert_eq!((near[0].first, near[0].second), (Uid(1), Uid(6)));
+    let answers = index.answers(2).unwrap().unwrap();
+    assert_eq!(
+        (answers.prompt.as_str(), answers.truth.as_str()),
+        (SCRIPT, "yes")
+    );
+    assert_eq!(answers.answers[&Uid(1)].chars().count(), 2000);
+    assert_eq!(index.answers(99).unwrap(), None);
+    let near = index.near_copies_of(Uid(6)).unwrap();
+    assert!(near.iter().all(|pair| pair.first == Uid(1)) && !near.is_empty());
+    assert_eq!(index.near_copies_of(Uid(2)).unwrap(), []);
     let losses = index.losses(2).unwrap();
     assert!(losses[&Uid(7)][0].is_nan());
     assert_eq!(index.step(Some(99)).unwrap(), None);
@@ -421,4 +439,6 @@ fn it_is_bounded() {
     assert_eq!(steps, [KEPT_STEPS + 1001, KEPT_STEPS + 1000]);
     assert!(index.losses(KEPT_STEPS + 1).unwrap().is_empty());
     assert!(!index.losses(KEPT_STEPS + 1000).unwrap().is_empty());
+    assert_eq!(index.answers(KEPT_LOSSES).unwrap(), None);
+    assert!(index.answers(KEPT_STEPS + 1001).unwrap().is_some());
 }

@@ -1,5 +1,6 @@
 //! What all pages have: head, navigation, the traffic light, and how single values are shown.
 
+use index::CopyFinding;
 use maud::{DOCTYPE, Markup, html};
 use shared::{clock, status::Health, term};
 
@@ -8,6 +9,10 @@ use subnet::{Real, Uid};
 
 /// The longest text of a stranger on a page; the JSON has all of it.
 const MAX_SHOWN: usize = 120;
+
+/// So many lines of an answer, each of so many characters.
+const MAX_LINES: usize = 60;
+const MAX_LINE: usize = 2000;
 
 /// Puts a page around its content.
 pub(crate) fn page(site: &Site<'_>, route: &Route, title: &str, content: &Markup) -> String {
@@ -84,6 +89,24 @@ fn light(site: &Site<'_>) -> Markup {
 /// A text that a stranger may have chosen, fit to be read.
 pub(crate) fn text(text: &str) -> String {
     term::printable(text, MAX_SHOWN)
+}
+
+/// A longer text of a stranger, with its lines.
+pub(crate) fn lines(text: &str) -> Markup {
+    html! {
+        @for (number, line) in text.lines().take(MAX_LINES).enumerate() {
+            @if number > 0 { br; }
+            (term::printable(line, MAX_LINE))
+        }
+    }
+}
+
+/// Two models that behave alike.
+pub(crate) fn near_copy(pair: &CopyFinding) -> Markup {
+    html! {
+        "uid " (uid_link(pair.second)) " and the earlier uid " (uid_link(pair.first)) ": "
+        (format!("{:.1e}", pair.distance)) " apart on the median sample"
+    }
 }
 
 /// `namespace/name` of a commitment.

@@ -1,12 +1,13 @@
 //! The pages of a journal whose miners mean no good.
 #![expect(clippy::unwrap_used, reason = "a test's panic is its verdict")]
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use index::Index;
 use page::{Form, Queued, Route, Site};
 use report::{
-    Journal, StepRecord,
+    Board, Journal, StepRecord,
+    status::{Details, Status},
     step_record::{self, Engine, ModelRow, Outcome, Refusal, Rules, Samples},
 };
 use subnet::{CompetitionId, Fault, Hotkey, Netuid, Parameters, Real, Uid};
@@ -90,7 +91,15 @@ fn record(step: u64, uids: u16, samples: usize) -> StepRecord {
         weights_before: vec![],
         weights_after: vec![],
         kept: vec![],
-        generated: BTreeMap::new(),
+        generated: [(
+            Uid(1),
+            step_record::Generated {
+                prompt: "<script>ask()</script>\nand more".into(),
+                response: "<img src=x onerror=alert(1)>\u{202e}".into(),
+                truth: "</dl>".into(),
+            },
+        )]
+        .into(),
         receipt: Some(step_record::Receipt {
             block: 900,
             extrinsic: "<0xabc>".into(),
@@ -209,6 +218,30 @@ fn without_a_step_there_are_pages_that_say_so() {
             "{html}"
         );
     }
+    let (board, _alarms) = Board::new(Details::default());
+    board.device_memory("cuda:0", 31_000_000_000, 80_000_000_000);
+    let health = |status| {
+        let site = Site {
+            status: Some(status),
+            ..self::site(&index, false)
+        };
+        site.page(&Route::Health, Form::Html).unwrap().unwrap()
+    };
+    let status = board.status("test", Duration::from_secs(15));
+    let now = health(status.clone());
+    assert!(
+        now.contains("31.00 of 80.00\u{a0}GB") && now.contains("39\u{a0}%"),
+        "{now}"
+    );
+    assert!(now.contains("Nothing is known to be wrong"), "{now}");
+    let stale = health(Status {
+        written_at: 0,
+        ..status
+    });
+    assert!(
+        stale.contains("has ended or hangs") && !stale.contains("Nothing is known"),
+        "{stale}"
+    );
     let health = site.page(&Route::Health, Form::Html).unwrap().unwrap();
     assert!(
         health.contains("There is no status") && !health.contains("Nothing is known to be wrong"),
@@ -230,6 +263,12 @@ fn pages_of_a_full_subnet_are_bounded_and_their_axes_and_tables_are_named() {
     let step = page(&Route::Step(39));
     assert!(step.contains("step-38.html") && !step.contains("step-40.html"));
     assert!(step.contains("upper quartile"), "{step}");
+    assert!(step.contains("ask()&lt;/script&gt;<br>and more"), "{step}");
+    let uid = page(&Route::Uid(Uid(5)));
+    assert!(
+        uid.contains("behave alike") && uid.contains("uid-6.html"),
+        "{uid}"
+    );
     let weights = page(&Route::Weights);
     assert!(weights.contains("100.00\u{a0}%"), "{weights}");
 }

@@ -1,4 +1,4 @@
-//! The table of a step, as people see it on the terminal.
+//! The table of a step and numbers of blocks, as people see them on the terminal.
 
 use std::fmt::Write as _;
 
@@ -9,6 +9,18 @@ use subnet::Uid;
 
 /// The longest reason shown; the record has it whole.
 const MAX_REASON: usize = 100;
+
+/// The chain's pace: `pallet-aura`'s slot on finney. Localnets are faster.
+const BLOCK_SECONDS: u64 = 12;
+
+/// Returns a number of blocks with the time that they take.
+pub fn blocks(blocks: u64) -> String {
+    match blocks.saturating_mul(BLOCK_SECONDS) {
+        seconds @ 0..120 => format!("{blocks} blocks ({seconds} s)"),
+        seconds @ 120..7200 => format!("{blocks} blocks ({} min)", seconds / 60),
+        seconds => format!("{blocks} blocks ({} h)", seconds / 3600),
+    }
+}
 
 /// Returns the table of a step: the models by win rate, then the refused ones with the reasons.
 pub fn step(record: &StepRecord) -> String {

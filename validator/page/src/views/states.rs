@@ -156,13 +156,20 @@ impl HealthPage {
 
     pub(crate) fn html(&self, site: &Site<'_>) -> Markup {
         let alarms = self.details.as_ref().map(|details| &details.alarms);
+        let is_stale = site
+            .status
+            .as_ref()
+            .is_some_and(|status| status.is_stale(clock::unix_seconds()));
         html! {
+            @if is_stale {
+                p { "The status should have been written anew long ago: the validator has ended or hangs, or its disk is full. What follows is how it was." }
+            }
             @for (cause, problem) in alarms.into_iter().flatten() {
                 (problem_of(&cause.to_string(), problem, Rule::of(*cause).map(|rule| rule.remedy)))
             }
             @match alarms {
                 None => p { "There is no status, so nothing is known: `validator status` says more." },
-                Some(alarms) => @if alarms.is_empty() { p { "Nothing is known to be wrong." } }
+                Some(alarms) => @if alarms.is_empty() && !is_stale { p { "Nothing is known to be wrong." } }
             }
             @if let Some(status) = &site.status {
                 dl {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use index::{CopyReport, IndexError, StepHead, VerdictRow};
+use index::{Answers, CopyReport, IndexError, StepHead, VerdictRow};
 use maud::{Markup, html};
 use serde::Serialize;
 
 use crate::{
     Site,
-    layout::{loss, loss_of, repository, step_link, table, text, uid_link},
+    layout::{lines, loss, loss_of, near_copy, repository, step_link, table, text, uid_link},
     plot,
 };
 use subnet::{Real, Uid};
@@ -20,6 +20,8 @@ pub(crate) struct StepPage {
     verdicts: Vec<VerdictRow>,
     losses: BTreeMap<Uid, Vec<Real>>,
     copies: Vec<CopyReport>,
+    /// What the models answered to a prompt, if they were asked.
+    answers: Option<Answers>,
     /// The steps beside it, of any competition.
     before: Option<u64>,
     after: Option<u64>,
@@ -43,6 +45,7 @@ impl StepPage {
                 .map(|(uid, losses)| (uid, losses.into_iter().map(Real).collect()))
                 .collect(),
             copies: site.index.behavioral_copies(Some(step), 10)?,
+            answers: site.index.answers(step)?,
             before: beside(step.checked_sub(1))?,
             after: beside(step.checked_add(1))?,
         }))
@@ -118,13 +121,22 @@ impl StepPage {
                     (table("Losses by sample", &["uid#", "least#", "lower quartile#", "median#", "upper quartile#", "largest#"], spread))
                 }
             }
+            @if let Some(answers) = &self.answers {
+                h2 { "Answers" }
+                p { "Every model that raced was asked the same." }
+                dl {
+                    dt { "Prompt" } dd { (lines(&answers.prompt)) }
+                    dt { "The sample's answer" } dd { (lines(&answers.truth)) }
+                }
+                (table("Answers", &["uid#", "answer"],
+                    answers.answers.iter().map(|(uid, answer)| vec![uid_link(*uid), lines(answer)])))
+            }
             @if !near.is_empty() {
                 h2 { "Models that behave alike" }
                 p { "A report and no verdict: their losses are much closer than those of other pairs." }
                 ul {
                     @for pair in near {
-                        li { "uid " (uid_link(pair.second)) " and the earlier uid " (uid_link(pair.first)) ": "
-                            (format!("{:.1e}", pair.distance)) " apart on the median sample" }
+                        li { (near_copy(pair)) }
                     }
                 }
             }

@@ -1,12 +1,12 @@
 //! A uid: its model, its history, and why it was refused.
 
-use index::{IndexError, RefusalSpan, VerdictRow};
+use index::{CopyFinding, IndexError, RefusalSpan, VerdictRow};
 use maud::{Markup, html};
 use serde::Serialize;
 
 use crate::{
     Queued, Site,
-    layout::{hub_link, loss_of, repository, step_link, table, text, uid_link},
+    layout::{hub_link, loss_of, near_copy, repository, step_link, table, text, uid_link},
     plot::{self, Series},
 };
 use subnet::Uid;
@@ -20,6 +20,8 @@ pub(crate) struct UidPage {
     commitment: Option<Queued>,
     verdicts: Vec<VerdictRow>,
     refusals: Vec<RefusalSpan>,
+    /// Models that behave as its model does.
+    near: Vec<CopyFinding>,
 }
 
 impl UidPage {
@@ -33,6 +35,7 @@ impl UidPage {
                 .cloned(),
             verdicts: site.index.verdicts(uid, STEPS)?,
             refusals: site.index.refusals(Some(uid), STEPS)?,
+            near: site.index.near_copies_of(uid)?,
         };
         let is_known =
             page.commitment.is_some() || !page.verdicts.is_empty() || !page.refusals.is_empty();
@@ -81,6 +84,11 @@ impl UidPage {
                         li { "since step " (step_link(row.first_step)) ", " (row.first_seen.strftime("%F %T")) ": " (text(&row.reason)) }
                     }
                 }
+            }
+            @if !self.near.is_empty() {
+                h2 { "Models that behave alike" }
+                p { "A report and no verdict: in the newest step, their losses are much closer than those of other pairs." }
+                ul { @for pair in &self.near { li { (near_copy(pair)) } } }
             }
             @if !self.verdicts.is_empty() {
                 h2 { "History" }

@@ -12,10 +12,8 @@ use report::{
         Sources, Status, TrustNow, WeightsClock,
     },
     step_record::Receipt,
+    table::blocks,
 };
-
-/// The chain's pace: `pallet-aura`'s slot on finney. Localnets are faster.
-const BLOCK_SECONDS: u64 = 12;
 
 /// What is known, each with its name, in the order of `validator status`.
 pub(super) fn facts(view: &StatusView) -> Vec<(&'static str, String)> {
@@ -177,15 +175,6 @@ fn weights(clock: WeightsClock) -> String {
             late => format!("{} late", blocks(late)),
         }
     )
-}
-
-/// A number of blocks and the time that they take: one block is twelve seconds on this chain.
-fn blocks(blocks: u64) -> String {
-    match blocks * BLOCK_SECONDS {
-        seconds @ 0..120 => format!("{blocks} blocks ({seconds} s)"),
-        seconds @ 120..7200 => format!("{blocks} blocks ({} min)", seconds / 60),
-        seconds => format!("{blocks} blocks ({} h)", seconds / 3600),
-    }
 }
 
 fn trust(trust: TrustNow) -> String {

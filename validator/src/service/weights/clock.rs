@@ -2,7 +2,7 @@
 
 use shared::status::Health;
 
-use report::status::WeightsClock;
+use report::{status::WeightsClock, table::blocks};
 use subnet::BlockNumber;
 
 /// A restart within so many blocks of due weights would hurt.
@@ -108,9 +108,16 @@ impl Clock {
             late_blocks: late,
             ..
         } = self.at(head);
-        let text = format!("the weights on the chain are {age} blocks old, {late} overdue");
+        let text = format!(
+            "the weights on the chain are {} old, overdue for {}",
+            blocks(age),
+            blocks(late)
+        );
         if age + epoch >= cutoff && late > 0 {
-            let text = format!("{text}; at {cutoff} blocks the chain takes us for inactive");
+            let text = format!(
+                "{text}; at {} the chain takes us for inactive",
+                blocks(cutoff)
+            );
             Some((Health::Red, text))
         } else if late > 2 * epoch {
             Some((Health::Red, text))
