@@ -73,9 +73,9 @@ pub(super) fn device_line(name: &str, device: &DeviceStatus, view: &StatusView) 
     }
     let now = clock::now();
     if view.alive {
-        line += &match device.busy_for(now) {
-            Some(busy) => format!(", computing for {}", span(busy as u64)),
-            None => ", idle".to_owned(),
+        let _ = match device.busy_for(now) {
+            Some(busy) => write!(line, ", computing for {}", span(busy as u64)),
+            None => write!(line, ", idle"),
         };
         if let Some(share) = device.busy_share(now) {
             let _ = write!(line, ", busy {:.0} % of the time", share * 100.0);
