@@ -26,7 +26,7 @@ const MAX_LINE: u64 = 1 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Supervision {
-    pub supervisor: Option<Supervisor>,
+    pub supervisor: Option<SupervisingProcess>,
     pub child: SupervisedChild,
     pub update: SupervisedUpdate,
 }
@@ -34,7 +34,7 @@ pub struct Supervision {
 /// The process of the supervisor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Supervisor {
+pub struct SupervisingProcess {
     pub pid: u32,
     pub version: String,
 }
