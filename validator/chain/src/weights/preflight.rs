@@ -333,7 +333,7 @@ pub fn refusals(
         });
     }
     let (share, limit) = (weights.largest_share(), rules.max_weight_limit);
-    if limit < u16::MAX && share > limit {
+    if share > limit {
         refusals.push(Refusal::MaxWeight { share, limit });
     }
     refusals

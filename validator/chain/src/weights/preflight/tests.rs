@@ -90,7 +90,11 @@ fn what_keeps_each_rule_just_so_is_accepted() {
             rules.max_weight_limit = u16::MAX;
             *request = self::request(&[(1, 9)]);
         },
-        |_, neuron, _| neuron.last_update = 0,
+        // Who has never set any waits for nothing, also on a young chain.
+        |rules, neuron, _| {
+            neuron.last_update = 0;
+            rules.weights_rate_limit = 1000;
+        },
         |rules, _, _| rules.commit_reveal_version = Some(9),
         |rules, _, _| {
             rules.commit_reveal = true;
