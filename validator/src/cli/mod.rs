@@ -207,6 +207,6 @@ mod tests {
             .iter()
             .map(|(heading, count)| format!("{heading} {count}"))
             .collect();
-        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 4, Samples 10, Evaluation 11, Weights 2, W&B 8, Watching 6, State 5, Log 5");
+        insta::assert_snapshot!(groups.join(", "), @"Options 1, Wallet 3, Chain 4, Models 8, Hub 4, Samples 10, Evaluation 11, Weights 2, W&B 8, Watching 6, State 6, Log 5");
     }
 }

@@ -64,14 +64,16 @@ async fn a_mechanism_has_weights_of_its_own() {
     assert_eq!(receipt.stored, Some(vec![(3, 65535)]));
     assert!(client.weights(NETUID, 0).await.unwrap().1.is_empty());
     // So is the time of the last weights.
-    set(&client, &wallet(), &[(1, 1.0)]).await;
-    for request in [second, request(&[(1, 1.0)])] {
+    let too_soon = async |request: WeightsRequest| {
         let refusals = refusals(&chain, &request).await;
         assert!(
             matches!(refusals.as_slice(), [Refusal::TooSoon { .. }]),
             "{refusals:?}"
         );
-    }
+    };
+    too_soon(second).await;
+    set(&client, &wallet(), &[(1, 1.0)]).await;
+    too_soon(request(&[(1, 1.0)])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
