@@ -305,6 +305,10 @@ impl WorkerObserver for Replaced {
     }
 
     fn memory(&self, _: &str, _: DeviceMemory) {}
+
+    fn began(&self, _: &str) {}
+
+    fn ended(&self, _: &str, _: Duration) {}
 }
 
 /// All devices together are for models that one has no room for, not for text that the host has none for.
