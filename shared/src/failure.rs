@@ -29,18 +29,24 @@ impl Failure {
     /// Makes a failure from an error and the chain of its sources. Where permissions are at its end, they are the
     /// reason, whatever was tried.
     pub fn of(exit: Exit, error: &(dyn Error + 'static)) -> Self {
-        let exit = if is_denied(error) { Exit::Denied } else { exit };
-        let mut texts = causes::texts(error);
-        let heading = texts.remove(0);
-        Self {
-            causes: texts,
-            ..Self::new(exit, heading)
-        }
+        let mut failure = Self::new(exit, "").caused_by(error);
+        failure.heading = failure.causes.remove(0);
+        failure
     }
 
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         self.causes.push(causes::plain(&cause.to_string()));
+        self
+    }
+
+    /// Adds an error and the chain of its sources as causes. Where permissions are at its end, they are the reason.
+    #[must_use]
+    pub fn caused_by(mut self, error: &(dyn Error + 'static)) -> Self {
+        if is_denied(error) {
+            self.exit = Exit::Denied;
+        }
+        self.causes.extend(causes::texts(error));
         self
     }
 
@@ -130,6 +136,8 @@ mod tests {
         let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         let error = FileError::on("read", std::path::Path::new("/x"))(denied);
         assert_eq!(Failure::of(Exit::Machine, &error).exit(), Exit::Denied);
+        let failure = Failure::new(Exit::Config, "could not use /x").caused_by(&error);
+        assert_eq!(failure.exit(), Exit::Denied);
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let error = FileError::on("read", std::path::Path::new("/x"))(full);
         assert_eq!(Failure::of(Exit::Machine, &error).exit(), Exit::Machine);

@@ -103,7 +103,7 @@ pub(crate) fn become_(path: &Path, home: &Home) -> Failure {
         Exit::Machine,
         format!("could not become {}", path.display()),
     )
-    .because(&error)
+    .caused_by(&error)
 }
 
 /// Replaces the executable that we were started from, unless it lies in a release anyway, so that

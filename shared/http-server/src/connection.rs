@@ -128,7 +128,7 @@ pub fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
             _ => (Exit::Config, "it must be an address of this machine"),
         };
         Failure::new(exit, format_args!("could not listen at {address}"))
-            .because(&error)
+            .caused_by(&error)
             .hint(format_args!("{hint}; choose another {flag}"))
     })
 }

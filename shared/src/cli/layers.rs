@@ -169,10 +169,9 @@ fn with_file(mut command: Command, path: &Path) -> Result<Command, Failure> {
         let asked = kebab(&key);
         let fits = |arg: &Arg| names(arg).any(|name| kebab(name) == asked);
         if asked == CONFIG || !any_arg(&command, &fits) {
-            return Err(
-                settings_file::refused(path, format!("there is no option {key}"))
-                    .hint("its keys are the flags of the command, without the leading dashes"),
-            );
+            return Err(settings_file::refused(path)
+                .because(format_args!("there is no option {key}"))
+                .hint("its keys are the flags of the command, without the leading dashes"));
         }
         command = each_arg(command, &|level, arg| {
             if is_layered(level) && fits(&arg) {

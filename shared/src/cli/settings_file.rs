@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_yaml_ng::Value;
 
-use crate::{Exit, Failure, causes, file};
+use crate::{Exit, Failure, file};
 
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -13,9 +13,9 @@ pub(super) type Setting = (String, Vec<String>);
 
 /// Reads TOML (by extension) or YAML whose keys are the flags, grouped at their dots or not.
 pub(super) fn read(path: &Path) -> Result<Vec<Setting>, Failure> {
-    let refused = |problem: String| refused(path, problem);
+    let refused = |problem: String| refused(path).because(problem);
     let bytes = file::read_limited(path, MAX_BYTES)
-        .map_err(|error| refused(causes::one_line(&error)))?
+        .map_err(|error| self::refused(path).caused_by(&error))?
         .ok_or_else(|| refused("there is no such file".to_owned()))?;
     let text = String::from_utf8(bytes).map_err(|error| refused(error.to_string()))?;
     let value: Value = if path.extension() == Some("toml".as_ref()) {
@@ -28,13 +28,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<Setting>, Failure> {
     Ok(settings)
 }
 
-/// Says why a file gives no settings.
-pub(super) fn refused(path: &Path, problem: String) -> Failure {
+/// Says that a file gives no settings.
+pub(super) fn refused(path: &Path) -> Failure {
     Failure::new(
         Exit::Config,
         format_args!("could not use {}", path.display()),
     )
-    .because(problem)
 }
 
 fn flatten(key: &str, value: &Value, settings: &mut Vec<Setting>) -> Result<(), String> {

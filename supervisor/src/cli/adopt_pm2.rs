@@ -54,7 +54,7 @@ pub(super) fn run(args: &AdoptPm2Args) -> Result<Exit, Failure> {
         .output()
         .map_err(|error| {
             Failure::new(Exit::Failed, "could not ask pm2")
-                .because(&error)
+                .caused_by(&error)
                 .hint("is pm2 in PATH?")
         })?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -69,8 +69,9 @@ pub(super) fn run(args: &AdoptPm2Args) -> Result<Exit, Failure> {
 }
 
 fn plan(list: &str, name: Option<&str>) -> Result<String, Failure> {
-    let processes: Vec<Pm2Process> = serde_json::from_str(list)
-        .map_err(|error| Failure::new(Exit::BadInput, "pm2 said something odd").because(&error))?;
+    let processes: Vec<Pm2Process> = serde_json::from_str(list).map_err(|error| {
+        Failure::new(Exit::BadInput, "pm2 said something odd").caused_by(&error)
+    })?;
     let found = processes.iter().find(|process| match name {
         Some(name) => process.name == name,
         None => process.pm2_env.pm_exec_path.ends_with(SCRIPT) || process.args().contains(SCRIPT),

@@ -36,7 +36,7 @@ pub(super) fn configure(options: RunOptions) -> Result<Config, Failure> {
     let repo = std::fs::canonicalize(&update.repo).map_err(|error| {
         let text = format!("there is no checkout at {}", update.repo.display());
         Failure::new(Exit::Config, text)
-            .because(&error)
+            .caused_by(&error)
             .hint("see --repo")
     })?;
     let home = Home::of(&state_dir(child.state_dir.as_deref())?, &name);

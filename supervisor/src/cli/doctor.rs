@@ -44,7 +44,9 @@ pub(super) fn run(mut args: DoctorArgs) -> Result<Exit, Failure> {
     if child.child_name.is_none() {
         let folder = state_dir(child.state_dir.as_deref())?;
         // Before the first start there is none to name.
-        let name = names(&folder).into_iter().next();
+        let name = names(&folder)
+            .ok()
+            .and_then(|names| names.into_iter().next());
         child.child_name = name.or_else(|| Some("doctor".to_owned()));
     }
     let config = configure(args.run)?;

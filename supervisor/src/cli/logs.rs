@@ -40,9 +40,8 @@ pub(super) fn run(options: &LogsArgs) -> Result<Exit, Failure> {
     let failed = |error: io::Error| match error.kind() {
         // A reader such as `head` has had enough.
         io::ErrorKind::BrokenPipe => Failure::new(Exit::Ok, ""),
-        _ => {
-            Failure::new(Exit::Failed, format!("could not read {}", path.display())).because(&error)
-        }
+        _ => Failure::new(Exit::Failed, format!("could not read {}", path.display()))
+            .caused_by(&error),
     };
     let mut file = File::open(&path).map_err(failed)?;
     let outcome = tail(&mut file, options.lines).and_then(|()| {

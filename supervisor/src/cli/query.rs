@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use shared::{Exit, Failure, cli::FullPath, term};
+use shared::{Exit, Failure, cli::FullPath, file::FileError, term};
 
 use super::configure::state_dir;
 use crate::{
@@ -43,7 +43,7 @@ pub(super) fn home(which: &Which) -> Result<Home, Failure> {
     if let Some(name) = &which.child_name {
         return Ok(Home::of(&folder, name));
     }
-    let names = names(&folder);
+    let names = names(&folder).map_err(|error| Failure::of(Exit::Machine, &error))?;
     match names.as_slice() {
         [name] => Ok(Home::of(&folder, name)),
         [] => Err(Failure::new(
@@ -59,14 +59,19 @@ pub(super) fn home(which: &Which) -> Result<Home, Failure> {
     }
 }
 
-pub(super) fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+/// Returns the names of children that a supervisor was ever started for; none where there is no such folder.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>, FileError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found.map_err(FileError::on("read", folder))?,
+    };
     let mut names: Vec<String> = entries
+        .flatten()
         .filter(|entry| entry.path().join("lock").exists())
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     names.sort();
-    names
+    Ok(names)
 }
 
 pub(super) fn ask(home: &Home, request: &Request) -> Result<Reply, Failure> {
@@ -82,7 +87,7 @@ pub(super) fn ask(home: &Home, request: &Request) -> Result<Reply, Failure> {
                 Exit::Failed,
                 format!("no supervisor of {} is running", home.child_name()),
             ),
-            _ => Failure::new(Exit::Failed, "the supervisor did not answer").because(&error),
+            _ => Failure::new(Exit::Failed, "the supervisor did not answer").caused_by(&error),
         })
 }
 

@@ -2,7 +2,6 @@
 
 use shared::{
     Exit, Failure,
-    causes::one_line,
     term::{self, span},
 };
 
@@ -32,7 +31,7 @@ pub(super) fn run(query: &Query) -> Result<Exit, Failure> {
             // The child may run on, and an exit code that says "running" would mislead.
             if home.lock().exists() {
                 let report = Report::left_behind(&home)
-                    .map_err(|error| failure.clone().because(one_line(&error)))?;
+                    .map_err(|error| failure.clone().caused_by(&error))?;
                 show(query, &report);
             }
             Err(failure)

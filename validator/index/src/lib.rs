@@ -119,8 +119,12 @@ impl Index {
     /// be written.
     pub fn open(state: &Path) -> Result<Self, IndexError> {
         let records = state.join("records");
-        if !records.is_dir() {
-            return Err(IndexError::NoRecords(records));
+        match fs::metadata(&records) {
+            Ok(about) if about.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(FileError::on("read", &records)(error).into());
+            }
+            _ => return Err(IndexError::NoRecords(records)),
         }
         let path = state.join(INDEX);
         let lock = match FileLock::try_acquire(&state.join("index.lock"), "index") {

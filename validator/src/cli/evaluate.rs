@@ -273,7 +273,7 @@ fn read_batches(path: &std::path::Path) -> Result<Vec<TokenizedSample>, Failure>
             Exit::BadInput,
             format_args!("{} holds no batches", path.display()),
         )
-        .because(error)
+        .caused_by(&error)
         .hint(r#"expected [{"ids": [..], "prompt_len": N}, ..]"#)
     })
 }

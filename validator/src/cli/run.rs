@@ -193,7 +193,7 @@ impl RunArgs {
         let path = self.state.folder(&self.wallet, netuid).join(LOG);
         let file = LogFile::open(&path, LOG_BYTES, LOG_FILES).map_err(|error| {
             let text = format!("could not open the log {}", path.display());
-            Failure::new(Exit::Machine, text).because(&error)
+            Failure::new(Exit::Machine, text).caused_by(&error)
         })?;
         self.log.init_with_file(file);
         Ok(())

@@ -13,7 +13,7 @@ pub(super) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> 
         .enable_all()
         .build()
         .map_err(|error| {
-            Failure::new(Exit::Machine, "could not start the async runtime").because(error)
+            Failure::new(Exit::Machine, "could not start the async runtime").caused_by(&error)
         })?;
     let outcome = runtime.block_on(command);
     // Dropping it would wait for what blocks, for ever if a disk hangs; all that matters is written whole or not at all.

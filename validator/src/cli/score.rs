@@ -143,7 +143,7 @@ fn read(input: &Input) -> Result<Vec<u8>, Failure> {
             .read_to_end(&mut bytes)
             .map(|_| bytes)
             .map_err(|error| {
-                Failure::new(Exit::BadInput, "could not read standard input").because(error)
+                Failure::new(Exit::BadInput, "could not read standard input").caused_by(&error)
             });
     };
     file::read_limited(path, MAX_BYTES)

@@ -117,7 +117,7 @@ fn read(argument: &str) -> Result<BTreeMap<Uid, f64>, Failure> {
     };
     serde_json::from_str(&text).map_err(|error| {
         Failure::new(Exit::BadInput, format_args!("{name} holds no weights"))
-            .because(error)
+            .caused_by(&error)
             .hint(r#"write {"uid": weight, ...}, such as {"3": 0.7, "12": 0.3}"#)
     })
 }

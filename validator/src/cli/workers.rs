@@ -55,7 +55,7 @@ pub(super) fn directory(path: &Path) -> Result<(PathBuf, Vec<PathBuf>), Failure>
             Exit::BadInput,
             format_args!("could not read {}", path.display()),
         )
-        .because(error)
+        .caused_by(&error)
     };
     let directory = path.canonicalize().map_err(unreadable)?;
     let entries = directory.read_dir().map_err(unreadable)?;

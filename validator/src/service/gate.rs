@@ -131,7 +131,7 @@ fn read(path: &Path) -> Result<Option<SubnetIdentity>, Failure> {
             Exit::BadInput,
             format_args!("{path} does not say which subnet is meant"),
         )
-        .because(error)
+        .caused_by(&error)
         .hint("delete it, and the subnet of the next start is taken")
     })
 }

@@ -249,10 +249,9 @@ async fn work(
 }
 
 async fn listen(shutdown: Shutdown) -> Result<(), Failure> {
-    shutdown
-        .listen()
-        .await
-        .map_err(|error| Failure::new(Exit::Machine, "could not listen for signals").because(error))
+    shutdown.listen().await.map_err(|error| {
+        Failure::new(Exit::Machine, "could not listen for signals").caused_by(&error)
+    })
 }
 
 /// Waits for the first task to end or the order to stop, then drains.

@@ -129,20 +129,26 @@ fn with_models<'r>(records: &'r [StepRecord], models: &[String]) -> Vec<&'r Step
     records.iter().filter(ours).collect()
 }
 
-/// Makes so many records of the last one, as if all of them had been steps.
-fn multiply(world: &World, records: u64) {
+/// Makes so many records of the one with the most models, as if all of them had been steps; returns how many it has.
+fn multiply(world: &World, records: u64) -> usize {
     let state = world.state("a").join("state.json");
     let mut kept: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
-    let mut record = world.records("a").pop().unwrap();
-    let next = records.max(record.step + 1);
+    let all = world.records("a");
+    let first = all.last().unwrap().step + 1;
+    let mut record = all
+        .into_iter()
+        .max_by_key(|record| record.models.len())
+        .unwrap();
+    let next = records.max(first);
     let folder = world.state("a").join("records");
     let journal = Journal::open(&folder, JOURNAL_BYTES, usize::MAX).unwrap();
-    for step in record.step + 1..next {
+    for step in first..next {
         record.step = step;
         journal.append(&record, |_| [0; 64]).unwrap();
     }
     kept["step"] = json!(next);
     file::write_atomic(&state, kept.to_string().as_bytes()).unwrap();
+    record.models.len()
 }
 
 #[expect(
@@ -225,7 +231,7 @@ async fn steps_go_on_while_all_models_change() {
     }
     assert_eq!(stop(validator.as_mut().unwrap()).await, 0);
 
-    multiply(&world, size.records);
+    let models = multiply(&world, size.records);
     let all = bytes_below(&world.state("a").join("records"));
     let bytes = fs::metadata(world.journal("a")).unwrap().len();
     let before = world.records("a").len();
@@ -247,7 +253,7 @@ async fn steps_go_on_while_all_models_change() {
         })
         .await;
     println!(
-        "{} records, {} MiB: a status after {:.2} s, a step after {:.1} s, {} MiB resident",
+        "{} records of {models} models, {} MiB: a status after {:.2} s, a step after {:.1} s, {} MiB resident",
         size.records,
         all >> 20,
         started.as_secs_f64(),

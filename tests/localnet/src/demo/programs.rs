@@ -31,7 +31,7 @@ pub(super) async fn check_cargo() -> Result<(), Failure> {
         Ok(output) => Err(Failure::new(Exit::Config, "cargo does not work")
             .because(String::from_utf8_lossy(&output.stderr).trim())),
         Err(error) => Err(Failure::new(Exit::Config, "there is no cargo in PATH")
-            .because(error)
+            .caused_by(&error)
             .hint("install Rust (https://rustup.rs) and open a new shell")),
     }
 }

@@ -98,7 +98,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Failure> {
                 io::ErrorKind::PermissionDenied => Exit::Denied,
                 _ => Exit::Machine,
             };
-            Failure::new(exit, format_args!("could not write {}", path.display())).because(error)
+            Failure::new(exit, format_args!("could not write {}", path.display())).caused_by(&error)
         })?),
     };
     let written = Writer::new(args.format, args.what.columns(), BufWriter::new(output))
@@ -112,7 +112,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Failure> {
         // `head` has seen enough.
         Err(Broken::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
         Err(Broken::Output(error)) => {
-            Err(Failure::new(Exit::Machine, "could not write the table").because(error))
+            Err(Failure::new(Exit::Machine, "could not write the table").caused_by(&error))
         }
         Err(Broken::Index(error)) => Err(index_failure(&error)),
     }

@@ -99,7 +99,7 @@ impl HubFlags {
             return Ok(given);
         }
         let path = self.token_path().map_err(|error| {
-            Failure::new(Exit::Config, "can't tell where the hub's token lies").because(&error)
+            Failure::new(Exit::Config, "can't tell where the hub's token lies").caused_by(&error)
         })?;
         let bytes = file::read_limited(&path, MAX_TOKEN).map_err(|error| {
             Failure::of(Exit::Config, &error).hint("--hub-token or HF_TOKEN name the token itself")

@@ -67,7 +67,7 @@ pub(super) fn run(path: &Path) -> Result<Exit, Failure> {
     }
     block_on(async {
         let broken = |error: io::Error| {
-            Failure::new(Exit::Machine, "the terminal can't be drawn on").because(error)
+            Failure::new(Exit::Machine, "the terminal can't be drawn on").caused_by(&error)
         };
         let mut ended = [SignalKind::terminate(), SignalKind::hangup()]
             .map(signal)
