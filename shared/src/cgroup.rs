@@ -10,6 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::ForkResult;
+
+use crate::fork;
+
 /// The group of the supervisor, by the name that `scripts/finetune-vali.service` gives it, and that of its child: a
 /// process in a group of this name may make groups beside it.
 pub const SUBGROUP: &str = "supervisor";
@@ -118,7 +122,16 @@ impl ControlGroup {
         })
     }
 
-    /// Moves this process into it.
+    /// Goes on as a copy of this process that is in it, which takes 0.3 ms where [`join`](Self::join) takes 6 to 21. This
+    /// process must have one thread; it stays outside.
+    ///
+    /// The copy may be killed at once: Linux 6.18 compares how often the group was killed as a whole with how often the one
+    /// that we are in was (`cgroup_css_set_fork`, `cgroup_post_fork`).
+    pub fn fork_into(&self) -> io::Result<ForkResult> {
+        fork::fork_into(&fs::File::open(&self.0)?)
+    }
+
+    /// Moves this process into it. The kernel waits until every CPU has passed a quiet state (`cgroup_attach_lock`).
     pub fn join(&self) -> io::Result<()> {
         self.set("cgroup.procs", "0")
     }

@@ -1,6 +1,9 @@
 //! Processes that go on as copies of this one, made while it has one thread, and their end.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+};
 
 use nix::{
     errno::Errno,
@@ -15,11 +18,49 @@ use nix::{
 /// Exit codes beyond this tell of a signal, as in a shell.
 const SIGNALED: i32 = 128;
 
+/// `CLONE_INTO_CGROUP` of linux/sched.h, which libc cuts to 32 bits.
+const INTO_CGROUP: u64 = 1 << 33;
+
 pub fn fork() -> io::Result<ForkResult> {
     #[expect(unsafe_code, reason = "a child of many threads may use little")]
     // SAFETY: called while this process has one thread, so that no lock is held by another.
     let forked = unsafe { unistd::fork() };
     Ok(forked?)
+}
+
+/// Forks as [`fork`] does, the copy in a control group from its first moment on (clone3(2), Linux 5.7); returns in the
+/// first process only when the copy has become another program or has ended.
+pub fn fork_into(group: &impl AsFd) -> io::Result<ForkResult> {
+    let word = |number: i32| u64::from(number.cast_unsigned());
+    let arguments = libc::clone_args {
+        flags: INTO_CGROUP | word(libc::CLONE_VFORK),
+        exit_signal: word(libc::SIGCHLD),
+        cgroup: word(group.as_fd().as_raw_fd()),
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+    };
+    #[expect(unsafe_code, reason = "libc has no name for this call")]
+    // SAFETY: as `fork`; memory is not shared, the arguments outlive the call, and a stack of 0 is a copy of this one.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    let pid = libc::pid_t::try_from(Errno::result(pid)?).map_err(io::Error::other)?;
+    Ok(match pid {
+        0 => ForkResult::Child,
+        pid => ForkResult::Parent {
+            child: Pid::from_raw(pid),
+        },
+    })
 }
 
 /// Ends this process without what it would do at its end, which is its copy's to do.

@@ -47,8 +47,14 @@ impl ChildGroup {
         Ok(group)
     }
 
-    /// Makes it again where it was removed.
-    pub(crate) fn make(&self) -> io::Result<()> {
+    /// Makes it anew, once nothing is in it: the kernel remembers that a group was killed, and kills what is
+    /// started there ([`ControlGroup::fork_into`]).
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        self.remove();
+        self.make()
+    }
+
+    fn make(&self) -> io::Result<()> {
         self.outer.make()?;
         self.inner.make()
     }

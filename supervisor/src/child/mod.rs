@@ -4,6 +4,7 @@ mod backoff;
 pub mod control;
 pub mod group;
 pub(crate) mod health;
+pub(crate) mod launch;
 pub(crate) mod log;
 pub(crate) mod spec;
 pub mod state;

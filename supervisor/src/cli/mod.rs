@@ -6,9 +6,9 @@ mod configure;
 mod confine;
 mod doctor;
 mod history;
-mod launch;
 mod logs;
 mod options;
+mod own;
 mod query;
 mod restart;
 mod rollback;
@@ -28,13 +28,10 @@ use shared::{
 };
 
 use self::{
-    adopt_pm2::AdoptPm2Args, confine::ConfineArgs, doctor::DoctorArgs, launch::LaunchArgs,
-    logs::LogsArgs, options::RunOptions, query::Query, sign::SignArgs, update::UpdateArgs,
+    adopt_pm2::AdoptPm2Args, doctor::DoctorArgs, logs::LogsArgs, options::RunOptions, query::Query,
+    sign::SignArgs, update::UpdateArgs,
 };
-use crate::{
-    config::{Config, shown},
-    worker,
-};
+use crate::config::{Config, shown};
 
 /// Keep one program built from a git branch alive and up to date
 ///
@@ -84,15 +81,6 @@ enum CliCommand {
     Completions(cli::CompletionsArgs),
     /// Write pages for man
     Man(cli::ManArgs),
-    /// Set limits, then become the child
-    #[command(hide = true)]
-    Launch(LaunchArgs),
-    /// Raise walls, then become a program of a build
-    #[command(hide = true)]
-    Confine(ConfineArgs),
-    /// Carry out one step of an update
-    #[command(hide = true)]
-    Worker { supervisor: u32 },
 }
 
 impl Cli {
@@ -108,8 +96,10 @@ impl Cli {
 /// Parses the command line and does what it says.
 pub fn main(version: Version) -> Exit {
     let line: Vec<OsString> = std::env::args_os().collect();
-    cli::main(command(version), &line, hint, |cli| {
-        run(cli, &line, version)
+    own::main(&line).unwrap_or_else(|| {
+        cli::main(command(version), &line, hint, |cli| {
+            run(cli, &line, version)
+        })
     })
 }
 
@@ -134,9 +124,6 @@ fn run(cli: Cli, line: &[OsString], version: Version) -> Result<Exit, Failure> {
         Some(CliCommand::Sign(args)) => sign::run(&args),
         Some(CliCommand::Completions(args)) => Ok(args.run(command(version))),
         Some(CliCommand::Man(args)) => args.run(command(version)),
-        Some(CliCommand::Launch(args)) => launch::run(args),
-        Some(CliCommand::Confine(args)) => confine::run(&args),
-        Some(CliCommand::Worker { supervisor }) => Ok(worker::run(supervisor)),
     }
 }
 

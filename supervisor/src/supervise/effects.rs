@@ -1,6 +1,6 @@
 //! Carrying out what the machine decides.
 
-use std::{collections::VecDeque, path::Path, time::Duration};
+use std::{collections::VecDeque, io, path::Path, time::Duration};
 
 use shared::{causes::one_line, notices::Notice};
 
@@ -10,7 +10,7 @@ use super::{
     workers::Purpose,
 };
 use crate::{
-    child::{control, group::ChildGroup, health, log::Pipe, state::ChildEvent},
+    child::{control, group::ChildGroup, health, launch::Launcher, log::Pipe, state::ChildEvent},
     config::{Manager, Source},
     control::{PendingRequest, Reply, Request},
     error::{Blame, Fault},
@@ -83,6 +83,12 @@ impl Supervisor {
             }
             Effect::Spawn(release) => Some(self.spawn(&release).into()),
             Effect::Terminate(pid) => {
+                let child = self.machine.child();
+                if !child.halted
+                    && let Some(release) = child.want.clone()
+                {
+                    self.prepare_successor(&release);
+                }
                 control::terminate(pid);
                 None
             }
@@ -112,7 +118,10 @@ impl Supervisor {
                 let task = Task::Test { version, own_args };
                 (Purpose::Test, task, SHORT_STEP)
             }
-            Step::Switch(to) => (Purpose::Switch, self.switch(to), SHORT_STEP),
+            Step::Switch(to) => {
+                self.prepare_successor(&to.release);
+                (Purpose::Switch, self.switch(to), SHORT_STEP)
+            }
             Step::Accept(version) => (Purpose::Accept, Task::Accept(version), SHORT_STEP),
         };
         self.start(purpose, task, limit)
@@ -230,7 +239,10 @@ impl Supervisor {
             }
             Purpose::Build => UpdateEvent::Built(done),
             Purpose::Test => UpdateEvent::Tested(done),
-            Purpose::Switch => UpdateEvent::Switched(done),
+            Purpose::Switch => {
+                self.launcher = self.launcher.take().filter(|_| done.is_ok());
+                UpdateEvent::Switched(done)
+            }
             Purpose::Accept => {
                 self.successor = self.find_successor();
                 UpdateEvent::Tidied
@@ -256,6 +268,7 @@ impl Supervisor {
             && let Ok(pipe) = Pipe::open(&home.output())
         {
             self.pipe = pipe;
+            self.launcher = None;
         }
         let _ = std::fs::remove_file(home.status());
         if !Release::is_there(home, release) {
@@ -266,31 +279,41 @@ impl Supervisor {
         }
         let group = self.group.as_ref().ok();
         let group = group.filter(|group| {
-            let made = group.make().inspect_err(|error| {
+            let made = group.renew().inspect_err(|error| {
                 tracing::warn!(%error, "no control group for the child");
             });
             made.is_ok()
         });
-        let spawned = self
-            .config
-            .child
-            .command(
-                home,
-                release,
-                group.map(ChildGroup::path),
-                &self.pipe.writer,
-            )
-            .and_then(|mut command| command.spawn());
-        match spawned {
-            Ok(process) => {
-                tracing::info!(pid = process.id(), release, "started the child");
-                ChildEvent::Spawned(process.id())
+        let prepared = self.launcher.take();
+        let started = prepared
+            .filter(|launcher| launcher.release() == release)
+            .map_or_else(|| self.prepare(release), Ok)
+            .and_then(|launcher| launcher.launch(group.map(ChildGroup::path)));
+        match started {
+            Ok(pid) => {
+                tracing::info!(pid, release, "started the child");
+                ChildEvent::Spawned(pid)
             }
-            Err(error) => ChildEvent::SpawnFailed {
-                how: format!("could not be started: {error}"),
-                lost: false,
-            },
+            Err(error) => {
+                self.kill_all();
+                ChildEvent::SpawnFailed {
+                    how: format!("could not be started: {error}"),
+                    lost: false,
+                }
+            }
         }
+    }
+
+    /// Has the next child ready to start when the last one has ended. Best effort: without, it is prepared then.
+    fn prepare_successor(&mut self, release: &str) {
+        let prepared = self.launcher.take();
+        let prepared = prepared.filter(|launcher| launcher.release() == release);
+        self.launcher = prepared.or_else(|| self.prepare(release).ok());
+    }
+
+    fn prepare(&self, release: &str) -> io::Result<Launcher> {
+        let config = &self.config;
+        Launcher::start(&config.child, &config.home, release, &self.pipe.writer)
     }
 
     pub(super) fn request(&mut self, pending: PendingRequest) {

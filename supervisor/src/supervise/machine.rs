@@ -189,13 +189,23 @@ impl Machine {
         }
     }
 
-    /// What could not be journaled was not done either: begins again where it stands.
+    /// What could not be journaled was not done either: begins again where it stands, once it can be.
     fn resume(&mut self, world: &World, effects: &mut Vec<Effect>) {
-        self.stuck = None;
-        self.step_update(UpdateEvent::Started, world, effects);
+        let (state, wanted) = self.stepped(UpdateEvent::Started, world);
+        self.write(state, wanted, effects);
     }
 
     fn step_update(&mut self, event: UpdateEvent, world: &World, effects: &mut Vec<Effect>) {
+        let (state, wanted) = self.stepped(event, world);
+        if state.persists_as(&self.update) {
+            self.update = state;
+            self.carry_out(wanted, world, effects);
+        } else {
+            self.write(state, wanted, effects);
+        }
+    }
+
+    fn stepped(&self, event: UpdateEvent, world: &World) -> (UpdateState, Vec<UpdateEffect>) {
         let now = UpdateNow {
             at: world.at,
             window_in: world.window_in,
@@ -205,14 +215,12 @@ impl Machine {
             failing: self.child.failing().map(str::to_owned),
             speaks: world.speaks,
         };
-        let (state, wanted) = step_update(self.update.clone(), event, &now, &self.update_policy);
-        if state.persists_as(&self.update) {
-            self.update = state;
-            self.carry_out(wanted, world, effects);
-        } else {
-            effects.push(Effect::Journal(Box::new(state.clone())));
-            self.writing = Some((state, wanted));
-        }
+        step_update(self.update.clone(), event, &now, &self.update_policy)
+    }
+
+    fn write(&mut self, state: UpdateState, wanted: Vec<UpdateEffect>, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Journal(Box::new(state.clone())));
+        self.writing = Some((state, wanted));
     }
 
     fn journaled(&mut self, written: Result<(), String>, world: &World, effects: &mut Vec<Effect>) {
@@ -221,6 +229,7 @@ impl Machine {
         };
         match written {
             Ok(()) => {
+                self.stuck = None;
                 self.update = state;
                 self.carry_out(wanted, world, effects);
             }

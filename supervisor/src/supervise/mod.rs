@@ -29,6 +29,7 @@ use crate::{
         control::{self, FoundChild},
         group::ChildGroup,
         health::{Notification, Notified, NotifyMessage, NotifySocket},
+        launch::Launcher,
         log::{ChildLog, Pipe},
         state::{ChildEvent, ChildPolicy, Stage},
     },
@@ -78,6 +79,8 @@ pub(crate) struct Supervisor {
     adopted: Option<FoundChild>,
     /// Its control group, or why it has none.
     group: Result<ChildGroup, String>,
+    /// What becomes the next child, while the last one ends.
+    launcher: Option<Launcher>,
     /// When to look at it again.
     look_at: Duration,
     notified: Notified,
@@ -366,6 +369,7 @@ impl Supervisor {
         self.machine
             .set_policy(config.policy.clone(), child_policy(&config));
         self.config = config;
+        self.launcher = None;
     }
 
     fn notified(&mut self, line: Notification) {

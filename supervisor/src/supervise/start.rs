@@ -50,12 +50,12 @@ impl Supervisor {
         identity: Option<String>,
     ) -> Result<Self, Failure> {
         let home = config.home.clone();
-        let failed = |what: &str, error: &dyn std::error::Error| {
+        let failed = |what: &str, error: &(dyn std::error::Error + 'static)| {
             Failure::new(
                 Exit::Machine,
                 format!("could not {what} in {}", home.path().display()),
             )
-            .because(one_line(error))
+            .caused_by(error)
         };
         let folder = || {
             fs::create_dir_all(home.path())?;
@@ -79,7 +79,7 @@ impl Supervisor {
         )
         .map_err(|error| {
             let text = format!("could not open the log {}", log_path.display());
-            Failure::new(Exit::Machine, text).because(&error)
+            Failure::new(Exit::Machine, text).caused_by(&error)
         })?;
         let notify_socket =
             NotifySocket::bind(&home.notify_socket()).map_err(|error| socket_failure(&error))?;
@@ -102,6 +102,7 @@ impl Supervisor {
             began: Instant::now(),
             adopted: None,
             group,
+            launcher: None,
             look_at: Duration::ZERO,
             notified: Notified::default(),
             workers: Workers::new(),
@@ -230,6 +231,6 @@ fn socket_failure(error: &std::io::Error) -> Failure {
         Exit::Machine,
         "could not open a socket in the state directory",
     )
-    .because(error)
+    .caused_by(error)
     .hint("the folder's path must be shorter than 90 letters; see --state-dir")
 }

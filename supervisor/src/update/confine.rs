@@ -34,7 +34,7 @@ use shared::{
 use super::view;
 
 /// The hidden subcommand of this process.
-pub(super) const SUBCOMMAND: &str = "confine";
+pub(crate) const SUBCOMMAND: &str = "confine";
 /// What it is told is shorter, in bytes.
 const MAX_BYTES: u64 = 1 << 26;
 
@@ -62,7 +62,7 @@ pub(crate) fn run(line: &[OsString]) -> Result<Exit, Failure> {
         .ok_or_else(|| Failure::new(Exit::Usage, "no program to confine"))?;
     let failed = |error: io::Error| {
         let text = format!("could not start {} behind walls", program.display());
-        Failure::new(Exit::Machine, text).because(one_line(&error))
+        Failure::new(Exit::Machine, text).caused_by(&error)
     };
     raise().map_err(failed)?;
     Err(failed(replacement(program).args(args).exec()))

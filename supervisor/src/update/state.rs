@@ -48,6 +48,14 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Returns what a crash leaves of it: a poll that was not done is done again.
+    const fn lasting(&self) -> &Self {
+        match self {
+            Self::Polling => &Self::Idle,
+            phase => phase,
+        }
+    }
+
     /// Returns its name as people see it.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -352,9 +360,10 @@ impl std::fmt::Display for Outcome {
 }
 
 impl UpdateState {
-    /// Returns whether the journal would hold the same; the rest starts over with the process.
+    /// Returns whether the journal would hold the same, or what is recovered alike; the rest starts over with the
+    /// process. A quiet poll writes nothing.
     pub fn persists_as(&self, other: &Self) -> bool {
-        self.phase == other.phase
+        self.phase.lasting() == other.phase.lasting()
             && self.accepted == other.accepted
             && self.previous == other.previous
             && self.trusted == other.trusted

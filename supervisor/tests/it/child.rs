@@ -1,6 +1,6 @@
 //! Keeping the child alive: restarts, exit codes, hangs, groups, logs.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use crate::workbench::{Bench, text, write};
 use nix::sys::signal::{Signal, kill};
@@ -241,10 +241,23 @@ fn a_configuration_that_is_being_edited_keeps_no_child_from_starting() {
 #[test]
 fn a_program_that_can_not_be_started_is_named_with_an_exit_code_of_its_own() {
     let bench = Bench::new();
-    let gone = bench.command(&["launch", "--", "/nonexistent/app"]);
+    let word = bench.path().join("word");
+    write(&word, "\n");
+    let launched = |word: Stdio| {
+        let line = ["launch", "--home", "x", "--release", "x", "--"];
+        let mut command = bench.base(line.into_iter().chain(["/nonexistent/app"]));
+        command.stdin(word).output().unwrap()
+    };
+    let gone = launched(fs::File::open(&word).unwrap().into());
     assert_eq!(gone.status.code(), Some(74));
     let said = text(&gone);
     assert!(said.contains("could not start /nonexistent/app"), "{said}");
+    // Whoever would have said so is gone: nothing is started.
+    let unwanted = launched(Stdio::null());
+    assert_eq!(
+        (unwanted.status.code(), text(&unwanted)),
+        (Some(0), String::new())
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use nix::{
+    libc,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -152,6 +153,13 @@ fn a_helper_that_leaves_every_trace_behind_ends_with_the_child() {
     assert_eq!(running.ended().code(), Some(0));
     assert!(!sleeps(third));
     assert_eq!(groups_left(&bench), 0);
+}
+
+/// Kernels before 5.7, and walls of containers, have no clone3(2).
+#[test]
+fn a_kernel_that_starts_nothing_in_a_group_has_the_child_move_there() {
+    let child = helper_ends_with_the_child(|| kernel::no_calls(&[libc::SYS_clone3]));
+    assert_eq!(child.cgroup.is_some(), child.no_cgroup.is_none());
 }
 
 #[test]

@@ -61,7 +61,9 @@ fn local_changes_asked_for_while_the_journal_is_stuck_are_looked_at() {
     bench.settle();
     bench.rest();
     bench.disk_full = true;
+    bench.happen(Chance::NewCommit);
     bench.take(UpdateEvent::ask(Urgency::Asked));
+    bench.step_ends(None);
     assert!(bench.machine.problem().is_some(), "nothing can be written");
     let ask = |local| UpdateEvent::Ask {
         urgency: Urgency::Asked,

@@ -158,7 +158,10 @@ impl Bench {
         command.envs(environment.iter().copied()).output().unwrap()
     }
 
-    fn base(&self, args: impl IntoIterator<Item: AsRef<OsStr>>) -> std::process::Command {
+    pub(crate) fn base(
+        &self,
+        args: impl IntoIterator<Item: AsRef<OsStr>>,
+    ) -> std::process::Command {
         let mut command = shared::process::blocking_command(env!("CARGO_BIN_EXE_supervisor"));
         command
             .args(args)
