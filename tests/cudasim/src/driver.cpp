@@ -135,6 +135,7 @@ API cuEventRecord(void *handle, void *stream) {
 API cuEventSynchronize(void *handle) {
     Event *event = (Event *)handle;
     event->wait(event->latest());
+    pool_wait(current_device());
     return SUCCESS;
 }
 API cuEventQuery(void *handle) {
@@ -153,13 +154,17 @@ API cuStreamWaitEvent(void *stream, void *handle, unsigned) {
 
 API cuMemAllocAsync(device_ptr *at, size_t bytes, void *stream) {
     NEED count("allocation", bytes);
-    return allocate(at, bytes, stream_of(stream).device);
+    int device = stream_of(stream).device;
+    Result allocated = allocate(at, bytes, device);
+    if (allocated == SUCCESS) pool_take(device, bytes);
+    return allocated;
 }
 API cuMemAlloc_v2(device_ptr *at, size_t bytes) {
     NEED count("allocation", bytes);
     return allocate(at, bytes, current_device());
 }
 API cuMemFreeAsync(device_ptr at, void *stream) {
+    pool_give(at);
     stream_of(stream).push([at] { release(at); });
     return SUCCESS;
 }
@@ -184,11 +189,17 @@ API cuMemGetInfo_v2(size_t *available, size_t *total) {
     *total = total_bytes();
     return SUCCESS;
 }
-API cuDeviceGetDefaultMemPool(void **pool, int) {
-    *pool = (void *)32;
+// A pool's handle is that of its device.
+constexpr size_t POOL = 32;
+API cuDeviceGetDefaultMemPool(void **pool, int device) {
+    *pool = (void *)(POOL + device);
     return SUCCESS;
 }
-API cuMemPoolSetAttribute(void *, int, void *) { return SUCCESS; }
+API cuMemPoolSetAttribute(void *pool, int attribute, void *value) {
+    constexpr int RELEASE_THRESHOLD = 4;
+    if (attribute == RELEASE_THRESHOLD) pool_keep((size_t)pool - POOL, *(uint64_t *)value);
+    return SUCCESS;
+}
 
 API cuMemcpyHtoDAsync_v2(device_ptr to, const void *from, size_t bytes, void *stream) {
     NEED check(to, bytes, "copy", stream_of(stream).device);

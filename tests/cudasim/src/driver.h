@@ -81,6 +81,12 @@ Stream &stream_of(void *handle);
 
 Result allocate(device_ptr *at, size_t bytes, int device);
 void release(device_ptr at);
+// What a device's pool is told, in the order of the calls: taken from it, given back to it, a wait of the host, how much
+// it keeps beyond that.
+void pool_take(int device, size_t bytes);
+void pool_give(device_ptr at);
+void pool_wait(int device);
+void pool_keep(int device, size_t bytes);
 // Of each device.
 long total_bytes();
 long free_bytes(int device);

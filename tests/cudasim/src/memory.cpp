@@ -1,6 +1,7 @@
 // Device memory: pages of the host, poisoned at first, with a guard page behind each allocation.
 #include "driver.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <map>
@@ -24,6 +25,13 @@ std::map<device_ptr, Block> &blocks() {
 }
 constexpr int MOST_DEVICES = 16;
 std::atomic<long> live[MOST_DEVICES], peak;
+
+// The driver's pool of a device (CUDA's guide, "stream-ordered memory allocator"): what is freed on a stream serves what is
+// allocated later on it, and goes back to the system when the host waits, but for what the pool is told to keep. Without
+// holes between its blocks, which the real one has.
+struct Pool {
+    size_t used = 0, reserved = 0, keep = 0;
+} pools[MOST_DEVICES];
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -65,6 +73,32 @@ Result allocate(device_ptr *at, size_t bytes, int device) {
     blocks()[(device_ptr)start] = {bytes, pages + PAGE, device};
     *at = (device_ptr)start;
     return SUCCESS;
+}
+
+void pool_take(int device, size_t bytes) {
+    size_t before, after;
+    {
+        std::lock_guard<std::mutex> guard(lock);
+        Pool &pool = pools[device];
+        before = pool.reserved;
+        pool.used += bytes;
+        after = pool.reserved = std::max(pool.reserved, pool.used);
+    }
+    if (after > before) count("growth of the pool", after - before);
+}
+void pool_give(device_ptr at) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto found = blocks().find(at);
+    if (found != blocks().end()) pools[found->second.device].used -= found->second.bytes;
+}
+void pool_wait(int device) {
+    std::lock_guard<std::mutex> guard(lock);
+    Pool &pool = pools[device];
+    pool.reserved = std::min(pool.reserved, std::max(pool.used, pool.keep));
+}
+void pool_keep(int device, size_t bytes) {
+    std::lock_guard<std::mutex> guard(lock);
+    pools[device].keep = bytes;
 }
 
 void release(device_ptr at) {

@@ -24,6 +24,7 @@ void Stream::push(std::function<void()> work) {
 void Stream::synchronize() {
     std::unique_lock<std::mutex> guard(lock);
     changed.wait(guard, [&] { return waiting.empty() && !busy; });
+    pool_wait(device);
 }
 
 void Stream::loop() {

@@ -1,6 +1,7 @@
 //! What tests over real processes share: the programs as they are shipped, and bounds on them.
 
 pub mod limit;
+pub mod network;
 pub mod wait;
 pub mod wall_clock;
 pub mod wandb_client;

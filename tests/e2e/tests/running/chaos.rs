@@ -1,11 +1,11 @@
-//! Chaos: rounds of something going wrong with validator, worker, chain, hub, samples, disk or clock,
+//! Chaos: rounds of something going wrong with validator, worker, chain, hub, samples, disk, clock or network,
 //! drawn by a seed; after each round the invariants of the soak hold, and those of the disk at the end.
 //!
 //! `scripts/chaos` runs many rounds; without its environment these are a few.
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use e2e::wall_clock::WallClock;
+use e2e::{network, wall_clock::WallClock};
 use localnet::{
     demo::{CHAIN_TROUBLE, Service, Trouble},
     http::Fault,
@@ -35,7 +35,7 @@ use crate::{
 enum Blow {
     /// What the soak does, too.
     Event(Event),
-    /// The machine has no network for a while: everything is cut off at once.
+    /// The machine has no network for a while: no packet arrives, no connection ends.
     NoNetwork,
     /// The machine stands still for a while, as a virtual one does when it is moved.
     Freeze,
@@ -71,14 +71,22 @@ fn blows() -> Vec<Blow> {
     blows
 }
 
-async fn no_network(world: &World) {
-    let cut = |service| Trouble::Service(service, Fault::Cut);
-    let all = [Trouble::ChainCut, cut(Service::Hub), cut(Service::Feed)];
-    for trouble in all {
-        trouble.set(&world.net);
+/// Where the test has no network of its own, everything is cut off at once.
+async fn no_network(world: &World, own: bool) {
+    if own {
+        network::connect(false).unwrap();
+    } else {
+        let cut = |service| Trouble::Service(service, Fault::Cut);
+        let all = [Trouble::ChainCut, cut(Service::Hub), cut(Service::Feed)];
+        for trouble in all {
+            trouble.set(&world.net);
+        }
     }
     // How long the network is away.
     sleep(CHAIN_TROUBLE).await;
+    if own {
+        network::connect(true).unwrap();
+    }
 }
 
 async fn freeze(run: &Run<'_>) {
@@ -101,12 +109,18 @@ fn leftover(world: &World) -> PathBuf {
     world.state("a").join(".tmpKilled")
 }
 
-async fn strike(world: &World, run: &mut Run<'_>, clock: &WallClock, blow: Blow, chance: u64) {
+/// What blows are struck with.
+struct Tools {
+    clock: WallClock,
+    own_network: bool,
+}
+
+async fn strike(world: &World, run: &mut Run<'_>, tools: &Tools, blow: Blow, chance: u64) {
     let of_state = |name: &str| world.state("a").join(name);
     match blow {
         Blow::Event(event) => return run.suffer(event).await,
-        Blow::Clock(offset) => return clock.set(offset),
-        Blow::NoNetwork => return no_network(world).await,
+        Blow::Clock(offset) => return tools.clock.set(offset),
+        Blow::NoNetwork => return no_network(world, tools.own_network).await,
         Blow::Freeze => return freeze(run).await,
         _ => run.child.kill().await.unwrap(),
     }
@@ -136,8 +150,19 @@ async fn strike(world: &World, run: &mut Run<'_>, clock: &WallClock, blow: Blow,
     run.respawn();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn after_each_round_of_chaos_the_invariants_hold() {
+/// In a network of its own, where that is allowed.
+#[test]
+fn after_each_round_of_chaos_the_invariants_hold() {
+    let entered = network::enter();
+    if let Err(error) = &entered {
+        println!("no network of its own: {error}");
+    }
+    // Its threads begin after that, so that they are in there, too.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(chaos(entered.is_ok()));
+}
+
+async fn chaos(own_network: bool) {
     let plan = Plan {
         seed: number("CHAOS_SEED", 11),
         ..Plan::from_environment()
@@ -148,10 +173,13 @@ async fn after_each_round_of_chaos_the_invariants_hold() {
     options.tempo = TEMPO;
     let world = World::with(options).await;
     let folder = tempfile::tempdir().unwrap();
-    let clock = WallClock::new(folder.path());
+    let tools = Tools {
+        clock: WallClock::new(folder.path()),
+        own_network,
+    };
     let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
     let blows = blows();
-    let mut run = Run::start(&world, plan, Some(&clock));
+    let mut run = Run::start(&world, plan, Some(&tools.clock));
     run.steps(2).await;
     for round in 1..=rounds {
         let blow = *blows.choose(&mut random).unwrap();
@@ -159,14 +187,14 @@ async fn after_each_round_of_chaos_the_invariants_hold() {
         // Not synchronization: it comes at a moment nobody chose.
         sleep(Duration::from_millis(random.random_range(0..LONGEST_DELAY))).await;
         let from = world.block();
-        strike(&world, &mut run, &clock, blow, random.random()).await;
+        strike(&world, &mut run, &tools, blow, random.random()).await;
         run.steps(run.seen.records.len() + 1).await;
         run.calm().await;
         run.seen.outages.push(from..world.block());
         run.steps(run.seen.records.len() + 1).await;
         assert_invariants(&world, &mut run, &format!("round {round}: {blow:?}")).await;
     }
-    clock.set(0);
+    tools.clock.set(0);
     run.steps(run.seen.records.len() + 1).await;
     run.finish().await;
     let store = Store::open(&world.store(), StoreLimits::default()).unwrap();
