@@ -25,10 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    plan::number,
-    world::{World, stop},
-};
+use crate::world::{World, stop};
 
 /// The questions of `docs/operating.md`, each with what its command must say. Those of the supervisor and those that a
 /// file answers are checked by its own tests and below.
@@ -259,10 +256,6 @@ async fn the_pages_are_served_to_this_machine_and_written_after_each_step() {
             folder.join("competition-1.html").exists() && folder.join("step-1.html").exists()
         })
         .await;
-    let steps: usize = number("PAGES_STEPS", 2);
-    world
-        .patiently("a", "so many steps", || world.records("a").len() >= steps)
-        .await;
     let page = ask(&address, "/", "localhost").await;
     for part in [
         "HTTP/1.1 200 OK",
@@ -336,9 +329,6 @@ fn look(place: &str) {
     }
     let mut check = blocking_command("python3");
     check.arg(workspace().join("scripts/page-check"));
-    if let Some(folder) = std::env::var_os("PAGES_PICTURES") {
-        check.arg("--pictures").arg(folder);
-    }
     let checked = limit::output(check.args(["--each", "2", place]));
     let said = String::from_utf8_lossy(&checked.stdout);
     let trouble = String::from_utf8_lossy(&checked.stderr);

@@ -99,8 +99,8 @@ impl CompetitionPage {
             (plot::lines("Win rate of each model over the steps", "step", &series(|point| point.win_rate)))
             h2 { "Head to head" }
             @if names.is_empty() { p class="quiet" { "There are no losses to compare." } } @else {
-                p { "Of 100 samples of the last step, on how many the model of the row has a smaller loss than that of the column, before any head start." }
-                (plot::heat("Samples of 100 on which one model beats the other", &labels, share))
+                p { "The percentage of the last step's samples on which the model of the row has a smaller loss than that of the column, before any head start." }
+                (plot::heat("Percentage of samples on which one model beats the other", &labels, share))
             }
             details id="numbers" {
                 summary { "The numbers behind the plots" }
