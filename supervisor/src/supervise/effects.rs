@@ -284,11 +284,21 @@ impl Supervisor {
             });
             made.is_ok()
         });
+        let path = group.map(ChildGroup::path);
         let prepared = self.launcher.take();
-        let started = prepared
-            .filter(|launcher| launcher.release() == release)
-            .map_or_else(|| self.prepare(release), Ok)
-            .and_then(|launcher| launcher.launch(group.map(ChildGroup::path)));
+        let prepared = prepared.filter(|launcher| launcher.release() == release);
+        // One that was killed while it waited says nothing about the release.
+        let launched = prepared.and_then(|launcher| {
+            let launched = launcher.launch(path);
+            launched.inspect_err(|_| self.kill_all()).ok()
+        });
+        let started = launched.map_or_else(
+            || {
+                self.prepare(release)
+                    .and_then(|launcher| launcher.launch(path))
+            },
+            Ok,
+        );
         match started {
             Ok(pid) => {
                 tracing::info!(pid, release, "started the child");
