@@ -277,25 +277,14 @@ impl Supervisor {
                 lost: true,
             };
         }
-        let group = self.group.as_ref().ok();
-        let group = group.filter(|group| {
-            let made = group.renew().inspect_err(|error| {
-                tracing::warn!(%error, "no control group for the child");
-            });
-            made.is_ok()
-        });
-        let path = group.map(ChildGroup::path);
         let prepared = self.launcher.take();
         let prepared = prepared.filter(|launcher| launcher.release() == release);
         // One that was killed while it waited says nothing about the release.
-        let launched = prepared.and_then(|launcher| {
-            let launched = launcher.launch(path);
-            launched.inspect_err(|_| self.kill_all()).ok()
-        });
+        let launched = prepared.and_then(|launcher| self.launch(launcher).ok());
         let started = launched.map_or_else(
             || {
-                self.prepare(release)
-                    .and_then(|launcher| launcher.launch(path))
+                let launcher = self.prepare(release);
+                launcher.and_then(|launcher| self.launch(launcher))
             },
             Ok,
         );
@@ -304,14 +293,23 @@ impl Supervisor {
                 tracing::info!(pid, release, "started the child");
                 ChildEvent::Spawned(pid)
             }
-            Err(error) => {
-                self.kill_all();
-                ChildEvent::SpawnFailed {
-                    how: format!("could not be started: {error}"),
-                    lost: false,
-                }
-            }
+            Err(error) => ChildEvent::SpawnFailed {
+                how: format!("could not be started: {error}"),
+                lost: false,
+            },
         }
+    }
+
+    /// Lets a process become the child, in a group that nothing was killed in. Nothing of it is left if that fails.
+    fn launch(&self, launcher: Launcher) -> io::Result<u32> {
+        let group = self.group.as_ref().ok().filter(|group| {
+            let made = group.renew().inspect_err(|error| {
+                tracing::warn!(%error, "no control group for the child");
+            });
+            made.is_ok()
+        });
+        let launched = launcher.launch(group.map(ChildGroup::path));
+        launched.inspect_err(|_| self.kill_all())
     }
 
     /// Has the next child ready to start when the last one has ended. Best effort: without, it is prepared then.

@@ -1,8 +1,8 @@
 //! Keeping the child alive: restarts, exit codes, hangs, groups, logs.
 
-use std::{fs, process::Stdio};
+use std::{collections::BTreeMap, fs, process::Stdio};
 
-use crate::workbench::{Bench, text, write};
+use crate::workbench::{Bench, subprocesses, text, write};
 use nix::sys::signal::{Signal, kill};
 use supervisor::{child::control::group_runs, control::Request};
 
@@ -92,6 +92,33 @@ fn a_child_that_ignores_sigterm_is_killed_in_the_end_and_at_once_when_asked_twic
     running.signal(Signal::SIGTERM);
     assert_eq!(running.ended().code(), Some(0));
     assert_eq!(bench.children(), []);
+}
+
+#[test]
+fn a_start_that_is_killed_while_it_waits_is_made_again_and_blamed_on_nobody() {
+    let bench = Bench::new();
+    bench.release("one", "ignores-sigterm");
+    bench.git_checkout(&["pull", "-q"]);
+    let running = bench.start_and_settle(&["--stop-timeout", "1h"]);
+    bench.release("two", "");
+    bench.ask(&Request::Update {
+        force: false,
+        local: false,
+    });
+    bench.until("the first is being stopped", |report| {
+        report.child.state == "stopping"
+    });
+    let waiting = bench.wait("the second is prepared", || {
+        subprocesses(running.pid(), "launch").pop()
+    });
+    let waiting = nix::unistd::Pid::from_raw(waiting.cast_signed());
+    kill(waiting, Signal::SIGKILL).unwrap();
+    kill_child(&bench, Signal::SIGKILL);
+    bench.until("the second runs", |report| report.child.state == "running");
+    let report = bench.settled();
+    assert_eq!(report.child.last_failure, None);
+    assert_eq!(report.update.quarantine, BTreeMap::new());
+    bench.assert_runs(&["one", "two"]);
 }
 
 #[test]

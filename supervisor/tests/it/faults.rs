@@ -26,7 +26,7 @@ use nix::{
 
 use crate::{
     self_update::yield_supervisor,
-    workbench::{Bench, Running, try_git, write},
+    workbench::{Bench, Running, subprocesses, try_git, write},
 };
 use supervisor::home::Home;
 
@@ -77,7 +77,10 @@ enum Victim {
     Supervisor,
     Child,
     Both,
+    /// A step of an update that is under way.
     Worker,
+    /// What waits to become the child.
+    Launcher,
 }
 
 struct Run<'a> {
@@ -147,12 +150,13 @@ impl Run<'_> {
     }
 
     fn strike(&mut self) {
-        const VICTIMS: [Victim; 5] = [
+        const VICTIMS: [Victim; 6] = [
             Victim::Supervisor,
             Victim::Supervisor,
             Victim::Child,
             Victim::Both,
             Victim::Worker,
+            Victim::Launcher,
         ];
         let victim = VICTIMS[self.chance.below(VICTIMS.len())];
         let children = self.bench.children().into_iter().map(|child| child.pid);
@@ -161,7 +165,8 @@ impl Run<'_> {
             Victim::Supervisor => vec![supervisor],
             Victim::Child => children.collect(),
             Victim::Both => children.chain([supervisor]).collect(),
-            Victim::Worker => workers(supervisor),
+            Victim::Worker => subprocesses(supervisor, "worker"),
+            Victim::Launcher => subprocesses(supervisor, "launch"),
         };
         for pid in victims {
             // It may have ended by itself.
@@ -233,20 +238,6 @@ fn until_done(folder: &Path, args: &[&str]) {
         }
     }
     assert_eq!(last, "", "git {args:?} never got the lock");
-}
-
-/// The steps of an update that are under way.
-fn workers(supervisor: u32) -> Vec<u32> {
-    let children = format!("/proc/{supervisor}/task/{supervisor}/children");
-    let children = fs::read_to_string(children).unwrap_or_default();
-    let pids = children
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok());
-    pids.filter(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).nth(1) == Some(b"worker")
-    })
-    .collect()
 }
 
 /// What a process that was killed may have left half done.

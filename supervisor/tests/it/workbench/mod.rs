@@ -380,6 +380,20 @@ fn flags(extra: &[&str]) -> Vec<String> {
 }
 
 /// Runs git, which must succeed.
+/// The supervisor's own processes that run a subcommand, such as the steps of an update.
+pub(crate) fn subprocesses(supervisor: u32, subcommand: &str) -> Vec<u32> {
+    let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+    let children = fs::read_to_string(children).unwrap_or_default();
+    let pids = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    pids.filter(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).nth(1) == Some(subcommand.as_bytes())
+    })
+    .collect()
+}
+
 pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
     let output = try_git(dir, args);
     assert!(output.status.success(), "git {args:?}: {}", text(&output));
