@@ -35,6 +35,7 @@ from worker import Worker, evaluate, plan_of, source
 SHAPES = {  # class, vocabulary, hidden, inner, layers, heads, key heads, dtype, samples, prompt, response
     "tiny": ("Llama", 2000, 64, 176, 2, 4, 2, "float32", 12, (20, 60), (40, 120)),
     "tiny-stablelm": ("StableLm", 2000, 64, 176, 2, 4, 4, "bfloat16", 8, (20, 60), (40, 90)),
+    "llama-86m": ("Llama", 32000, 640, 1728, 10, 10, 10, "bfloat16", 40, (100, 200), (200, 400)),
     "llama-8b": ("Llama", 128256, 4096, 14336, 32, 32, 8, "bfloat16", 160, (100, 200), (300, 500)),
     "stablelm-1.6b": ("StableLm", 100352, 2048, 5632, 24, 32, 32, "bfloat16", 160, (100, 200), (300, 500)),
 }
@@ -73,10 +74,13 @@ def apart(ours, theirs):
     return max(abs(float(a) - float(b)) for a, b in zip(ours, theirs))
 
 
-def bench(model, batches, dtype, seconds, *more):
-    command = [os.path.join(PROGRAMS, "bench"), "--model", model, "--batches", batches, "--device", DEVICE, *without()]
+def bench(model, batches, dtype, seconds, *more, device=DEVICE):
+    command = [os.path.join(PROGRAMS, "bench"), "--model", model, "--batches", batches, "--device", device, *without()]
+    env = environment()
+    if device == "cpu":
+        env["RAYON_NUM_THREADS"] = "2"  # as reference.py
     begun = time.time()
-    rc, out, err = run([*command, "--dtype", dtype, *more], seconds)
+    rc, out, err = run([*command, "--dtype", dtype, *more], seconds, env=env)
     try:
         found = json.loads(out.strip().splitlines()[-1])
     except (IndexError, ValueError):
@@ -190,6 +194,17 @@ def ceilings():
     return json.loads(out) if rc == 0 else {"failed": rc, "stderr": err}
 
 
+def attention():
+    """How fast is attention alone, by the kernel for short sequences and by the one that is chosen?"""
+    if DEVICE == "cpu":
+        return {"left_out": "no GPU"}
+    rc, out, err = run([os.path.join(PROGRAMS, "attention")], 60)
+    shapes = [json.loads(line) for line in out.splitlines()]
+    for shape in shapes:
+        log("  ", json.dumps(shape))
+    return {"shapes": shapes, **({"failed": rc, "stderr": err} if rc else {})}
+
+
 # Texts of one length: how many, how long; and how long with a tiny model.
 LONG = {"long": (16, 2048, 300), "longest": (4, 8192, 400)}
 
@@ -222,9 +237,9 @@ def flops(shape, samples):
 class Reference:
     """transformers with a model of its own making, which it also writes for us to read."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, device):
         self.stderr = open(os.path.join(OUT, "reference.txt"), "a")
-        command = [PYTHON, os.path.join(HERE, "reference.py"), folder, REFERENCE]
+        command = [PYTHON, os.path.join(HERE, "reference.py"), folder, device]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr, text=True
         )
@@ -256,8 +271,8 @@ class Reference:
 class Comparison:
     """Ours and theirs, in turn, on the same weights and ids."""
 
-    def __init__(self, shape):
-        self.shape = shape
+    def __init__(self, shape, device=DEVICE, reference=REFERENCE):
+        self.shape, self.device = shape, device
         folder = os.path.join(WORK, shape)
         os.makedirs(folder, exist_ok=True)
         write_json(os.path.join(folder, "shape.json"), SHAPES[shape][:8])
@@ -266,12 +281,13 @@ class Comparison:
         self.work, self.tokens = flops(shape, samples)
         self.found = {"tokens": self.tokens, "tflop": self.work / 1e12, "ours": [], "reference": []}
         results["stages"]["speed " + shape] = self.found
-        self.reference = Reference(folder)
+        self.reference = Reference(folder, reference)
         self.found["made"] = self.reference.made
 
     def ours(self, name, batches, *more, repeat=3):
         usage = Usage()
-        one = bench(model_folder(self.shape), batches, dtype_of(self.shape), 150, "--repeat", str(repeat), *more)
+        one = bench(model_folder(self.shape), batches, dtype_of(self.shape), 150, "--repeat", str(repeat), *more,
+                    device=self.device)
         return self.keep("ours", dict(one, name=name, **usage.close()))
 
     def theirs(self, name, size, batches, repeat=1):
@@ -327,6 +343,19 @@ def speed(shape):
     finally:
         both.reference.close()
     return found
+
+
+def cpu():
+    """bf16 on the CPU of this machine, which may have AMX, beside transformers."""
+    both = Comparison("llama-86m", "cpu", "cpu")
+    try:
+        with open("/proc/cpuinfo") as file:
+            has = {flag for flag in file.read().split() if flag.startswith(("amx", "avx512_bf16"))}
+        both.found["instructions"] = sorted(has)
+        both.ratio("cpu", both.theirs("batch 1", 1, both.short, 2), both.ours("pack 512", both.short, "--pack-tokens", "512"))
+    finally:
+        both.reference.close()
+    return both.found
 
 
 def resident():
@@ -411,7 +440,7 @@ def stages():
     speeds = [(f"speed {shape}", lambda shape=shape: speed(shape), 60) for shape in shapes()]
     every = [
         ("machine", machine, 5), ("walls", walls, 10), ("golden_f32", lambda: golden("f32", "float32/eager", 1e-4), 10),
-        ("ceilings", ceilings, 15), *speeds, ("resident", resident, 30),
+        ("ceilings", ceilings, 15), ("attention", attention, 15), *speeds, ("resident", resident, 30), ("cpu", cpu, 30),
         ("golden_bf16", lambda: golden("bf16", "bfloat16/sdpa", 1.0), 10), ("kernels", kernels, 40), ("memcheck", memcheck, 20),
     ]
     names = os.environ.get("STAGES")

@@ -25,6 +25,8 @@ struct uint3s { unsigned x, y, z; };
 struct sim_thread { uint3s thread, block; };
 extern thread_local uint3s threadIdx, blockIdx, blockDim, gridDim;
 void sim_barrier();
+// The shared memory that the launch asked for.
+unsigned char *sim_shared();
 uint64_t sim_exchange(uint64_t value, int lane_mask);
 inline void __syncthreads() { sim_barrier(); }
 template <class T> T __shfl_xor_sync(unsigned, T v, int mask, int = 32) {

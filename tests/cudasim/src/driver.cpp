@@ -52,6 +52,7 @@ API cuDeviceGetAttribute(int *value, int attribute, int) {
     case 16: *value = 132; break; // multiprocessors
     case 75: *value = 9; break;   // compute capability, major
     case 76: *value = 0; break;   // and minor
+    case 81: *value = SHARED_OF_MULTIPROCESSOR; break;
     default: *value = 1;
     }
     return SUCCESS;
@@ -274,14 +275,24 @@ API cuModuleGetFunction(void **function, void *module, const char *name) {
     *function = (void *)kernel;
     return SUCCESS;
 }
-API cuFuncSetAttribute(void *, int, int) { return SUCCESS; }
+API cuFuncSetAttribute(void *function, int attribute, int value) {
+    constexpr int MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
+    if (attribute != MAX_DYNAMIC_SHARED_SIZE_BYTES) return SUCCESS;
+    if (value < 0 || (unsigned)value > SHARED_OF_BLOCK) return INVALID_VALUE;
+    ((const Kernel *)function)->most_shared = value;
+    return SUCCESS;
+}
 
 API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                    void *stream, void **parameters, void **) {
     NEED const Kernel &kernel = *(const Kernel *)function;
     uint64_t threads = (uint64_t)bx * by * bz, blocks = (uint64_t)gx * gy * gz;
-    if (!threads || !blocks || threads > 1024 || bz > 64 || gx > 0x7fffffff || gy > 65535 || gz > 65535 || shared > 232448) {
+    if (!threads || !blocks || threads > 1024 || bz > 64 || gx > 0x7fffffff || gy > 65535 || gz > 65535) {
         problem("launch of " + kernel.name + " with a bad grid");
+        return INVALID_VALUE;
+    }
+    if (shared > kernel.most_shared) {
+        problem("launch of " + kernel.name + " with more shared memory than was asked for");
         return INVALID_VALUE;
     }
     count("kernel " + kernel.name, threads * blocks);
@@ -299,7 +310,7 @@ API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
         for (auto &argument : *copied) arguments.push_back(argument.data());
         static std::mutex one_at_a_time; // shared memory is static
         std::lock_guard<std::mutex> guard(one_at_a_time);
-        run_kernel(kernel, {gx, gy, gz}, {bx, by, bz}, arguments.data());
+        run_kernel(kernel, {gx, gy, gz}, {bx, by, bz}, shared, arguments.data());
     });
     return SUCCESS;
 }

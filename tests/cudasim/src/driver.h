@@ -2,6 +2,7 @@
 #pragma once
 #include "sim.h"
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -51,9 +52,13 @@ struct Kernel {
     sim_call call;
     // Sizes of its arguments, ended by 0.
     const unsigned *sizes;
+    // Bytes of shared memory that a launch may ask for.
+    mutable std::atomic<unsigned> most_shared = 48 << 10;
 };
+// Shared memory of a block: at most, and of all blocks that a multiprocessor runs at once (an H100's).
+constexpr unsigned SHARED_OF_BLOCK = 227 << 10, SHARED_OF_MULTIPROCESSOR = 228 << 10;
 const Kernel *find_kernel(const std::string &name);
-void run_kernel(const Kernel &kernel, uint3s grid, uint3s block, void **arguments);
+void run_kernel(const Kernel &kernel, uint3s grid, uint3s block, unsigned shared, void **arguments);
 
 // ---- stream.cpp
 

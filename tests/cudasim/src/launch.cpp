@@ -11,7 +11,10 @@ static std::map<std::string, Kernel> &kernels() {
     static auto *all = new std::map<std::string, Kernel>;
     return *all;
 }
-sim_kernel::sim_kernel(const char *name, sim_call call, const unsigned *sizes) { kernels()[name] = {name, call, sizes}; }
+sim_kernel::sim_kernel(const char *name, sim_call call, const unsigned *sizes) {
+    Kernel &kernel = kernels()[name];
+    kernel.name = name, kernel.call = call, kernel.sizes = sizes;
+}
 const Kernel *find_kernel(const std::string &name) {
     auto found = kernels().find(name);
     return found == kernels().end() ? nullptr : &found->second;
@@ -105,6 +108,15 @@ void run_warp(int begin, int end) {
 // In every other block the last threads and warps come first: what depends on an order differs between blocks.
 int nth(int i, int count, bool backwards) { return backwards ? count - 1 - i : i; }
 
+// Ends where a page begins that nobody may touch.
+unsigned char *const end_of_shared = [] {
+    constexpr size_t PAGE = 4096;
+    char *base = (char *)mmap(0, SHARED_OF_BLOCK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(base + SHARED_OF_BLOCK, PAGE, PROT_NONE);
+    return (unsigned char *)base + SHARED_OF_BLOCK;
+}();
+unsigned char *shared_memory;
+
 // Most kernels have neither barriers nor shuffles. The first thread tells: if it is done at once, so are the others
 // without fibers, and a barrier that only they meet is a problem.
 void run_block(uint3s block) {
@@ -137,6 +149,8 @@ void run_block(uint3s block) {
     }
 }
 } // namespace
+
+unsigned char *sim_shared() { return shared_memory; }
 
 void sim_barrier() {
     if (!current) return problem("a barrier that the first thread of the block does not meet");
@@ -178,7 +192,8 @@ const void *sim_warp::of(int lane) const {
     return pool[first + lane].shown;
 }
 
-void run_kernel(const Kernel &kernel, uint3s grid, uint3s block, void **arguments) {
+void run_kernel(const Kernel &kernel, uint3s grid, uint3s block, unsigned shared, void **arguments) {
+    shared_memory = end_of_shared - shared;
     blockDim = block;
     gridDim = grid;
     running = kernel.call;
@@ -187,6 +202,7 @@ void run_kernel(const Kernel &kernel, uint3s grid, uint3s block, void **argument
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {
                 blockIdx = {x, y, z};
+                memset(shared_memory, 0xff, shared); // nobody has written it: NaN
                 run_block(block);
             }
 }

@@ -12,10 +12,11 @@ __device__ inline float of_lane(float x, int lane) { return __shfl_xor_sync(0xff
 
 // Arguments as in attention.cu. In turns, each lane scores one key and sums some dimensions of all values.
 extern "C" __global__ void __launch_bounds__(THREADS) attention_f32(
-    const float *qkv, const uint32_t *tiles, float *out, int heads, int kv_heads, int dim, int window, float scale) {
+    const float *qkv, const uint32_t *list, float *out, int heads, int kv_heads, int dim, int window, float scale) {
     __shared__ float memory[TILE * (WIDTH + 1)]; // keys, then values; one more: lanes read different banks
-    const uint32_t *tile = tiles + 3 * blockIdx.x;
-    const int start = tile[0], length = tile[1], first = tile[2] + threadIdx.x / 32 * EACH;
+    const auto [start, length, first_of_block] = work_of_block<ROWS>(list);
+    if (first_of_block >= length) return;
+    const int first = first_of_block + threadIdx.x / 32 * EACH;
     const int head = blockIdx.y, kv_head = head / (heads / kv_heads), lane = threadIdx.x % 32;
     const int stride = (heads + 2 * kv_heads) * dim;
     const float *sequence = qkv + (size_t)start * stride;
@@ -33,8 +34,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_f32(
     for (int i = 0; i < EACH; i++) query[i] = sequence + (size_t)min(first + i, length - 1) * stride + head * dim;
     float sums[EACH][WIDTH / 32] = {}, most[EACH], total[EACH] = {};
     for (int i = 0; i < EACH; i++) most[i] = -INFINITY;
-    const int end = min(length, (int)tile[2] + ROWS);
-    const int begin = window < 0 ? 0 : max(0, (int)tile[2] - window) / TILE * TILE;
+    const int end = min(length, first_of_block + ROWS);
+    const int begin = window < 0 ? 0 : max(0, first_of_block - window) / TILE * TILE;
     for (int key = begin; key < end; key += TILE) {
         fetch(its_keys, key);
         float weights[EACH] = {};

@@ -23,6 +23,36 @@ template <class T> __device__ inline uint32_t packed(float low, float high) {
     return bits_of(rounded<T>(low)) | uint32_t(bits_of(rounded<T>(high))) << 16;
 }
 
+// What a block of the attention does: queries of a sequence from `first` on. The work list has an entry (first token and
+// length of a sequence, the first of its queries) for each `ENTRY` queries; a kernel of fewer takes parts of it.
+constexpr int ENTRY = 128;
+struct Work {
+    int start, length, first;
+};
+template <int QUERIES> __device__ inline Work work_of_block(const uint32_t *list) {
+    constexpr int PARTS = ENTRY / QUERIES;
+    const uint32_t *entry = list + 3 * (blockIdx.x / PARTS);
+    return {int(entry[0]), int(entry[1]), int(entry[2] + blockIdx.x % PARTS * QUERIES)};
+}
+
+// The memory that the threads of a block share, as much as the launch asks for.
+#ifdef __CUDACC__
+#define SHARED_MEMORY(name) extern __shared__ __align__(16) unsigned char name[]
+#else
+#define SHARED_MEMORY(name) unsigned char *const name = sim_shared()
+#endif
+
+// 2^x, or nothing where that is less than the smallest normal number.
+__device__ inline float power_of_2(float x) {
+#ifdef __CUDACC__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return x < -126 ? 0 : exp2f(x);
+#endif
+}
+
 // Starts a copy of 16 bytes to shared memory, or of as many zeros; done after `copies_done`, for others after a barrier.
 #ifdef __CUDACC__
 __device__ inline void copy_chunk(void *to, const void *from, bool is) {

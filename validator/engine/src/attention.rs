@@ -83,7 +83,7 @@ pub(crate) struct Sequences {
     /// Masks for the unfused way, by window: made when first needed.
     bands: Mutex<BTreeMap<Option<usize>, Tensor>>,
     /// The work list of the one kernel, on the device.
-    pub(crate) tiles: Option<Tensor>,
+    pub(crate) work: Option<Tensor>,
 }
 
 impl Sequences {
@@ -100,20 +100,20 @@ impl Sequences {
             })
             .collect();
         #[cfg(feature = "cuda")]
-        let tiles = if device.is_cuda() {
-            kernels::attention_tiles(&spans)
+        let work = if device.is_cuda() {
+            kernels::attention_work(&spans)
         } else {
             Vec::new()
         };
         #[cfg(not(feature = "cuda"))]
-        let (tiles, _) = (Vec::new(), device);
+        let (work, _) = (Vec::new(), device);
         let sequences = Self {
             longest: seen + spans.iter().map(Range::len).max().unwrap_or(0),
             bands: Mutex::default(),
-            tiles: None,
+            work: None,
             spans,
         };
-        (sequences, tiles)
+        (sequences, work)
     }
 
     /// Brings what is on a device to another one.
@@ -122,10 +122,10 @@ impl Sequences {
             spans: self.spans.clone(),
             longest: self.longest,
             bands: Mutex::default(),
-            tiles: self
-                .tiles
+            work: self
+                .work
                 .as_ref()
-                .map(|tiles| moved(tiles, device))
+                .map(|work| moved(work, device))
                 .transpose()?,
         })
     }
@@ -244,10 +244,15 @@ pub(crate) fn attend(
         if rotation.cos.dim(1)? > 0 {
             qkv.inplace_op3(&rotation.cos, &rotation.sin, &kernels::Rotate(heads))?;
         }
-        let Some(tiles) = &sequences.tiles else {
+        let Some(work) = &sequences.work else {
             candle_core::bail!("no work list for the kernel")
         };
-        return qkv.apply_op2_no_bwd(tiles, &kernels::Attend { heads, window });
+        let attend = kernels::Attend {
+            heads,
+            window,
+            longest: sequences.longest,
+        };
+        return qkv.apply_op2_no_bwd(work, &attend);
     }
     let (q, k, v) = split(qkv, heads)?;
     let (q, k) = (rotate(&q, rotation)?, rotate(&k, rotation)?);

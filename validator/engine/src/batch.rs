@@ -45,8 +45,8 @@ impl Batch {
         device: &Device,
     ) -> Result<Self> {
         let count = tokens.ids.len();
-        let (mut sequences, tiles) = Sequences::new(&tokens.lengths, tokens.seen, device);
-        let parts = [tokens.ids, tokens.rows, tokens.targets, tiles];
+        let (mut sequences, work) = Sequences::new(&tokens.lengths, tokens.seen, device);
+        let parts = [tokens.ids, tokens.rows, tokens.targets, work];
         // A GPU waits for each upload, so there is one for all.
         let all = Tensor::new(parts.concat(), device)?;
         let mut first = 0;
@@ -56,7 +56,7 @@ impl Batch {
             part
         };
         let (ids, rows, targets) = (part(0)?, part(1)?, part(2)?);
-        sequences.tiles = Some(part(3)?);
+        sequences.work = Some(part(3)?);
         Ok(Self {
             ids,
             rotation: Rotation::new(tables, count, dtype, device)?,

@@ -1,11 +1,9 @@
 //! Our own kernels (`engine/kernels/*.cu`), compiled to PTX by the build script: what they take, how
 //! they are launched.
 
-use std::ops::Range;
-
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, InplaceOp3, Layout, Result,
-    Shape, WithDType,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, InplaceOp3, Layout, Result, Shape,
+    WithDType,
     backend::BackendStorage,
     bail,
     cuda_backend::{
@@ -52,15 +50,8 @@ pub(super) fn load(device: &CudaDevice) -> Result<()> {
     Ok(())
 }
 
-/// Queries of a block of the attention, and its threads.
-const QUERIES: usize = 64;
-const ATTENTION_THREADS: u32 = 128;
-
-/// Threads of a block of the other kernels.
+/// Threads of a block of every kernel but the attention's in 16 bits.
 const THREADS: u32 = 256;
-
-/// Widths of heads the attention is compiled for; narrower heads are filled up with zeros.
-const WIDTHS: [usize; 5] = [64, 80, 96, 128, 256];
 
 /// A number type of the kernels, which have the name of its dtype in theirs.
 trait Number: CudaDType + DeviceRepr + WithDType {}
@@ -86,14 +77,18 @@ fn elements<'a, T: CudaDType>(
 ///
 /// The caller's kernel reads and writes within its arguments: their shapes were checked before.
 macro_rules! launch {
-    ($device:expr, $function:expr, $grid:expr, $threads:expr, $($argument:expr),+ $(,)?) => {{
+    ($device:expr, $function:expr, $grid:expr, $threads:expr, $($argument:expr),+ $(,)?) => {
+        launch!(sharing 0; $device, $function, $grid, $threads, $($argument),+)
+    };
+    // With so many bytes that the threads of a block share, beside those the kernel declares itself.
+    (sharing $bytes:expr; $device:expr, $function:expr, $grid:expr, $threads:expr, $($argument:expr),+ $(,)?) => {{
         let (stream, function) = ($device.cuda_stream(), $function);
         let mut builder = stream.launch_builder(&function);
         $(builder.arg($argument);)+
         let config = LaunchConfig {
             grid_dim: $grid,
             block_dim: ($threads, 1, 1),
-            shared_mem_bytes: 0,
+            shared_mem_bytes: $bytes,
         };
         #[expect(unsafe_code, reason = "kernels are launched by address")]
         // SAFETY: the arguments are those the kernel declares, and it stays within their shapes.
@@ -101,8 +96,10 @@ macro_rules! launch {
     }};
 }
 
+mod attention;
 mod gather;
 mod norm;
+pub use attention::{Attend, attention_work, can_attend};
 pub use gather::Gather;
 pub use norm::{AddBias, RowNorm};
 
@@ -112,109 +109,6 @@ fn output<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<
     // SAFETY: the kernel that follows on the same stream writes every element.
     unsafe {
         device.alloc::<T>(count)
-    }
-}
-
-/// Returns whether attention of such heads in such a type is one launch.
-pub fn can_attend(dtype: DType, head_dim: usize) -> bool {
-    let known = WIDTHS.into_iter().any(|width| head_dim <= width);
-    known && (dtype == DType::F32 || head_dim.is_multiple_of(8))
-}
-
-/// Returns the work list of the attention: first token, length and first query of each block, the
-/// longest work first.
-pub fn attention_tiles(spans: &[Range<usize>]) -> Vec<u32> {
-    let mut tiles: Vec<[u32; 3]> = spans
-        .iter()
-        .flat_map(|span| {
-            let starts = (0..span.len()).step_by(QUERIES);
-            starts.map(|first| [span.start as u32, span.len() as u32, first as u32])
-        })
-        .collect();
-    tiles.sort_by_key(|&[_, _, first]| std::cmp::Reverse(first));
-    tiles.concat()
-}
-
-/// Attention over packed sequences: from rotated `[tokens, queries | keys | values]` and the work
-/// list (`[tiles * 3]`) to `[tokens, queries * dim]`.
-#[derive(Debug, Clone, Copy)]
-pub struct Attend {
-    pub heads: Heads,
-    /// How many tokens before the current one are seen, if not all.
-    pub window: Option<usize>,
-}
-
-impl Attend {
-    fn run<T: Number>(
-        self,
-        device: &CudaDevice,
-        qkv: &CudaView<'_, T>,
-        tiles: &CudaView<'_, u32>,
-        tokens: usize,
-    ) -> Result<CudaStorage> {
-        let Heads { queries, keys, dim } = self.heads;
-        let Some(width) = WIDTHS.into_iter().find(|&width| dim <= width) else {
-            bail!("no attention for heads of {dim}")
-        };
-        let mut out = output::<T>(device, tokens * queries * dim)?;
-        let grid = ((tiles.len() / 3) as u32, queries as u32, 1);
-        let (module, name, threads) = if T::DTYPE == DType::F32 {
-            (ATTENTION_F32, "attention_f32".to_owned(), 256)
-        } else {
-            let name = format!("attention_{}_{width}", T::DTYPE.as_str());
-            (ATTENTION, name, ATTENTION_THREADS)
-        };
-        let (heads, kv_heads, dim) = (queries as i32, keys as i32, dim as i32);
-        let window = self.window.map_or(-1, |window| window.min(1 << 30) as i32);
-        let scale = 1.0 / (dim as f32).sqrt();
-        launch!(
-            device,
-            function(device, &module, &name)?,
-            grid,
-            threads,
-            qkv,
-            tiles,
-            &mut out,
-            &heads,
-            &kv_heads,
-            &dim,
-            &window,
-            &scale,
-        );
-        Ok(CudaStorage::wrap_cuda_slice(out, device.clone()))
-    }
-}
-
-impl CustomOp2 for Attend {
-    fn name(&self) -> &'static str {
-        "attend"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("the CPU has an attention of its own")
-    }
-
-    fn cuda_fwd(
-        &self,
-        qkv: &CudaStorage,
-        qkv_layout: &Layout,
-        tiles: &CudaStorage,
-        tiles_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (tokens, width) = qkv_layout.shape().dims2()?;
-        let Heads { queries, keys, dim } = self.heads;
-        if width != (queries + 2 * keys) * dim {
-            bail!("{width} columns for {:?}", self.heads)
-        }
-        let (device, tiles) = (qkv.device(), elements(tiles, tiles_layout)?);
-        let out = by_type!(qkv.dtype(), T => self.run::<T>(device, &elements(qkv, qkv_layout)?, &tiles, tokens)?);
-        Ok((out, (tokens, queries * dim).into()))
     }
 }
 

@@ -21,7 +21,7 @@ struct Mistake {
     found: &'static str,
 }
 
-const MISTAKES: [Mistake; 5] = [
+const MISTAKES: [Mistake; 7] = [
     // Bounds: one element behind the last row, beside right results.
     Mistake {
         kernel: "norm.cu",
@@ -54,6 +54,22 @@ const MISTAKES: [Mistake; 5] = [
         wrong: "",
         test: "norms_are_those_of_f64",
         found: ", expected",
+    },
+    // Race: keys are overwritten while others still read them.
+    Mistake {
+        kernel: "attention.cu",
+        right: "        __syncthreads(); // the values are there, nobody reads the keys any more\n",
+        wrong: "",
+        test: "attention_is_that_of_f64",
+        found: "",
+    },
+    // Shared memory: queries that nobody copied.
+    Mistake {
+        kernel: "attention.cu",
+        right: "fetch<WIDTH, ROWS>(queries,",
+        wrong: "fetch<WIDTH, ROWS / 2>(queries,",
+        test: "attention_is_that_of_f64",
+        found: "NaN",
     },
     // Mask: a query sees the key after it.
     Mistake {

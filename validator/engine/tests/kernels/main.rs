@@ -14,9 +14,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 use engine::{
-    cuda::kernels::{
-        AddBias, Attend, CrossEntropy, Gate, Gather, Rotate, RowNorm, attention_tiles,
-    },
+    cuda::kernels::{AddBias, Attend, CrossEntropy, Gate, Gather, Rotate, RowNorm, attention_work},
     device::DeviceSpec,
     heads::Heads,
 };
@@ -133,6 +131,8 @@ fn attention_is_that_of_f64() {
         (heads(2, 2, 80), &[65, 64][..], None, DType::BF16),
         (heads(2, 1, 96), &[33][..], None, DType::F16),
         (heads(3, 1, 128), &[100, 17][..], None, DType::BF16),
+        (heads(2, 1, 128), &[300, 128][..], None, DType::BF16),
+        (heads(1, 1, 128), &[270][..], Some(70), DType::BF16),
         (heads(2, 1, 256), &[80, 3][..], None, DType::BF16),
         (heads(2, 2, 16), &[150][..], Some(0), DType::BF16),
         (heads(2, 1, 128), &[200, 9][..], Some(63), DType::F16),
@@ -150,17 +150,23 @@ fn attention_is_that_of_f64() {
         let columns = (heads.queries + 2 * heads.keys) * heads.dim;
         let qkv = noise(end * columns, 7, dtype);
         let qkv = (qkv * 3.0).unwrap().reshape((end, columns)).unwrap();
-        let tiles = Tensor::new(attention_tiles(&spans), &gpu).unwrap();
-        let found = qkv
-            .to_device(&gpu)
-            .unwrap()
-            .apply_op2_no_bwd(&tiles, &Attend { heads, window })
-            .unwrap();
+        let work = Tensor::new(attention_work(&spans), &gpu).unwrap();
+        let on_gpu = qkv.to_device(&gpu).unwrap();
+        // By the kernels for short and for long sequences.
+        let [found, by_wide] = [1, 1 << 20].map(|longest| {
+            let attend = Attend {
+                heads,
+                window,
+                longest,
+            };
+            numbers(&on_gpu.apply_op2_no_bwd(&work, &attend).unwrap())
+        });
+        assert_eq!(found, by_wide, "{heads:?} {window:?}");
         let expected = attended(&numbers(&qkv), &spans, heads, window);
         // In 16 bits, weights and the result are rounded: in bf16, to eight bits of mantissa.
         let tolerance = if dtype == DType::F32 { 2e-5 } else { 0.03 };
         assert_near(
-            &numbers(&found),
+            &found,
             &expected,
             tolerance,
             &format!("{heads:?} {window:?}"),
@@ -192,13 +198,14 @@ fn attention_does_not_see_its_neighbors() {
                     end - part.dim(0).unwrap()..end
                 })
                 .collect();
-            let tiles = Tensor::new(attention_tiles(&spans), &gpu).unwrap();
+            let work = Tensor::new(attention_work(&spans), &gpu).unwrap();
             let qkv = Tensor::cat(parts, 0).unwrap().to_device(&gpu).unwrap();
             let attend = Attend {
                 heads,
                 window: None,
+                longest: 75,
             };
-            let out = qkv.apply_op2_no_bwd(&tiles, &attend).unwrap();
+            let out = qkv.apply_op2_no_bwd(&work, &attend).unwrap();
             numbers(&out.narrow(0, before, 75).unwrap())
         };
         let alone = bits(0, &[&one]);
