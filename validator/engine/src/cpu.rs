@@ -11,10 +11,18 @@ pub(crate) mod exp;
 pub(crate) mod gated;
 pub(crate) mod linear;
 mod matrix;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod native;
 pub(crate) mod norm;
 
 use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
 use half::{bf16, f16};
+
+/// Finds out what this CPU has. For some of it the kernel is asked, which is forbidden behind the walls.
+pub(crate) fn prepare() {
+    #[cfg(target_arch = "x86_64")]
+    native::Unit::of_machine();
+}
 
 /// Runs a loop compiled for the widest vectors this machine has.
 ///
@@ -115,6 +123,10 @@ pub(crate) trait Element: WithDType {
     fn plain(_: &[Self]) -> Option<&[f32]> {
         None
     }
+    /// Returns the values as they are, if they are bf16.
+    fn brain(_: &[Self]) -> Option<&[bf16]> {
+        None
+    }
 }
 
 impl Element for f32 {
@@ -134,6 +146,10 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    fn brain(values: &[Self]) -> Option<&[bf16]> {
+        Some(values)
+    }
+
     #[inline(always)]
     fn widen(self) -> f32 {
         // The upper half of an f32; `to_f32` looks at each for NaN, which keeps loops from vectors.

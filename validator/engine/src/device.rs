@@ -196,8 +196,14 @@ pub fn describe(device: &Device) -> Description {
 /// Names the vectors that decide in which order products are summed, and so the last bits of losses.
 fn vectors() -> &'static str {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx512f") {
-        return ", AVX-512";
+    {
+        use crate::cpu::native::Unit;
+        match Unit::of_machine() {
+            Some(Unit::Tiles) => return ", AVX-512, AMX",
+            Some(Unit::Vectors) => return ", AVX-512 with bf16",
+            None if std::arch::is_x86_feature_detected!("avx512f") => return ", AVX-512",
+            None => {}
+        }
     }
     ""
 }

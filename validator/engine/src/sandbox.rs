@@ -59,6 +59,7 @@ use shared::cgroup::Delegation;
 
 use self::{cgroup::Group, gpu::Gpu};
 use crate::{
+    cpu,
     device::{self, DeviceSpec},
     memory,
 };
@@ -199,7 +200,8 @@ pub fn separate(allowed: &Allowed) -> Walls {
 /// process has one thread: what landlock forbids, it forbids the calling thread and those it
 /// starts later.
 pub fn enter(mut walls: Walls, spec: &DeviceSpec, allowed: &Allowed) -> Entered {
-    // None can be found once the walls stand.
+    // Neither can be found out once the walls stand.
+    cpu::prepare();
     let gpus = device::files();
     let own_users = walls.own_users;
     walls.raise("limits", || resources::limit(allowed.memory, own_users));

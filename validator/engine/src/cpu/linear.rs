@@ -6,6 +6,8 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::native;
 use super::{
     Element, contiguous,
     matrix::{View, add_product, multiply, product},
@@ -35,21 +37,26 @@ impl<'a, T: Element> Factors<'a, T> {
         })
     }
 
-    /// Returns the product in parts of [`TILE`] columns, the last of what is left. No CPU multiplies such numbers
-    /// as they are: weights are widened tile by tile, sums are f32, and each is rounded once. (The tensor library
-    /// widens all that lies in one storage, which is all weights of a model, for each product.)
+    /// Returns the product in parts of [`TILE`] columns, the last of what is left. Sums are f32, and each is rounded
+    /// once.
     pub(super) fn tiles(&self) -> Vec<Vec<T>> {
-        let (rows, inner, _) = self.size;
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(x), Some(weight)) = (T::brain(self.x), T::brain(self.weight))
+            && let Some(left) = native::Left::new(x, self.size.0, self.size.1)
+        {
+            return self.rounded_tiles(weight, |tile, _, sums| left.times(tile, sums));
+        }
+        // No other CPU multiplies such numbers as they are: weights are widened tile by tile. (The tensor library
+        // widens all that lies in one storage, which is all weights of a model, for each product.)
         let x = widened(self.x);
-        let tiles = self.weight.par_chunks((TILE * inner).max(1));
-        let product = |(weights, sums): &mut (Vec<f32>, Vec<f32>), tile: &[T]| {
+        self.rounded_tiles(self.weight, |tile, weights, sums| {
+            let (rows, inner, _) = self.size;
             let width = tile.len() / inner;
             weights.clear();
             vectorized(
                 #[inline(always)]
                 || weights.extend(tile.iter().map(|weight| weight.widen())),
             );
-            sums.resize(rows * width, 0.0);
             let weights = View::rows(weights, inner).transposed();
             multiply(
                 (rows, inner, width),
@@ -58,12 +65,26 @@ impl<'a, T: Element> Factors<'a, T> {
                 sums,
                 width,
             );
+        })
+    }
+
+    /// Has the product with each tile of weights written to its sums, with the help of a buffer.
+    fn rounded_tiles<W: Sync>(
+        &self,
+        weight: &[W],
+        product: impl Fn(&[W], &mut Vec<f32>, &mut [f32]) + Sync,
+    ) -> Vec<Vec<T>> {
+        let (rows, inner, _) = self.size;
+        let tiles = weight.par_chunks((TILE * inner).max(1));
+        let rounded = |(buffer, sums): &mut (Vec<f32>, Vec<f32>), tile: &[W]| {
+            sums.resize(rows * (tile.len() / inner), 0.0);
+            product(tile, buffer, sums);
             vectorized(
                 #[inline(always)]
                 || sums.iter().map(|sum| T::round(*sum)).collect(),
             )
         };
-        tiles.map_init(Default::default, product).collect()
+        tiles.map_init(Default::default, rounded).collect()
     }
 }
 
