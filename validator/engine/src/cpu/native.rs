@@ -45,7 +45,7 @@ pub(super) struct Left<'a> {
     inner: usize,
     x: &'a [bf16],
     /// For tiles.
-    packed: Option<tiles::Packed>,
+    tiled: Option<tiles::TiledRows>,
 }
 
 impl<'a> Left<'a> {
@@ -61,9 +61,9 @@ impl<'a> Left<'a> {
             rows,
             inner,
             x,
-            packed: match unit {
+            tiled: match unit {
                 Unit::Vectors => None,
-                Unit::Tiles => tiles::Packed::new(x, inner),
+                Unit::Tiles => tiles::TiledRows::new(x, inner),
             },
         }
     }
@@ -72,8 +72,8 @@ impl<'a> Left<'a> {
     pub(super) fn times(&self, weight: &[bf16], product: &mut [f32]) {
         let columns = weight.len() / self.inner.max(1);
         assert_eq!(product.len(), self.rows * columns, "the product fits");
-        let by_tiles = match &self.packed {
-            Some(packed) => packed.times(weight, product),
+        let by_tiles = match &self.tiled {
+            Some(tiled) => tiled.times(weight, product),
             None => 0,
         };
         vectors::multiply(self.x, self.inner, weight, by_tiles..columns, product);

@@ -71,12 +71,12 @@ impl Reader {
 }
 
 /// Where an operand in memory is: its first row, and how far the next one is from it.
-struct Place {
+struct Operand {
     first: usize,
     stride: usize,
 }
 
-impl Place {
+impl Operand {
     #[expect(unsafe_code, reason = "the instruction names an address")]
     fn row(&self, row: usize, bytes: usize) -> &'static mut [u8] {
         let at = self.first.wrapping_add(row.wrapping_mul(self.stride));
@@ -175,7 +175,7 @@ fn sums(sums: &Tile, left: &Tile, right: &Tile) -> Tile {
 }
 
 /// Reads an operand in memory with a scaled index, or without any.
-fn place(reader: &mut Reader, modrm: u8, second: u8, general: &[i64; 23]) -> Option<Place> {
+fn place(reader: &mut Reader, modrm: u8, second: u8, general: &[i64; 23]) -> Option<Operand> {
     // The prefix has the fourth bits of both, turned over.
     let value = |low: u8, turned: u8| {
         let number = usize::from(low & 7) | if second & turned == 0 { 8 } else { 0 };
@@ -197,5 +197,5 @@ fn place(reader: &mut Reader, modrm: u8, second: u8, general: &[i64; 23]) -> Opt
         _ => 0,
     };
     let first = value(base, 0x20).wrapping_add(offset as usize);
-    Some(Place { first, stride })
+    Some(Operand { first, stride })
 }

@@ -92,13 +92,13 @@ impl Tile {
 /// A left factor in the order in which tiles are multiplied: of each block of rows and each [`DEPTH`] numbers, two
 /// tiles of pairs, whose columns are rows of the factor.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub(super) struct TiledRows {
     rows: usize,
     inner: usize,
     tiles: Vec<Tile>,
 }
 
-impl Packed {
+impl TiledRows {
     /// Takes `x` (`[rows, inner]`), if its rows fill tiles. The machine has [what tiles take](can_be_had).
     pub(super) fn new(x: &[bf16], inner: usize) -> Option<Self> {
         if inner == 0 || !inner.is_multiple_of(DEPTH) {

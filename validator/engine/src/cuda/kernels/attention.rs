@@ -24,7 +24,7 @@ const WIDTHS: [usize; 5] = [64, 80, 96, 128, 256];
 /// Threads of a block of the attention in 16 bits.
 const THREADS_IN_16_BITS: u32 = 128;
 
-/// Queries of an entry of the work list: [`Block::Wide`].
+/// Queries of an entry of the work list: [`QueryBlock::Wide`].
 const ENTRY: usize = 128;
 
 /// Returns whether attention of such heads in such a type is one launch.
@@ -53,7 +53,7 @@ pub fn attention_work(spans: &[Range<usize>]) -> Vec<u32> {
 
 /// How many queries a block of threads attends for. The bits of what comes out are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Block {
+enum QueryBlock {
     /// 64.
     Narrow,
     /// 128: half as many reads of shared memory a product, but more of that memory, and more work for nothing at the
@@ -61,7 +61,7 @@ enum Block {
     Wide,
 }
 
-impl Block {
+impl QueryBlock {
     /// Tokens of the longest sequence from which on wide blocks are worth it: at 2 048 tokens they have the same work
     /// as narrow ones, 528 products of 64 queries and keys; at 550 it is 53 instead of 45.
     const LONG: usize = 1024;
@@ -122,12 +122,12 @@ impl Attend {
         let mut out = output::<T>(device, tokens * queries * dim)?;
         let (function, block, threads, shared) = if T::DTYPE == DType::F32 {
             let function = function(device, &ATTENTION_F32, "attention_f32")?;
-            (function, Block::Narrow, THREADS, 0)
+            (function, QueryBlock::Narrow, THREADS, 0)
         } else {
-            let block = Block::of(width, self.longest, shared_memory(device)?);
+            let block = QueryBlock::of(width, self.longest, shared_memory(device)?);
             let wide = match block {
-                Block::Narrow => "",
-                Block::Wide => "_wide",
+                QueryBlock::Narrow => "",
+                QueryBlock::Wide => "_wide",
             };
             let name = format!("attention_{}_{width}{wide}", T::DTYPE.as_str());
             let function = function(device, &ATTENTION, &name)?;
@@ -203,17 +203,17 @@ impl CustomOp2 for Attend {
 
 #[cfg(test)]
 mod tests {
-    use super::Block;
+    use super::QueryBlock;
 
     /// Bytes of shared memory of a multiprocessor: H100, A100, and what is sold for games.
     #[test]
     fn wide_blocks_are_for_long_sequences_where_two_fit() {
         for memory in [233_472, 167_936] {
-            assert_eq!(Block::of(128, 1024, memory), Block::Wide);
-            assert_eq!(Block::of(128, 1023, memory), Block::Narrow);
-            assert_eq!(Block::of(256, 1024, memory), Block::Narrow);
+            assert_eq!(QueryBlock::of(128, 1024, memory), QueryBlock::Wide);
+            assert_eq!(QueryBlock::of(128, 1023, memory), QueryBlock::Narrow);
+            assert_eq!(QueryBlock::of(256, 1024, memory), QueryBlock::Narrow);
         }
-        assert_eq!(Block::of(128, 8192, 102_400), Block::Narrow);
-        assert_eq!(Block::of(64, 8192, 102_400), Block::Wide);
+        assert_eq!(QueryBlock::of(128, 8192, 102_400), QueryBlock::Narrow);
+        assert_eq!(QueryBlock::of(64, 8192, 102_400), QueryBlock::Wide);
     }
 }
